@@ -282,6 +282,55 @@ impl<'de> Deserialize<'de> for CredentialId {
     }
 }
 
+/// The id of a request: any UUID (RFC 9562), chosen by the caller or else drawn by the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(uuid::Uuid);
+
+impl RequestId {
+    /// The 16 octets.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl From<CredentialId> for RequestId {
+    fn from(id: CredentialId) -> Self {
+        Self(uuid::Uuid::from_bytes(id.0))
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let refuse = || ParseError::new("a request id", text, "a UUID with hyphens");
+        match uuid::Uuid::try_parse(text) {
+            Ok(id) if text.len() == 36 && !id.is_nil() => Ok(Self(id)),
+            _ => Err(refuse()),
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A SHA-256 digest, written `sha256:` + 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
