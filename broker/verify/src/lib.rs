@@ -1,6 +1,13 @@
 //! One strict parser for both directions: the proofs that a broker is shown and the credentials that a
 //! receiver is shown. Pure: no I/O, no clock, no randomness, no panic. `now` is always an argument.
 
+mod alg;
+pub mod claims;
 pub mod ids;
+pub mod jose;
+pub mod json;
+pub mod jwks;
+pub mod key;
+pub mod provider;
 pub mod scope;
 pub mod time;
