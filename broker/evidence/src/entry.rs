@@ -9,6 +9,8 @@ use daypass_verify::ids::{CredentialId, Digest, IdentityName, Name, RequestId, T
 use daypass_verify::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::canonical::{CanonicalError, MAX_ENTRY, is_canonical, to_vec};
+
 pub use credential::*;
 pub use operation::*;
 pub use register::*;
@@ -72,6 +74,64 @@ pub struct Entry {
     pub envelope: Envelope,
     /// What this kind carries.
     pub body: Body,
+}
+
+/// Why bytes are no entry.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    /// They are not the canonical form of a value that an entry may hold.
+    #[error(transparent)]
+    Canonical(#[from] CanonicalError),
+    /// A field is missing or has another form than its kind asks for.
+    #[error("not an entry: {0}")]
+    Fields(String),
+}
+
+/// An entry as it is written: the envelope's members beside those of the kind.
+#[derive(Serialize)]
+struct Written<'a> {
+    v: u32,
+    kind: &'a str,
+    id: CredentialId,
+    time: UnixMs,
+    td: &'a TrustDomain,
+    broker: &'a Name,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a By>,
+    #[serde(flatten)]
+    body: &'a Body,
+}
+
+impl NewEntry {
+    /// The entry's bytes: what is stored, and what its leaf is the hash of.
+    ///
+    /// # Errors
+    /// When a field holds what an entry may not hold, the entry is longer than 16 KiB, or its kind is unknown.
+    pub fn encode(&self, time: UnixMs, td: &TrustDomain, broker: &Name) -> Result<Vec<u8>, CanonicalError> {
+        let (kind, v) = self.body.kind().ok_or(CanonicalError::UnknownKind)?;
+        let (request, by) = (self.request, self.by.as_ref());
+        to_vec(&Written { v, kind, id: self.id, time, td, broker, request, by, body: &self.body })
+    }
+}
+
+impl Entry {
+    /// Reads an entry. Members that this version does not know are passed over: the bytes are what is kept.
+    /// An unknown kind, or a later version of a known one, is read as [`Body::Unknown`].
+    ///
+    /// # Errors
+    /// When the bytes are not canonical, too long, or lack what the envelope or the kind asks for.
+    pub fn read(bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() > MAX_ENTRY {
+            return Err(CanonicalError::TooLong(bytes.len()).into());
+        }
+        is_canonical(bytes)?;
+        let fields = |error: serde_json::Error| EntryError::Fields(error.to_string());
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(fields)?;
+        let body = Body::read(&envelope.kind, envelope.v, bytes).map_err(fields)?;
+        Ok(Self { envelope, body })
+    }
 }
 
 /// Declares [`Body`], with the name and the version of each kind beside its type.
