@@ -28,8 +28,8 @@ pub enum JwksError {
     /// Not strict JSON.
     #[error("the key set is not strict JSON: {0}")]
     Json(#[from] JsonError),
-    /// No `keys` member that is an array of objects.
-    #[error("expected a member `keys` that is an array of objects")]
+    /// No `keys` member that is an array.
+    #[error("expected a member `keys` that is an array")]
     Malformed,
     /// Over 64 keys.
     #[error("expected at most 64 keys, found {0}")]
@@ -86,7 +86,9 @@ impl KeySet {
         let mut dropped = Vec::new();
         for entry in &entries {
             match read_key(entry, uses) {
-                Ok(key) => drop(set.keys.insert(key.kid().into(), key)),
+                Ok(key) => {
+                    set.keys.insert(key.kid().into(), key);
+                }
                 Err(why) => dropped.push(DroppedKey {
                     kid: kid_of(entry).map(|kid| kid.chars().take(128).collect()),
                     why,
@@ -153,7 +155,8 @@ fn entries(bytes: &[u8]) -> Result<Vec<Map<String, Value>>, JwksError> {
         if key.to_string().len() > KEY_LEN_MAX {
             return Err(JwksError::KeyTooLarge);
         }
-        let Value::Object(entry) = key else { return Err(JwksError::Malformed) };
+        // What is no object has no `kid`, and is dropped for that.
+        let entry = if let Value::Object(entry) = key { entry } else { Map::new() };
         if let Some(kid) = kid_of(&entry).filter(|kid| !seen.insert((*kid).to_owned())) {
             return Err(JwksError::DuplicateKid(kid.chars().take(80).collect()));
         }

@@ -2,7 +2,11 @@
 //! receiver is shown. Pure: no I/O, no clock, no randomness, no panic. `now` is always an argument.
 
 mod alg;
+pub mod certificate;
+mod chain;
 pub mod claims;
+pub mod credential;
+pub mod csr;
 pub mod ids;
 pub mod jose;
 pub mod json;
@@ -10,4 +14,5 @@ pub mod jwks;
 pub mod key;
 pub mod provider;
 pub mod scope;
+pub mod task;
 pub mod time;
