@@ -2,5 +2,8 @@
 //! that a stranger needs to verify them offline. Pure: no I/O, no clock, no randomness, no panic.
 
 pub mod canonical;
+pub mod checkpoint;
 pub mod entry;
+pub mod note;
+pub mod receipt;
 pub mod tree;
