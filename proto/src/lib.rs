@@ -1,1 +1,16 @@
-//! daypass-proto
+//! The messages and services of `daypass.v1`, generated from the files under `proto/daypass/v1/`, which say what
+//! each field means. Nothing else lives here.
+
+/// The package `daypass.v1`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated: the comments stand in the .proto files, where enums' values and services keep theirs"
+)]
+pub mod v1 {
+    tonic::include_proto!("daypass.v1");
+}
+
+/// The encoded `google.protobuf.FileDescriptorSet` of the package and all that it imports, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/daypass.binpb"));
