@@ -2,6 +2,8 @@
 //! be added; none changes its meaning.
 
 mod credential;
+#[cfg(test)]
+mod golden;
 mod operation;
 mod register;
 
