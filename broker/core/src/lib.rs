@@ -4,3 +4,4 @@
 //! bytes that will be signed, under the [`state`] that the log's entries fold to and the [`bundle`] in force.
 
 pub mod bundle;
+pub mod policy;
