@@ -176,6 +176,14 @@ impl UnverifiedToken {
         Digest::of(self.compact.as_bytes())
     }
 
+    /// The SHA-256 of what is signed, without the signature. An ECDSA signature has a second spelling that
+    /// fits as well: who remembers tokens that were shown remembers this.
+    #[must_use]
+    pub fn signed_digest(&self) -> Digest {
+        let signed = self.compact.split_at_checked(self.signing_len).unwrap_or_default().0;
+        Digest::of(signed.as_bytes())
+    }
+
     /// Checks the signature with `key`.
     ///
     /// # Errors
