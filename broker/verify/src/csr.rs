@@ -4,7 +4,7 @@
 
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use webpki::RawPublicKeyEntity;
-use x509_parser::asn1_rs::{Any, Class, FromDer as _, Tag};
+use x509_parser::asn1_rs::{Any, FromDer as _};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::ids::Digest;
@@ -120,23 +120,23 @@ impl<'a> Csr<'a> {
             return Err(CsrError::TooLarge);
         }
         let [request] = exactly(der)?;
-        let [info, algorithm, signature] = exactly(request.content(Class::Universal, Tag::Sequence)?)?;
-        let mut fields = elements(info.content(Class::Universal, Tag::Sequence)?)?;
+        let [info, algorithm, signature] = exactly(request.content(SEQUENCE)?)?;
+        let mut fields = elements(info.content(SEQUENCE)?)?;
         // The attributes are tagged [0] and, by the letter, always there; some makers leave an empty set out.
         if let [_, _, _, attributes] = fields.as_slice() {
-            check_attributes(attributes.content(Class::ContextSpecific, Tag(0))?)?;
+            check_attributes(attributes.content(ATTRIBUTES)?)?;
             fields.pop();
         }
         let [version, subject, spki] = fields.try_into().map_err(|_| CsrError::Malformed)?;
-        if version.content(Class::Universal, Tag::Integer)? != [0] {
+        if version.content(INTEGER)? != [0] {
             return Err(CsrError::Malformed);
         }
-        subject.content(Class::Universal, Tag::Sequence)?;
-        let signature = match signature.content(Class::Universal, Tag::BitString)?.split_first() {
+        subject.content(SEQUENCE)?;
+        let signature = match signature.content(BIT_STRING)?.split_first() {
             Some((0, signature)) => signature,
             _ => return Err(CsrError::Malformed),
         };
-        let algorithm = algorithm.content(Class::Universal, Tag::Sequence)?;
+        let algorithm = algorithm.content(SEQUENCE)?;
         Ok(Self { signed: info.der, spki: spki.der, algorithm, signature })
     }
 
@@ -164,15 +164,15 @@ impl<'a> Csr<'a> {
 fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
     let mut types = Vec::new();
     for attribute in elements(attributes)? {
-        let [oid, values] = exactly(attribute.content(Class::Universal, Tag::Sequence)?)?;
-        let oid = oid.content(Class::Universal, Tag::Oid)?;
-        let values = values.content(Class::Universal, Tag::Set)?;
+        let [oid, values] = exactly(attribute.content(SEQUENCE)?)?;
+        let oid = oid.content(OBJECT_IDENTIFIER)?;
+        let values = values.content(SET)?;
         if oid == CHALLENGE_PASSWORD {
             return Err(CsrError::ChallengePassword);
         }
         if oid == EXTENSION_REQUEST {
             let [extensions] = exactly(values)?;
-            check_extensions(extensions.content(Class::Universal, Tag::Sequence)?)?;
+            check_extensions(extensions.content(SEQUENCE)?)?;
         }
         types.push(oid);
     }
@@ -182,9 +182,9 @@ fn check_attributes(attributes: &[u8]) -> Result<(), CsrError> {
 fn check_extensions(extensions: &[u8]) -> Result<(), CsrError> {
     let mut types = Vec::new();
     for extension in elements(extensions)? {
-        let fields = elements(extension.content(Class::Universal, Tag::Sequence)?)?;
+        let fields = elements(extension.content(SEQUENCE)?)?;
         let oid = fields.first().ok_or(CsrError::Malformed)?;
-        types.push(oid.content(Class::Universal, Tag::Oid)?);
+        types.push(oid.content(OBJECT_IDENTIFIER)?);
     }
     all_differ(types)
 }
@@ -196,20 +196,24 @@ fn all_differ(mut types: Vec<&[u8]>) -> Result<(), CsrError> {
     if types.len() == count { Ok(()) } else { Err(CsrError::Malformed) }
 }
 
-/// One DER element: its whole encoding and its parsed header.
+// Identifier octets (X.690, section 8.1.2).
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+const SET: u8 = 0x31;
+const ATTRIBUTES: u8 = 0xa0;
+
+/// One DER element: its whole encoding, and its content.
 struct Element<'a> {
     der: &'a [u8],
-    any: Any<'a>,
+    content: &'a [u8],
 }
 
 impl<'a> Element<'a> {
-    /// What it holds, when it has this class and tag.
-    fn content(&self, class: Class, tag: Tag) -> Result<&'a [u8], CsrError> {
-        if self.any.class() == class && self.any.tag() == tag {
-            Ok(self.any.data)
-        } else {
-            Err(CsrError::Malformed)
-        }
+    /// What it holds, when it has this identifier.
+    fn content(&self, identifier: u8) -> Result<&'a [u8], CsrError> {
+        if self.der.first() == Some(&identifier) { Ok(self.content) } else { Err(CsrError::Malformed) }
     }
 }
 
@@ -219,10 +223,22 @@ fn elements(mut der: &[u8]) -> Result<Vec<Element<'_>>, CsrError> {
     while !der.is_empty() {
         let (rest, any) = Any::from_der(der).map_err(|_| CsrError::Malformed)?;
         let whole = der.get(..der.len() - rest.len()).ok_or(CsrError::Malformed)?;
-        all.push(Element { der: whole, any });
+        if whole.len() != header_len(any.data.len()) + any.data.len() {
+            return Err(CsrError::Malformed);
+        }
+        all.push(Element { der: whole, content: any.data });
         der = rest;
     }
     Ok(all)
+}
+
+/// One identifier octet and the fewest length octets; the parser takes longer forms too, DER does not.
+fn header_len(content_len: usize) -> usize {
+    match content_len {
+        0..=0x7f => 2,
+        0x80..=0xff => 3,
+        _ => 4,
+    }
 }
 
 fn exactly<const N: usize>(der: &[u8]) -> Result<[Element<'_>; N], CsrError> {
