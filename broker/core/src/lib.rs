@@ -5,3 +5,6 @@
 
 pub mod bundle;
 pub mod policy;
+pub mod proof;
+pub mod request;
+pub mod state;

@@ -1,0 +1,95 @@
+//! What a key may do at a moment: a function of its recorded times, the same on every broker.
+
+use daypass_evidence::entry::{KeyChanged, KeyState, KeyUse};
+use daypass_verify::time::UnixMs;
+
+/// How long a key that no longer takes drafts still signs those that name it, in ms.
+pub const DRAIN_MS: i64 = 10_000;
+
+/// What `key` is at `now`. What was done to it counts only where times cannot say it: destroyed, compromised.
+#[must_use]
+pub fn phase(key: &KeyChanged, now: UnixMs) -> KeyState {
+    match key.state {
+        KeyState::Compromised => KeyState::Compromised,
+        KeyState::Destroyed => KeyState::Destroyed,
+        _ if now < key.sign_from_ms => KeyState::Prepared,
+        _ if now < key.sign_until_ms => KeyState::Active,
+        _ if now < key.sign_until_ms.plus_millis(DRAIN_MS) => KeyState::Draining,
+        _ => KeyState::Retired,
+    }
+}
+
+/// Whether verifiers must know `key` at `now`. A destroyed key is still published: what it signed may be alive.
+#[must_use]
+pub fn is_published(key: &KeyChanged, now: UnixMs) -> bool {
+    key.state != KeyState::Compromised && (key.publish_from_ms..key.publish_until_ms).contains(&now)
+}
+
+pub(super) fn signing<'a>(
+    keys: impl Iterator<Item = &'a KeyChanged>,
+    usage: KeyUse,
+    now: UnixMs,
+) -> Option<&'a KeyChanged> {
+    keys.filter(|key| key.usage == usage && phase(key, now) == KeyState::Active && is_published(key, now))
+        .max_by_key(|key| (key.sign_from_ms, &key.key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daypass_verify::ids::{Digest, KeyId};
+
+    fn key(id: u8, state: KeyState, times: [i64; 4]) -> KeyChanged {
+        let [publish_from, sign_from, sign_until, publish_until] = times.map(UnixMs::new);
+        KeyChanged {
+            key: KeyId::from_thumbprint([id; 32]),
+            usage: KeyUse::Token,
+            alg: "ES256".into(),
+            public: Digest::of(&[id]),
+            state,
+            publish_from_ms: publish_from,
+            sign_from_ms: sign_from,
+            sign_until_ms: sign_until,
+            publish_until_ms: publish_until,
+            certificate: None,
+            origin: "generated".into(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_phase_of_a_key_follows_from_its_times() {
+        let it = key(1, KeyState::Prepared, [0, 100, 200, 50_000]);
+        for (now, phase_then, published) in [
+            (-1, KeyState::Prepared, false),
+            (0, KeyState::Prepared, true),
+            (99, KeyState::Prepared, true),
+            (100, KeyState::Active, true),
+            (199, KeyState::Active, true),
+            (200, KeyState::Draining, true),
+            (10_199, KeyState::Draining, true),
+            (10_200, KeyState::Retired, true),
+            (50_000, KeyState::Retired, false),
+        ] {
+            let now = UnixMs::new(now);
+            assert_eq!((phase(&it, now), is_published(&it, now)), (phase_then, published), "{now:?}");
+        }
+    }
+
+    #[test]
+    fn a_compromised_key_neither_signs_nor_is_published() {
+        let it = key(1, KeyState::Compromised, [0, 0, 1000, 1000]);
+        assert!(!is_published(&it, UnixMs::new(5)));
+        assert!(signing([&it].into_iter(), KeyUse::Token, UnixMs::new(5)).is_none());
+    }
+
+    #[test]
+    fn of_two_active_keys_the_newer_signs() {
+        let old = key(1, KeyState::Active, [0, 0, 1000, 2000]);
+        let new = key(2, KeyState::Prepared, [0, 500, 1500, 2000]);
+        let at = |now| signing([&old, &new].into_iter(), KeyUse::Token, UnixMs::new(now)).map(|it| &it.key);
+        assert_eq!((at(499), at(500), at(1200)), (Some(&old.key), Some(&new.key), Some(&new.key)));
+        assert_eq!(at(1500), None);
+        assert!(signing([&old].into_iter(), KeyUse::Svid, UnixMs::new(5)).is_none());
+    }
+}
