@@ -1,0 +1,257 @@
+//! Whole-log verification: what the entries say against the tree, against signed checkpoints, and against each
+//! other. Entries are fed in order and kept no longer than a later one can contradict them: memory is that of
+//! the live credentials and of what is declared, and one bit for each entry.
+
+mod credentials;
+mod finding;
+mod register;
+mod uptime;
+
+use std::collections::BTreeMap;
+
+use daypass_verify::ids::TrustDomain;
+use daypass_verify::time::UnixMs;
+use serde_json::{Map, Value};
+
+use crate::checkpoint::Checkpoint;
+use crate::entry::{Body, Entry, Envelope, Index};
+use crate::tree::{Frontier, Hash, leaf_hash};
+
+use credentials::Credentials;
+use finding::Findings;
+pub use finding::{FINDINGS_MAX, Finding, FindingCode};
+use register::Register;
+use uptime::Uptime;
+
+/// A log under verification.
+#[derive(Debug, Default)]
+pub struct Audit {
+    frontier: Frontier,
+    /// Checkpoints seen earlier that the log has not grown to yet.
+    expected: BTreeMap<u64, Vec<Checkpoint>>,
+    origin: Option<String>,
+    trust_domain: Option<TrustDomain>,
+    last_time: Option<UnixMs>,
+    counts_by_kind: BTreeMap<String, u64>,
+    credentials: Credentials,
+    register: Register,
+    uptime: Uptime,
+    findings: Findings,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The log's origin, by its first entry.
+    pub origin: Option<String>,
+    /// How many entries were read.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: Hash,
+    /// The time of the last entry that could be read.
+    pub last_time: Option<UnixMs>,
+    /// How many entries of each kind.
+    pub counts_by_kind: BTreeMap<String, u64>,
+    /// Credentials recorded.
+    pub issued: u64,
+    /// Credentials that ended because their time was over.
+    pub ended_expired: u64,
+    /// Credentials that somebody ended.
+    pub ended_revoked: u64,
+    /// Credentials that were recorded and never released.
+    pub void: u64,
+    /// Credentials without an ending at the last entry.
+    pub live: u64,
+    /// What is wrong, in the order in which it was found: at most [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// How many more findings there were.
+    pub findings_omitted: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl Audit {
+    /// An audit that has read nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Holds the log to a checkpoint that was kept earlier: when the log has grown to its size, the roots must
+    /// be the same. To be called before the entries are fed.
+    pub fn expect(&mut self, checkpoint: Checkpoint) {
+        self.expected.entry(checkpoint.size).or_default().push(checkpoint);
+    }
+
+    /// Reads the next entry.
+    pub fn entry(&mut self, bytes: &[u8]) {
+        self.append(bytes, leaf_hash(bytes));
+    }
+
+    /// Reads the next entry, and compares its hash with the one that was stored beside it.
+    pub fn entry_with_leaf(&mut self, bytes: &[u8], stored_leaf: Hash) {
+        let leaf = leaf_hash(bytes);
+        if leaf != stored_leaf {
+            let detail = "the entry's bytes do not have the hash that was stored beside them";
+            self.findings.add(FindingCode::LeafMismatch, Some(self.frontier.size()), detail);
+        }
+        self.append(bytes, leaf);
+    }
+
+    /// Ends the audit: compares the whole log with `checkpoint`, and looks for what is missing.
+    #[must_use]
+    pub fn finish(mut self, checkpoint: Option<&Checkpoint>) -> Report {
+        self.compare_roots();
+        if let Some(checkpoint) = checkpoint {
+            self.check_head(checkpoint);
+        }
+        let longest = self.expected.last_key_value().map(|(size, _)| *size);
+        if let Some(size) = longest {
+            self.truncated(size);
+        }
+        if let Some(now) = self.last_time {
+            self.uptime.finish(now, &mut self.findings);
+            self.credentials.finish(now, self.uptime.excuses_endings(now), &mut self.findings);
+        }
+        self.report()
+    }
+
+    fn append(&mut self, bytes: &[u8], leaf: Hash) {
+        self.compare_roots();
+        let index = self.frontier.size();
+        match Entry::read(bytes) {
+            Ok(entry) => self.check(index, &entry),
+            Err(error) => self.findings.add(FindingCode::Malformed, Some(index), error.to_string()),
+        }
+        self.frontier.append(leaf);
+    }
+
+    /// Compares the tree as it is now with the checkpoints that were kept of this size.
+    fn compare_roots(&mut self) {
+        let size = self.frontier.size();
+        let kept = match self.expected.first_key_value() {
+            Some((first, _)) if *first == size => self.expected.remove(&size).unwrap_or_default(),
+            _ => return,
+        };
+        for checkpoint in kept {
+            if checkpoint.root != self.frontier.root() {
+                let detail = format!("the log had another root at size {size} in a checkpoint kept earlier");
+                self.findings.add(FindingCode::SplitView, None, detail);
+            }
+            self.check_origin(&checkpoint);
+        }
+    }
+
+    fn check_head(&mut self, checkpoint: &Checkpoint) {
+        let size = self.frontier.size();
+        self.check_origin(checkpoint);
+        if checkpoint.size > size {
+            self.truncated(checkpoint.size);
+        } else if checkpoint.size < size {
+            let detail = format!("{size} entries, but the checkpoint covers {}", checkpoint.size);
+            self.findings.add(FindingCode::RootMismatch, None, detail);
+        } else if checkpoint.root != self.frontier.root() {
+            let detail = format!("the {size} entries lead to another root than the checkpoint's");
+            self.findings.add(FindingCode::RootMismatch, None, detail);
+        }
+    }
+
+    fn check_origin(&mut self, checkpoint: &Checkpoint) {
+        if let Some(origin) = self.origin.as_ref().filter(|origin| **origin != checkpoint.origin) {
+            let detail = format!("this log is `{origin}`, the checkpoint is of `{}`", checkpoint.origin);
+            self.findings.add(FindingCode::WrongLog, None, detail);
+        }
+    }
+
+    fn truncated(&mut self, claimed: u64) {
+        let detail = format!("a checkpoint covers {claimed} entries, the log has {}", self.frontier.size());
+        self.findings.add(FindingCode::Truncated, None, detail);
+    }
+
+    fn check(&mut self, index: Index, entry: &Entry) {
+        let envelope = &entry.envelope;
+        *self.counts_by_kind.entry(envelope.kind.clone()).or_default() += 1;
+        self.check_envelope(index, envelope);
+        self.check_opening(index, &entry.body);
+        self.register.check_author(index, entry, &mut self.findings);
+        self.uptime.check(index, entry, &mut self.findings);
+        self.check_body(index, entry);
+        self.register.follow(index, entry, &mut self.findings);
+    }
+
+    fn check_envelope(&mut self, index: Index, envelope: &Envelope) {
+        if let Some(last) = self.last_time.filter(|last| *last > envelope.time) {
+            let detail = format!("time {} after {last}", envelope.time);
+            self.findings.add(FindingCode::TimeWentBack, Some(index), detail);
+        }
+        self.last_time = self.last_time.max(Some(envelope.time));
+        let domain = self.trust_domain.get_or_insert_with(|| envelope.td.clone());
+        if *domain != envelope.td {
+            let detail = format!("trust domain `{}` in the log of `{domain}`", envelope.td);
+            self.findings.add(FindingCode::Malformed, Some(index), detail);
+        }
+    }
+
+    fn check_opening(&mut self, index: Index, body: &Body) {
+        match (index, body) {
+            (0, Body::LogOpened(opened)) => self.origin = Some(opened.origin.clone()),
+            (0, _) => {
+                self.findings.add(FindingCode::Malformed, Some(0), "the first entry is not `log.opened`")
+            }
+            (_, Body::LogOpened(_)) => {
+                self.findings.add(FindingCode::Malformed, Some(index), "the log is opened twice");
+            }
+            _ => {}
+        }
+    }
+
+    fn check_body(&mut self, index: Index, entry: &Entry) {
+        let (time, findings) = (entry.envelope.time, &mut self.findings);
+        match &entry.body {
+            Body::CredentialIssued(issued) => {
+                self.register.check_issued(index, time, issued, findings);
+                self.credentials.issued(index, time, issued, findings);
+            }
+            Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
+            Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),
+            Body::Unknown(fields) if entry.envelope.kind == "access.observed" => {
+                self.observed(index, fields);
+            }
+            _ => {}
+        }
+    }
+
+    fn observed(&mut self, index: Index, fields: &Map<String, Value>) {
+        let seen = fields.get("what").and_then(Value::as_str) != Some("unseen");
+        if let Some(credential) = fields.get("credential").and_then(Value::as_u64).filter(|_| seen) {
+            self.credentials.observed(index, credential, &mut self.findings);
+        }
+    }
+
+    fn report(self) -> Report {
+        let counts = self.credentials.counts();
+        Report {
+            origin: self.origin,
+            size: self.frontier.size(),
+            root: self.frontier.root(),
+            last_time: self.last_time,
+            counts_by_kind: self.counts_by_kind,
+            issued: counts.issued,
+            ended_expired: counts.expired,
+            ended_revoked: counts.revoked,
+            void: counts.void,
+            live: self.credentials.live(),
+            findings_omitted: self.findings.omitted(),
+            findings: self.findings.into_list(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! The life of each credential: issued once, released or void, ended once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use daypass_verify::time::UnixMs;
+
+use super::finding::{FindingCode, Findings};
+use crate::entry::{CredentialEnded, CredentialIssued, CredentialSettled, EndedHow, Index};
+
+/// How long after its end a credential may first be called expired: the leeway that verifiers give.
+const LEEWAY_MS: i64 = 30_000;
+/// How long after its end a credential's ending must be in the log: leeway, and a minute for the sweep.
+const ENDING_DUE_MS: i64 = 90_000;
+/// How long what ended is remembered after its time is over, for settlements and endings that come late.
+const REMEMBERED_MS: i64 = 3_600_000;
+/// How far the time of issue may lie after the entry's own time.
+const ISSUE_SKEW_MS: i64 = 5_000;
+/// How much longer than granted a credential may live, as its end is a whole second.
+const ROUNDING_MS: i64 = 1_000;
+
+/// What is remembered of one credential.
+#[derive(Debug)]
+struct Life {
+    recorded: UnixMs,
+    exp: UnixMs,
+    released: bool,
+    ended: bool,
+}
+
+/// How many credentials had which fate.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub(super) issued: u64,
+    pub(super) expired: u64,
+    pub(super) revoked: u64,
+    pub(super) void: u64,
+}
+
+/// The credentials that are alive or ended a short while ago.
+#[derive(Debug, Default)]
+pub(super) struct Credentials {
+    lives: BTreeMap<Index, Life>,
+    issued: Bits,
+    void: BTreeSet<Index>,
+    counts: Counts,
+    forgotten_at: Option<UnixMs>,
+}
+
+impl Credentials {
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How many have no ending.
+    pub(super) fn live(&self) -> u64 {
+        let Counts { issued, expired, revoked, void } = self.counts;
+        issued.saturating_sub(expired + revoked + void)
+    }
+
+    pub(super) fn issued(
+        &mut self,
+        index: Index,
+        time: UnixMs,
+        issued: &CredentialIssued,
+        findings: &mut Findings,
+    ) {
+        check_grant(index, time, issued, findings);
+        self.forget(time);
+        let life = Life { recorded: time, exp: issued.credential.exp_ms, released: false, ended: false };
+        self.lives.insert(index, life);
+        self.issued.set(index);
+        self.counts.issued += 1;
+    }
+
+    pub(super) fn settled(&mut self, index: Index, settled: &CredentialSettled, findings: &mut Findings) {
+        for (credential, _, released) in &settled.released {
+            self.released(index, *credential, *released, findings);
+        }
+        for (credential, _) in &settled.void {
+            if self.lives.get(credential).is_some_and(|life| life.released) {
+                let detail = format!("credential {credential} was released, and then called void");
+                findings.add(FindingCode::VoidThenUsed, Some(index), detail);
+            }
+            self.void.insert(*credential);
+            if self.end(index, *credential, findings) {
+                self.counts.void += 1;
+            }
+        }
+    }
+
+    fn released(&mut self, index: Index, credential: Index, released: UnixMs, findings: &mut Findings) {
+        if self.void.contains(&credential) {
+            let detail = format!("credential {credential} was called void, and then released");
+            findings.add(FindingCode::VoidThenUsed, Some(index), detail);
+        }
+        match self.lives.get_mut(&credential) {
+            Some(life) => {
+                life.released = true;
+                if released < life.recorded {
+                    let detail = format!(
+                        "credential {credential} was released at {released}, recorded at {}",
+                        life.recorded
+                    );
+                    findings.add(FindingCode::ReleasedBeforeRecorded, Some(index), detail);
+                }
+            }
+            None if self.issued.has(credential) => {}
+            None => {
+                let detail = format!("entry {credential} issued no credential that could be released");
+                findings.add(FindingCode::SettledWithoutIssuance, Some(index), detail);
+            }
+        }
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        index: Index,
+        time: UnixMs,
+        ended: &CredentialEnded,
+        findings: &mut Findings,
+    ) {
+        for credential in &ended.ended {
+            let exp = self.lives.get(credential).map(|life| life.exp);
+            if let Some(exp) =
+                exp.filter(|exp| ended.how == EndedHow::Expired && time < exp.plus_millis(LEEWAY_MS))
+            {
+                let detail =
+                    format!("credential {credential} was called expired at {time}, it is valid until {exp}");
+                findings.add(FindingCode::EndedTooEarly, Some(index), detail);
+            }
+            if self.end(index, *credential, findings) {
+                match ended.how {
+                    EndedHow::Expired => self.counts.expired += 1,
+                    EndedHow::Revoked => self.counts.revoked += 1,
+                }
+            }
+        }
+    }
+
+    /// Ends a credential; whether this was its first ending.
+    fn end(&mut self, index: Index, credential: Index, findings: &mut Findings) -> bool {
+        match self.lives.get_mut(&credential) {
+            Some(life) if !life.ended => {
+                life.ended = true;
+                return true;
+            }
+            None if !self.issued.has(credential) => {
+                let detail = format!("entry {credential} issued no credential that could end");
+                findings.add(FindingCode::EndingWithoutIssuance, Some(index), detail);
+            }
+            _ => {
+                let detail = format!("credential {credential} had ended before");
+                findings.add(FindingCode::TwoEndings, Some(index), detail);
+            }
+        }
+        false
+    }
+
+    pub(super) fn observed(&self, index: Index, credential: Index, findings: &mut Findings) {
+        if self.void.contains(&credential) {
+            let detail = format!("credential {credential}, which was never released, was seen in use");
+            findings.add(FindingCode::VoidThenUsed, Some(index), detail);
+        }
+    }
+
+    /// Names what should have ended by `now`, the time of the log's last entry.
+    pub(super) fn finish(&self, now: UnixMs, excused: bool, findings: &mut Findings) {
+        let overdue = |life: &Life| !life.ended && life.exp.plus_millis(ENDING_DUE_MS) < now;
+        for (index, life) in self.lives.iter().filter(|(_, life)| !excused && overdue(life)) {
+            let detail = format!("valid until {}, and no ending by {now}", life.exp);
+            findings.add(FindingCode::NoEnding, Some(*index), detail);
+        }
+    }
+
+    /// Once in an hour, lets go of what ended more than an hour ago.
+    fn forget(&mut self, now: UnixMs) {
+        let last = *self.forgotten_at.get_or_insert(now);
+        if now.millis_since(last) >= REMEMBERED_MS {
+            self.lives.retain(|_, life| !life.ended || now.millis_since(life.exp) < REMEMBERED_MS);
+            self.forgotten_at = Some(now);
+        }
+    }
+}
+
+/// What one issuance says of itself: nothing beyond what was asked, and issued when it was recorded.
+fn check_grant(index: Index, time: UnixMs, issued: &CredentialIssued, findings: &mut Findings) {
+    let (asked, granted, credential) = (&issued.asked, &issued.granted, &issued.credential);
+    let mut wider = |detail: &str| findings.add(FindingCode::WiderThanAsked, Some(index), detail);
+    if !granted.scope.is_within(&asked.scope) {
+        wider("the granted scope goes beyond what was asked");
+    }
+    if asked.ttl_s.is_some_and(|ttl| granted.ttl_s > ttl) {
+        wider("granted for longer than asked");
+    }
+    if credential.exp_ms.millis_since(credential.iat_ms) > granted.ttl_s.millis() + ROUNDING_MS {
+        wider("valid for longer than granted");
+    }
+    if credential.iat_ms.millis_since(time) > ISSUE_SKEW_MS {
+        let detail = format!("issued at {}, recorded at {time}", credential.iat_ms);
+        findings.add(FindingCode::IssuedLate, Some(index), detail);
+    }
+}
+
+/// A set of indexes, one bit each.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn set(&mut self, index: Index) {
+        let Ok(word) = usize::try_from(index / 64) else { return };
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        if let Some(bits) = self.0.get_mut(word) {
+            *bits |= 1 << (index % 64);
+        }
+    }
+
+    fn has(&self, index: Index) -> bool {
+        let word = usize::try_from(index / 64).ok().and_then(|word| self.0.get(word));
+        word.is_some_and(|bits| bits & (1 << (index % 64)) != 0)
+    }
+}
