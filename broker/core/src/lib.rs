@@ -4,6 +4,7 @@
 //! bytes that will be signed, under the [`state`] that the log's entries fold to and the [`bundle`] in force.
 
 pub mod bundle;
+pub mod decision;
 pub mod policy;
 pub mod proof;
 pub mod request;

@@ -1,0 +1,207 @@
+//! Names to what they name: which identity asks, for which task, where, in which profile.
+
+use std::collections::BTreeSet;
+
+use daypass_evidence::entry::{Asked, CredentialType, NameAt, ObjectType, Profile};
+use daypass_verify::ids::{IdentityName, Name};
+use daypass_verify::scope::{Audience, Scope};
+
+use super::{Decision, Ground, Outward, Why};
+use crate::bundle::object::{Declared, Identity, IssuerKind, ProofClause, Supplier, Target, Task};
+use crate::request::Form;
+use crate::state::Declaration;
+
+/// The identity that asks.
+pub(super) struct Caller<'a> {
+    pub(super) named: NameAt<IdentityName>,
+    pub(super) identity: &'a Identity,
+    pub(super) declaration: &'a Declaration,
+    pub(super) clause_index: u32,
+    pub(super) clause: &'a ProofClause,
+    pub(super) supplier: Option<(&'a Name, &'a Supplier)>,
+    pub(super) issuer_at: u64,
+}
+
+/// What it asks for, and where that is used.
+pub(super) struct Destination<'a> {
+    pub(super) task_named: NameAt<Name>,
+    pub(super) task: &'a Task,
+    pub(super) target_named: NameAt<Name>,
+    pub(super) target: &'a Target,
+    pub(super) asked: Asked,
+}
+
+fn not_allowed(inner: &'static str, clause: impl Into<String>) -> Why {
+    Why::new(inner, Outward::NotAllowed, clause)
+}
+
+impl Decision<'_> {
+    /// The one identity that the proof fits, under the bundle in force now: the proof may have been checked
+    /// under the one before.
+    pub(super) fn caller<'g>(&'g self, ground: &Ground<'g>) -> Result<Caller<'g>, Why> {
+        let declared = ground.bundle.declared();
+        let name = self.identity_name()?;
+        let refuse = || not_allowed("NO_IDENTITY", "the proof fits no identity that is declared");
+        let (name, identity) = declared.identities.get_key_value(name).ok_or_else(refuse)?;
+        let clause_index = self.principal.facts().clause_of(&identity.proofs).ok_or_else(refuse)?;
+        let clause =
+            usize::try_from(clause_index).ok().and_then(|at| identity.proofs.get(at)).ok_or_else(refuse)?;
+        let declaration =
+            self.state.declaration(ObjectType::Identity, name.as_str()).ok_or_else(|| unrecorded(name))?;
+        let issuer = self.principal.issuer();
+        let issuer_at = self.state.declared_at(ObjectType::Issuer, issuer.as_str());
+        let named = NameAt { name: name.clone(), at: declaration.at };
+        let supplier = supplier(declared, identity)?;
+        let issuer_at = issuer_at.ok_or_else(|| unrecorded(issuer))?;
+        Ok(Caller { named, identity, declaration, clause_index, clause, supplier, issuer_at })
+    }
+
+    fn identity_name(&self) -> Result<&IdentityName, Why> {
+        let matches = self.principal.identities();
+        match (&self.request.identity, matches) {
+            (Some(wanted), _) => matches
+                .iter()
+                .map(|(name, _)| name)
+                .find(|name| *name == wanted)
+                .ok_or_else(|| not_allowed("OTHER_IDENTITY", "the proof does not fit the identity it names")),
+            (None, []) => Err(not_allowed("NO_IDENTITY", "the proof fits no identity that is declared")),
+            (None, [(only, _)]) => Ok(only),
+            (None, _) => Err(Why::malformed("identity", "the proof fits several identities: name one")),
+        }
+    }
+
+    /// Whether the issuer of the proof and the identity are switched on, and the issuer is still the same.
+    pub(super) fn check_issuer(&self, ground: &Ground<'_>) -> Result<(), Why> {
+        let issuer = ground.bundle.declared().issuers.get(self.principal.issuer());
+        let same = issuer.is_some_and(|issuer| match &issuer.kind {
+            IssuerKind::Oidc { url, .. } => url == self.principal.issuer_id(),
+            IssuerKind::ClientCa { .. } => true,
+        });
+        if !same {
+            return Err(not_allowed("ISSUER_CHANGED", "the issuer of the proof is no longer declared so"));
+        }
+        if self.principal.issuer_is_disabled() || issuer.is_some_and(|issuer| issuer.disabled) {
+            let clause = format!("issuer `{}` is disabled", self.principal.issuer());
+            return Err(not_allowed("ISSUER_DISABLED", clause));
+        }
+        Ok(())
+    }
+
+    /// Whether the identity may ask at all now: switched on, and its own time and its supplier's not over.
+    pub(super) fn check_standing(&self, caller: &Caller<'_>) -> Result<(), Why> {
+        let name = &caller.named.name;
+        if caller.identity.disabled {
+            return Err(not_allowed("IDENTITY_DISABLED", format!("identity `{name}` is disabled")));
+        }
+        if self.now >= caller.identity.expires_ms {
+            let clause = format!("identity `{name}` ended at {}", caller.identity.expires_ms);
+            return Err(Why::new("IDENTITY_EXPIRED", Outward::IdentityExpired, clause));
+        }
+        match caller.supplier {
+            Some((name, supplier)) if self.now >= supplier.ends_ms => {
+                let clause = format!("the contract of supplier `{name}` ended at {}", supplier.ends_ms);
+                Err(Why::new("CONTRACT_ENDED", Outward::ContractEnded, clause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn destination<'g>(
+        &'g self,
+        ground: &Ground<'g>,
+        caller: &Caller<'_>,
+    ) -> Result<Destination<'g>, Why> {
+        let declared = ground.bundle.declared();
+        let refuse = || {
+            let clause = format!("identity `{}` has no task `{}`", caller.named.name, self.request.task);
+            Why::new("TASK_NOT_ALLOWED", Outward::TaskNotAllowed, clause)
+        };
+        let name = caller.identity.tasks.get(self.request.task.as_str()).ok_or_else(refuse)?;
+        let task = declared.tasks.get(name).ok_or_else(refuse)?;
+        let (target_name, target) = self.target(declared, task)?;
+        let at = |object, name: &Name| {
+            self.state.declared_at(object, name.as_str()).ok_or_else(|| unrecorded(name))
+        };
+        Ok(Destination {
+            task_named: NameAt { name: name.clone(), at: at(ObjectType::Task, name)? },
+            target_named: NameAt {
+                name: target_name.clone(),
+                at: at(ObjectType::Target, target_name)?,
+            },
+            asked: self.asked(task, target),
+            task,
+            target,
+        })
+    }
+
+    /// The one target of the request: the one that its audiences name, or the task's only one.
+    fn target<'g>(&self, declared: &'g Declared, task: &'g Task) -> Result<(&'g Name, &'g Target), Why> {
+        let asked = &self.request.audiences;
+        let of_task = task.targets.iter().filter_map(|name| Some((name, declared.targets.get(name)?)));
+        let reached: Vec<_> = of_task
+            .filter(|(_, target)| asked.is_empty() || !target.audiences.is_disjoint(asked))
+            .collect();
+        match reached.as_slice() {
+            [only] => Ok(*only),
+            [] => {
+                let clause = "none of the audiences belongs to a target of the task";
+                Err(Why::new("AUDIENCE_NOT_ALLOWED", Outward::AudienceNotAllowed, clause))
+            }
+            _ if asked.is_empty() => {
+                Err(Why::malformed("audiences", "the task has several targets: name audiences of one"))
+            }
+            _ => Err(Why::malformed("audiences", "the audiences belong to several targets: ask for one")),
+        }
+    }
+
+    /// What is asked for, with what was left open filled from the task.
+    fn asked(&self, task: &Task, target: &Target) -> Asked {
+        let request = self.request;
+        let or = |asked: &BTreeSet<Audience>, default: BTreeSet<Audience>| {
+            if asked.is_empty() { default } else { asked.clone() }
+        };
+        let of_target = task.scope.audiences.intersection(&target.audiences).cloned().collect();
+        let scope = Scope {
+            audiences: or(&request.audiences, of_target),
+            actions: if request.actions.is_empty() { &task.scope.actions } else { &request.actions }.clone(),
+            resources: if request.resources.is_empty() { &task.scope.resources } else { &request.resources }
+                .clone(),
+        };
+        let ttl_s = Some(request.ttl_s.unwrap_or(task.ttl_s));
+        Asked { scope, ttl_s, run: request.run.clone().filter(|run| !run.is_empty()) }
+    }
+
+    /// The profile that is asked for, or the one that the task uses for this form.
+    pub(super) fn profile(&self, destination: &Destination<'_>) -> Result<Profile, Why> {
+        let (named, form) = match &self.request.form {
+            Form::Token { profile, .. } => (*profile, CredentialType::Jwt),
+            Form::Certificate { profile, .. } => (*profile, CredentialType::X509),
+        };
+        let task = destination.task;
+        let mut of_form = task.kinds.iter().copied().filter(|kind| kind.credential_type() == form);
+        let default = Some(task.profile).filter(|it| it.credential_type() == form).or_else(|| of_form.next());
+        named
+            .or(default)
+            .filter(|it| task.kinds.contains(it) && it.credential_type() == form)
+            .ok_or_else(|| {
+                let clause = format!("task `{}` has no such credential", destination.task_named.name);
+                Why::new("PROFILE_NOT_ALLOWED", Outward::TaskNotAllowed, clause)
+            })
+    }
+}
+
+fn supplier<'a>(
+    declared: &'a Declared,
+    identity: &'a Identity,
+) -> Result<Option<(&'a Name, &'a Supplier)>, Why> {
+    let Some(name) = &identity.supplier else { return Ok(None) };
+    match declared.suppliers.get_key_value(name) {
+        Some(found) => Ok(Some(found)),
+        None => Err(not_allowed("NO_SUPPLIER", format!("supplier `{name}` is not declared"))),
+    }
+}
+
+// A decision refers to the entries that declared what it rests on: without them it could not be recorded.
+fn unrecorded(name: impl std::fmt::Display) -> Why {
+    Why::new("UNRECORDED", Outward::Internal, format!("`{name}` is in force and no entry of the log declares it"))
+}
