@@ -20,11 +20,19 @@ pub const CHAIN_LEN_MAX: usize = 64 * 1024;
 /// The most certificates between the leaf and the root.
 pub const INTERMEDIATES_MAX: usize = 6;
 
-/// Roots that are trusted, with the times between which each may be used.
+/// Roots that are trusted, each within its own bounds.
 #[derive(Debug, Clone)]
 pub struct TrustAnchors {
     anchors: Vec<TrustAnchor<'static>>,
-    validity: Vec<(UnixMs, UnixMs)>,
+    bounds: Vec<Bounds>,
+}
+
+/// What a root says of itself and webpki does not ask: it takes a root as a name and a key alone.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    validity: (UnixMs, UnixMs),
+    /// How many CAs may lie between the root and a leaf.
+    path_len: Option<u32>,
 }
 
 impl TrustAnchors {
@@ -34,13 +42,15 @@ impl TrustAnchors {
     /// When there is none, or one is malformed, no CA, may not sign certificates, or has a key that is not
     /// accepted. Nothing is left out in silence.
     pub fn new(ders: Vec<CertificateDer<'static>>) -> Result<Self, CertificateError> {
-        let mut trusted = Self { anchors: Vec::new(), validity: Vec::new() };
+        let mut trusted = Self { anchors: Vec::new(), bounds: Vec::new() };
         for der in &ders {
             let anchor = webpki::anchor_from_trusted_cert(der).map_err(|_| CertificateError::Malformed)?;
             let root = parse(der)?;
             check_authority(&root, KeyUsageRule::WherePresent)?;
             trusted.anchors.push(anchor.to_owned());
-            trusted.validity.push(validity(&root));
+            let constraints = root.basic_constraints().ok().flatten();
+            let path_len = constraints.and_then(|it| it.value.path_len_constraint);
+            trusted.bounds.push(Bounds { validity: validity(&root), path_len });
         }
         if trusted.anchors.is_empty() { Err(CertificateError::NoAnchor) } else { Ok(trusted) }
     }
@@ -48,17 +58,39 @@ impl TrustAnchors {
     /// The moment after which none of the roots is valid any more.
     #[must_use]
     pub fn not_after(&self) -> UnixMs {
-        self.validity.iter().map(|(_, until)| *until).max().unwrap_or_default()
+        self.bounds.iter().map(|it| it.validity.1).max().unwrap_or_default()
     }
 
-    fn is_valid(&self, anchor: &TrustAnchor<'_>, now: UnixMs) -> bool {
+    /// Checks one of these roots, found by webpki, against its own bounds.
+    fn check(&self, path: &VerifiedPath<'_>, now: UnixMs) -> Result<(), CertificateError> {
         let same = |it: &TrustAnchor<'_>| {
+            let anchor = path.anchor();
             it.subject == anchor.subject && it.subject_public_key_info == anchor.subject_public_key_info
         };
-        self.anchors
-            .iter()
-            .zip(&self.validity)
-            .any(|(it, (from, until))| same(it) && *from <= now && now.floor_second() <= *until)
+        let sub_cas = path.intermediate_certificates().count();
+        let mut refusal = CertificateError::UnknownIssuer;
+        // One root may be there twice, renewed under its old key: either will do.
+        for (_, bounds) in self.anchors.iter().zip(&self.bounds).filter(|(it, _)| same(it)) {
+            match bounds.check(sub_cas, now) {
+                Ok(()) => return Ok(()),
+                Err(why) => refusal = why,
+            }
+        }
+        Err(refusal)
+    }
+}
+
+impl Bounds {
+    fn check(self, sub_cas: usize, now: UnixMs) -> Result<(), CertificateError> {
+        let (from, until) = self.validity;
+        let room = self.path_len.is_none_or(|len| u32::try_from(sub_cas).is_ok_and(|count| count <= len));
+        if now < from {
+            return Err(CertificateError::NotYetValid);
+        }
+        if now.floor_second() > until {
+            return Err(CertificateError::Expired);
+        }
+        if room { Ok(()) } else { Err(CertificateError::IssuerNotCa) }
     }
 }
 
@@ -141,15 +173,13 @@ fn check_size(chain: &[CertificateDer<'_>]) -> Result<(), CertificateError> {
     Ok(())
 }
 
-/// What webpki leaves out: the key usage and key size of each CA, and the validity of the root.
+/// What webpki leaves out: the key usage and key size of each CA, and the bounds of the root.
 fn check_authorities(
     path: &VerifiedPath<'_>,
     anchors: &TrustAnchors,
     now: UnixMs,
 ) -> Result<(), CertificateError> {
-    if !anchors.is_valid(path.anchor(), now) {
-        return Err(CertificateError::Expired);
-    }
+    anchors.check(path, now)?;
     for intermediate in path.intermediate_certificates() {
         check_authority(&parse(&intermediate.der())?, KeyUsageRule::Always)?;
     }

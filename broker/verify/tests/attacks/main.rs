@@ -9,6 +9,7 @@
     reason = "a test fails by its panics, and lengths of hand-made DER are small"
 )]
 
+mod authorities;
 mod certificate;
 mod claims;
 mod credential;
