@@ -5,7 +5,10 @@ pub mod finding;
 pub mod object;
 
 mod changes;
+mod check;
 mod places;
+#[cfg(test)]
+pub(crate) mod sample;
 mod section;
 mod source;
 mod stored;
@@ -56,8 +59,10 @@ fn assemble(
     places: &Places,
     mut findings: Vec<Finding>,
 ) -> Result<Bundle, Vec<Finding>> {
-    let _ = places;
+    findings.extend(check::check(&declared, places));
     let rules = Rules::compile(&rule_files, &declared).map_err(|found| findings.extend(found)).ok();
+    let first_rule_file = rule_files.first().map_or("bundle", |(path, _)| path.as_str());
+    findings.extend(rules.as_ref().and_then(|rules| check::rule_count(rules.count(), first_rule_file)));
     let object = stored::write(&declared, &rule_files).map_err(|found| findings.push(found)).ok();
     findings.sort();
     match (rules, object) {

@@ -32,9 +32,4 @@ impl Places {
             .cloned()
             .unwrap_or_else(|| ("bundle".to_owned(), 0))
     }
-
-    /// The names declared under `kind`, however badly.
-    pub(super) fn names(&self, kind: Kind) -> impl Iterator<Item = &str> {
-        self.0.keys().filter(move |(it, _)| *it == kind).map(|(_, name)| name.as_str())
-    }
 }

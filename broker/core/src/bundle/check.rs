@@ -1,0 +1,115 @@
+//! Whether what is declared holds together: every name that is referred to exists, no ceiling lies above the
+//! product's own, nothing is said that could mislead. What only looks unwise is a warning.
+
+mod issuer;
+mod overlap;
+mod task;
+mod workload;
+
+use super::Finding;
+use super::finding::did_you_mean;
+use super::object::Declared;
+use super::places::{Kind, Places};
+
+/// More rules than this are hard to keep in a head, and each costs time at every request.
+const RULES_ADVISED: usize = 50;
+
+/// Everything that is wrong or unwise in what is declared.
+pub(super) fn check(declared: &Declared, places: &Places) -> Vec<Finding> {
+    let mut check = Check { declared, places, findings: Vec::new() };
+    declared.tasks.iter().for_each(|(name, it)| task::task(&mut check, name, it));
+    declared.targets.iter().for_each(|(name, it)| task::target(&mut check, name, it));
+    task::audiences(&mut check);
+    declared.issuers.iter().for_each(|(name, it)| issuer::issuer(&mut check, name, it));
+    issuer::urls(&mut check);
+    declared.identities.iter().for_each(|(name, it)| workload::identity(&mut check, name, it));
+    declared.operators.iter().for_each(|(name, it)| workload::operator(&mut check, name, it));
+    for (name, it) in &declared.exceptions {
+        check.refer(("exception", name.as_str()), "target", "target", it.target.as_str());
+        check.refer(("exception", name.as_str()), "owner", "owner", it.owner.as_str());
+    }
+    overlap::identities(&mut check);
+    check.findings
+}
+
+/// Advice about the number of rules.
+pub(super) fn rule_count(count: usize, path: &str) -> Option<Finding> {
+    let message = format!(
+        "{count} rules: expected {RULES_ADVISED} at most, each is evaluated at every request; say what is particular to one task in its ceiling"
+    );
+    (count > RULES_ADVISED).then(|| Finding {
+        path: path.into(),
+        line: 0,
+        code: "many-rules",
+        message,
+        refuses: false,
+    })
+}
+
+/// An object that is being checked: its type and its name.
+type Subject<'a> = (Kind, &'a str);
+
+struct Check<'a> {
+    declared: &'a Declared,
+    places: &'a Places,
+    findings: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn refuse(&mut self, code: &'static str, subject: Subject<'_>, key: &str, message: &str) {
+        self.find(code, subject, key, message, true);
+    }
+
+    fn warn(&mut self, code: &'static str, subject: Subject<'_>, key: &str, message: &str) {
+        self.find(code, subject, key, message, false);
+    }
+
+    fn find(
+        &mut self,
+        code: &'static str,
+        (kind, name): Subject<'_>,
+        key: &str,
+        message: &str,
+        refuses: bool,
+    ) {
+        let (path, line) = self.places.nearest(kind, name, key);
+        let message = format!("{kind} `{name}`: {message}");
+        self.findings.push(Finding { path, line, code, message, refuses });
+    }
+
+    /// Refuses a reference to something that no file declares. What is declared badly has its own finding.
+    fn refer(&mut self, subject: Subject<'_>, key: &str, to: Kind, name: &str) {
+        let names = self.names(to);
+        if names.contains(&name) || self.places.object(to, name).is_some() {
+            return;
+        }
+        let near = did_you_mean(name, names);
+        let message = format!("unknown {to} `{name}`{near}; declare it, or name one that is declared");
+        self.refuse("unknown-reference", subject, key, &message);
+    }
+
+    /// Refuses an environment that the organisation has not; silent where its own table could not be read.
+    fn environment(&mut self, subject: Subject<'_>, name: &str) {
+        let known: Vec<_> = self.declared.settings.environments.iter().map(AsRef::as_ref).collect();
+        if !known.is_empty() && !known.contains(&name) {
+            let near = did_you_mean(name, known);
+            let message =
+                format!("unknown environment `{name}`{near}; add it to `environments` of `[organisation]`");
+            self.refuse("unknown-reference", subject, "environment", &message);
+        }
+    }
+
+    fn names(&self, kind: Kind) -> Vec<&str> {
+        fn all<'a, N: AsRef<str> + 'a, T: 'a>(map: &'a std::collections::BTreeMap<N, T>) -> Vec<&'a str> {
+            map.keys().map(AsRef::as_ref).collect()
+        }
+        match kind {
+            "task" => all(&self.declared.tasks),
+            "target" => all(&self.declared.targets),
+            "issuer" => all(&self.declared.issuers),
+            "supplier" => all(&self.declared.suppliers),
+            "owner" => all(&self.declared.owners),
+            _ => Vec::new(),
+        }
+    }
+}
