@@ -4,6 +4,7 @@
 //! Values are written once, in the order in which they come, and each object's members are put in order by
 //! moving their bytes when the object closes: no tree of values in between.
 
+mod serializer;
 mod writer;
 
 use serde::Serialize;

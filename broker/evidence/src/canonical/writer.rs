@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use serde::ser::{self, Serialize};
+use serde::Serialize;
 
 use super::CanonicalError;
 
@@ -44,7 +44,7 @@ impl Writer {
         self.out
     }
 
-    fn integer(&mut self, value: i128) -> Result<(), CanonicalError> {
+    pub(super) fn integer(&mut self, value: i128) -> Result<(), CanonicalError> {
         let size = u64::try_from(value.unsigned_abs()).ok().filter(|size| *size <= MAX_INTEGER);
         let mut rest = size.ok_or(CanonicalError::IntegerRange(value))?;
         let mut digits = [0_u8; 16];
@@ -64,7 +64,7 @@ impl Writer {
         Ok(())
     }
 
-    fn string(&mut self, text: &str) -> Result<(), CanonicalError> {
+    pub(super) fn string(&mut self, text: &str) -> Result<(), CanonicalError> {
         if text.is_empty() {
             return Err(CanonicalError::EmptyString);
         }
@@ -93,13 +93,6 @@ impl Writer {
             _ => return self.out.push(byte),
         };
         self.out.extend([b'\\', short]);
-    }
-
-    fn member<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), CanonicalError> {
-        self.open_member(name)?;
-        value.serialize(&mut *self)?;
-        self.close_member();
-        Ok(())
     }
 
     fn open_member<T: Serialize + ?Sized>(&mut self, name: &T) -> Result<(), CanonicalError> {
@@ -138,25 +131,31 @@ impl Writer {
         Ok(())
     }
 
-    fn object(&mut self) -> Object<'_> {
-        Object { start: self.out.len(), first_member: self.members.len(), inside: None, writer: self }
+    pub(super) fn boolean(&mut self, value: bool) {
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn array(&mut self) -> Array<'_> {
+    /// Begins an object, which may be the value of an enum's variant.
+    pub(super) fn object(&mut self, inside: Option<Variant>) -> Object<'_> {
+        Object { start: self.out.len(), first_member: self.members.len(), inside, writer: self }
+    }
+
+    /// Begins an array, which may be the value of an enum's variant.
+    pub(super) fn array(&mut self, inside: Option<Variant>) -> Array<'_> {
         self.out.push(b'[');
-        Array { empty: true, inside: None, writer: self }
+        Array { empty: true, inside, writer: self }
     }
 
     /// Begins an object whose only member is the variant of an enum; [`Self::close_variant`] ends it.
-    fn open_variant(&mut self, variant: &str) -> Result<(usize, usize), CanonicalError> {
-        let opened = (self.out.len(), self.members.len());
+    pub(super) fn open_variant(&mut self, variant: &str) -> Result<Variant, CanonicalError> {
+        let opened = Variant { start: self.out.len(), first_member: self.members.len() };
         self.open_member(variant)?;
         Ok(opened)
     }
 
-    fn close_variant(&mut self, (start, first_member): (usize, usize)) -> Result<(), CanonicalError> {
+    pub(super) fn close_variant(&mut self, opened: Variant) -> Result<(), CanonicalError> {
         self.close_member();
-        self.close_object(start, first_member)
+        self.close_object(opened.start, opened.first_member)
     }
 }
 
@@ -186,18 +185,34 @@ fn utf16(escaped: &[u8]) -> Vec<u16> {
     name.encode_utf16().collect()
 }
 
+/// The open object whose only member is the variant of an enum.
+#[derive(Debug)]
+pub(super) struct Variant {
+    start: usize,
+    first_member: usize,
+}
+
 /// An open object.
 #[derive(Debug)]
 pub(super) struct Object<'a> {
     writer: &'a mut Writer,
     start: usize,
     first_member: usize,
-    /// The object of an enum's variant that this one is the value of.
-    inside: Option<(usize, usize)>,
+    inside: Option<Variant>,
 }
 
 impl Object<'_> {
-    fn close(self) -> Result<(), CanonicalError> {
+    pub(super) fn name<T: Serialize + ?Sized>(&mut self, name: &T) -> Result<(), CanonicalError> {
+        self.writer.open_member(name)
+    }
+
+    pub(super) fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
+        value.serialize(&mut *self.writer)?;
+        self.writer.close_member();
+        Ok(())
+    }
+
+    pub(super) fn close(self) -> Result<(), CanonicalError> {
         self.writer.close_object(self.start, self.first_member)?;
         self.inside.map_or(Ok(()), |variant| self.writer.close_variant(variant))
     }
@@ -208,218 +223,19 @@ impl Object<'_> {
 pub(super) struct Array<'a> {
     writer: &'a mut Writer,
     empty: bool,
-    /// The object of an enum's variant that this array is the value of.
-    inside: Option<(usize, usize)>,
+    inside: Option<Variant>,
 }
 
 impl Array<'_> {
-    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
+    pub(super) fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
         if !std::mem::take(&mut self.empty) {
             self.writer.out.push(b',');
         }
         value.serialize(&mut *self.writer)
     }
 
-    fn close(self) -> Result<(), CanonicalError> {
+    pub(super) fn close(self) -> Result<(), CanonicalError> {
         self.writer.out.push(b']');
         self.inside.map_or(Ok(()), |variant| self.writer.close_variant(variant))
-    }
-}
-
-macro_rules! integers {
-    ($($method:ident: $type:ty),+) => {
-        $(fn $method(self, value: $type) -> Result<(), CanonicalError> {
-            self.integer(i128::from(value))
-        })+
-    };
-}
-
-impl<'a> ser::Serializer for &'a mut Writer {
-    type Ok = ();
-    type Error = CanonicalError;
-    type SerializeSeq = Array<'a>;
-    type SerializeTuple = Array<'a>;
-    type SerializeTupleStruct = Array<'a>;
-    type SerializeTupleVariant = Array<'a>;
-    type SerializeMap = Object<'a>;
-    type SerializeStruct = Object<'a>;
-    type SerializeStructVariant = Object<'a>;
-
-    integers!(serialize_i8: i8, serialize_i16: i16, serialize_i32: i32, serialize_i64: i64, serialize_i128: i128);
-    integers!(serialize_u8: u8, serialize_u16: u16, serialize_u32: u32, serialize_u64: u64);
-
-    fn serialize_u128(self, value: u128) -> Result<(), CanonicalError> {
-        self.integer(i128::try_from(value).unwrap_or(i128::MAX))
-    }
-
-    fn serialize_bool(self, value: bool) -> Result<(), CanonicalError> {
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
-        Ok(())
-    }
-
-    fn serialize_f32(self, _: f32) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Float)
-    }
-
-    fn serialize_f64(self, _: f64) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Float)
-    }
-
-    fn serialize_char(self, value: char) -> Result<(), CanonicalError> {
-        self.string(value.encode_utf8(&mut [0; 4]))
-    }
-
-    fn serialize_str(self, value: &str) -> Result<(), CanonicalError> {
-        self.string(value)
-    }
-
-    fn serialize_bytes(self, _: &[u8]) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Unsupported("bytes: expected text, such as base64url or hex".into()))
-    }
-
-    fn serialize_none(self) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Null)
-    }
-
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), CanonicalError> {
-        value.serialize(self)
-    }
-
-    fn serialize_unit(self) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Null)
-    }
-
-    fn serialize_unit_struct(self, _: &'static str) -> Result<(), CanonicalError> {
-        Err(CanonicalError::Null)
-    }
-
-    fn serialize_unit_variant(self, _: &str, _: u32, variant: &'static str) -> Result<(), CanonicalError> {
-        self.string(variant)
-    }
-
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        value: &T,
-    ) -> Result<(), CanonicalError> {
-        value.serialize(self)
-    }
-
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-        value: &T,
-    ) -> Result<(), CanonicalError> {
-        let opened = self.open_variant(variant)?;
-        value.serialize(&mut *self)?;
-        self.close_variant(opened)
-    }
-
-    fn serialize_seq(self, _: Option<usize>) -> Result<Array<'a>, CanonicalError> {
-        Ok(self.array())
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<Array<'a>, CanonicalError> {
-        Ok(self.array())
-    }
-
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Array<'a>, CanonicalError> {
-        Ok(self.array())
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-        _: usize,
-    ) -> Result<Array<'a>, CanonicalError> {
-        let opened = self.open_variant(variant)?;
-        Ok(Array { inside: Some(opened), ..self.array() })
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Object<'a>, CanonicalError> {
-        Ok(self.object())
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Object<'a>, CanonicalError> {
-        Ok(self.object())
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        variant: &'static str,
-        _: usize,
-    ) -> Result<Object<'a>, CanonicalError> {
-        let opened = self.open_variant(variant)?;
-        Ok(Object { inside: Some(opened), ..self.object() })
-    }
-}
-
-macro_rules! arrays {
-    ($($trait:ident::$method:ident),+) => {
-        $(impl ser::$trait for Array<'_> {
-            type Ok = ();
-            type Error = CanonicalError;
-
-            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
-                self.item(value)
-            }
-
-            fn end(self) -> Result<(), CanonicalError> {
-                self.close()
-            }
-        })+
-    };
-}
-arrays!(
-    SerializeSeq::serialize_element,
-    SerializeTuple::serialize_element,
-    SerializeTupleStruct::serialize_field,
-    SerializeTupleVariant::serialize_field
-);
-
-macro_rules! structs {
-    ($($trait:ident),+) => {
-        $(impl ser::$trait for Object<'_> {
-            type Ok = ();
-            type Error = CanonicalError;
-
-            fn serialize_field<T: Serialize + ?Sized>(
-                &mut self,
-                name: &'static str,
-                value: &T,
-            ) -> Result<(), CanonicalError> {
-                self.writer.member(name, value)
-            }
-
-            fn end(self) -> Result<(), CanonicalError> {
-                self.close()
-            }
-        })+
-    };
-}
-structs!(SerializeStruct, SerializeStructVariant);
-
-impl ser::SerializeMap for Object<'_> {
-    type Ok = ();
-    type Error = CanonicalError;
-
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, name: &T) -> Result<(), CanonicalError> {
-        self.writer.open_member(name)
-    }
-
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
-        value.serialize(&mut *self.writer)?;
-        self.writer.close_member();
-        Ok(())
-    }
-
-    fn end(self) -> Result<(), CanonicalError> {
-        self.close()
     }
 }
