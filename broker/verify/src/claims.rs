@@ -3,7 +3,8 @@
 
 use serde_json::Value;
 
-use crate::jose::{JoseError, SignedToken, refuse_case_twins};
+use crate::header::refuse_case_twins;
+use crate::jose::{JoseError, SignedToken};
 use crate::time::{Seconds, UnixMs};
 
 const SUBJECT_LEN_MAX: usize = 1024;
