@@ -30,6 +30,10 @@ use scope::Narrowed;
 ///
 /// # Errors
 /// When it is denied: with the reason, and what is known of the caller and of what it asked.
+#[expect(
+    clippy::result_large_err,
+    reason = "a grant is larger still, so a smaller denial would save nothing"
+)]
 pub fn decide(
     principal: &Principal,
     request: &Request,
@@ -76,7 +80,7 @@ impl Decision<'_> {
             self.evaluate(&ground, &caller, &destination, profile, &narrowed, &lifetime, &binding, &claims)?;
         self.check_narrowed(&narrowed, &lifetime)?;
         let decision = DecisionMade { bundle: ground.bundle.digest(), state: self.state.at(), rules };
-        grant::Parts {
+        let parts = grant::Parts {
             principal: self.principal,
             request: self.request,
             trust_domain: ground.trust_domain,
@@ -89,8 +93,8 @@ impl Decision<'_> {
             lifetime,
             claims,
             decision,
-        }
-        .into_grant(id, self.now)
+        };
+        Ok(parts.into_grant(id))
     }
 
     fn ground(&self) -> Result<Ground<'_>, Why> {
@@ -220,7 +224,10 @@ impl Decision<'_> {
         bounds.earliest()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a step of the decision, and a rule may look at any")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a step of the decision, and a rule may look at any"
+    )]
     fn evaluate(
         &self,
         ground: &Ground<'_>,
@@ -267,7 +274,8 @@ impl Decision<'_> {
         match first.or(lifetime.is_shortened.then_some(("ttl", Outward::NotAllowed))) {
             None => Ok(()),
             Some((what, outward)) => {
-                let clause = format!("less is allowed than asked ({what}), and the request wants all or nothing");
+                let clause =
+                    format!("less is allowed than asked ({what}), and the request wants all or nothing");
                 Err(Why::new("NARROWED", outward, clause))
             }
         }
@@ -286,7 +294,7 @@ pub(crate) enum Bound {
 }
 
 /// Which use of key signs a profile.
-pub(crate) const fn key_use(profile: Profile) -> KeyUse {
+const fn key_use(profile: Profile) -> KeyUse {
     match profile {
         Profile::AccessToken => KeyUse::Token,
         Profile::JwtSvid => KeyUse::Svid,

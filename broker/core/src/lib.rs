@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod decision;
+pub mod draft;
 pub mod policy;
 pub mod proof;
 pub mod request;

@@ -50,7 +50,9 @@ pub enum StateError {
     #[error("the bundle `{0}` that came into force is not in the store: restore it before starting")]
     UnknownBundle(Digest),
     /// A change that belongs to another bundle than the one that is activated with it.
-    #[error("entry {index} changes the register for `{found}`: expected `{expected}`, which is activated with it")]
+    #[error(
+        "entry {index} changes the register for `{found}`: expected `{expected}`, which is activated with it"
+    )]
     ForeignChange {
         /// The `registry.changed`.
         index: Index,

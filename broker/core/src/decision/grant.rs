@@ -6,14 +6,16 @@ use daypass_evidence::entry::{
     By, CredentialIssued, DecisionMade, Granted, Index, Issued, KeyChanged, NameAt, Profile, Proof, Reach,
 };
 use daypass_verify::csr::CsrKey;
-use daypass_verify::ids::{CredentialId, Digest, IdentityName, KeyId, Name, RequestId, SpiffeId, TrustDomain};
+use daypass_verify::ids::{
+    CredentialId, Digest, IdentityName, KeyId, Name, RequestId, SpiffeId, TrustDomain,
+};
 use daypass_verify::scope::Scope;
 use daypass_verify::time::{Seconds, UnixMs};
 
+use super::Bound;
 use super::lifetime::Lifetime;
 use super::resolve::{Caller, Destination};
 use super::scope::Narrowed;
-use super::{Bound, Outward, Why};
 use crate::bundle::object::ClaimSource;
 use crate::proof::{Principal, SpentMark};
 use crate::request::{Form, Request};
@@ -149,9 +151,8 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    pub(super) fn into_grant(self, id: CredentialId, now: UnixMs) -> Result<Grant, Why> {
-        debug_assert!(self.lifetime.expires_at > now);
-        let token_claims = self.token_claims()?;
+    pub(super) fn into_grant(self, id: CredentialId) -> Grant {
+        let token_claims = self.token_claims();
         let subject = self.caller.named.name.spiffe_id(self.trust_domain);
         let credential = self.issued(&subject);
         let csr_key = match &self.request.form {
@@ -164,7 +165,7 @@ impl Parts<'_> {
         };
         let mut narrowed: Vec<_> = self.narrowed.dimensions.iter().map(|it| it.name()).collect();
         narrowed.extend(self.lifetime.is_shortened.then_some("ttl"));
-        Ok(Grant {
+        Grant {
             id,
             request: self.request.id,
             subject,
@@ -188,7 +189,7 @@ impl Parts<'_> {
                 approval: None,
                 emergency: None,
             },
-        })
+        }
     }
 
     fn issued(&self, subject: &SpiffeId) -> Issued {
@@ -220,16 +221,15 @@ impl Parts<'_> {
         }
     }
 
-    fn token_claims(&self) -> Result<BTreeMap<String, String>, Why> {
+    /// The claims that the task puts into its tokens. One that it copies is left out where the proof has none:
+    /// an identity may prove itself in several ways.
+    fn token_claims(&self) -> BTreeMap<String, String> {
         let value = |source: &ClaimSource| match source {
-            ClaimSource::Constant(value) => Ok(value.clone()),
-            ClaimSource::Proof(name) => self.claims.get(name).cloned().ok_or_else(|| {
-                let clause = format!("the task copies claim `{name}` of the proof, which has none");
-                Why::new("CLAIM_MISSING", Outward::NotAllowed, clause)
-            }),
+            ClaimSource::Constant(value) => Some(value.clone()),
+            ClaimSource::Proof(name) => self.claims.get(name).cloned(),
         };
         let claims = &self.destination.task.claims;
-        claims.iter().map(|(name, source)| Ok((name.clone(), value(source)?))).collect()
+        claims.iter().filter_map(|(name, source)| Some((name.clone(), value(source)?))).collect()
     }
 }
 

@@ -88,11 +88,7 @@ impl Bounds {
             return Err(Why::new("REVIEW_OVERDUE", Outward::ReviewOverdue, clause));
         }
         if self.now >= due {
-            self.until(
-                self.start.plus(settings.overdue_ttl_max_s),
-                "REVIEW_OVERDUE",
-                Outward::ReviewOverdue,
-            );
+            self.until(self.start.plus(settings.overdue_ttl_max_s), "REVIEW_OVERDUE", Outward::ReviewOverdue);
         }
         Ok(())
     }

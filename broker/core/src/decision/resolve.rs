@@ -59,11 +59,11 @@ impl Decision<'_> {
     fn identity_name(&self) -> Result<&IdentityName, Why> {
         let matches = self.principal.identities();
         match (&self.request.identity, matches) {
-            (Some(wanted), _) => matches
-                .iter()
-                .map(|(name, _)| name)
-                .find(|name| *name == wanted)
-                .ok_or_else(|| not_allowed("OTHER_IDENTITY", "the proof does not fit the identity it names")),
+            (Some(wanted), _) => {
+                matches.iter().map(|(name, _)| name).find(|name| *name == wanted).ok_or_else(|| {
+                    not_allowed("OTHER_IDENTITY", "the proof does not fit the identity it names")
+                })
+            }
             (None, []) => Err(not_allowed("NO_IDENTITY", "the proof fits no identity that is declared")),
             (None, [(only, _)]) => Ok(only),
             (None, _) => Err(Why::malformed("identity", "the proof fits several identities: name one")),
@@ -124,10 +124,7 @@ impl Decision<'_> {
         };
         Ok(Destination {
             task_named: NameAt { name: name.clone(), at: at(ObjectType::Task, name)? },
-            target_named: NameAt {
-                name: target_name.clone(),
-                at: at(ObjectType::Target, target_name)?,
-            },
+            target_named: NameAt { name: target_name.clone(), at: at(ObjectType::Target, target_name)? },
             asked: self.asked(task, target),
             task,
             target,
@@ -138,9 +135,8 @@ impl Decision<'_> {
     fn target<'g>(&self, declared: &'g Declared, task: &'g Task) -> Result<(&'g Name, &'g Target), Why> {
         let asked = &self.request.audiences;
         let of_task = task.targets.iter().filter_map(|name| Some((name, declared.targets.get(name)?)));
-        let reached: Vec<_> = of_task
-            .filter(|(_, target)| asked.is_empty() || !target.audiences.is_disjoint(asked))
-            .collect();
+        let reached: Vec<_> =
+            of_task.filter(|(_, target)| asked.is_empty() || !target.audiences.is_disjoint(asked)).collect();
         match reached.as_slice() {
             [only] => Ok(*only),
             [] => {
@@ -180,13 +176,12 @@ impl Decision<'_> {
         let task = destination.task;
         let mut of_form = task.kinds.iter().copied().filter(|kind| kind.credential_type() == form);
         let default = Some(task.profile).filter(|it| it.credential_type() == form).or_else(|| of_form.next());
-        named
-            .or(default)
-            .filter(|it| task.kinds.contains(it) && it.credential_type() == form)
-            .ok_or_else(|| {
+        named.or(default).filter(|it| task.kinds.contains(it) && it.credential_type() == form).ok_or_else(
+            || {
                 let clause = format!("task `{}` has no such credential", destination.task_named.name);
                 Why::new("PROFILE_NOT_ALLOWED", Outward::TaskNotAllowed, clause)
-            })
+            },
+        )
     }
 }
 
@@ -203,5 +198,9 @@ fn supplier<'a>(
 
 // A decision refers to the entries that declared what it rests on: without them it could not be recorded.
 fn unrecorded(name: impl std::fmt::Display) -> Why {
-    Why::new("UNRECORDED", Outward::Internal, format!("`{name}` is in force and no entry of the log declares it"))
+    Why::new(
+        "UNRECORDED",
+        Outward::Internal,
+        format!("`{name}` is in force and no entry of the log declares it"),
+    )
 }

@@ -49,9 +49,10 @@ impl Facts {
         let foreign = clause.spiffe_id.is_some() || clause.dns_name.is_some();
         asks && !foreign
             && clause.subject.as_ref().is_none_or(|subject| *subject == self.subject)
-            && clause.claims.iter().all(|(name, allowed)| {
-                self.claims.get(name).is_some_and(|value| allowed.contains(value))
-            })
+            && clause
+                .claims
+                .iter()
+                .all(|(name, allowed)| self.claims.get(name).is_some_and(|value| allowed.contains(value)))
     }
 
     fn fits_certificate(&self, clause: &ProofClause) -> bool {

@@ -1,0 +1,115 @@
+//! Our own lints: the finished bytes are read again, and must be what was meant, before anything is recorded.
+
+use daypass_evidence::entry::{Profile, Reach};
+use daypass_verify::csr::CsrKey;
+use daypass_verify::task::TASK_EXTENSION_OID;
+use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::oid_registry::asn1_rs::Oid;
+use x509_parser::prelude::{X509Certificate, X509Version};
+
+use super::DraftError;
+use super::certificate::NO_REV_AVAIL_OID;
+use super::key::Authority;
+use crate::decision::Grant;
+
+type Lint = Result<(), DraftError>;
+
+pub(super) fn check(
+    parsed: &X509Certificate<'_>,
+    grant: &Grant,
+    authority: &Authority,
+    holder: &CsrKey,
+    task: &str,
+) -> Lint {
+    check_fields(parsed, grant, authority, holder)?;
+    check_subject(parsed, grant)?;
+    check_usages(parsed, grant)?;
+    check_key_ids(parsed, authority)?;
+    check_extensions(parsed, grant, task)
+}
+
+fn expect(holds: bool, rule: &'static str) -> Lint {
+    if holds { Ok(()) } else { Err(DraftError::Lint(rule)) }
+}
+
+fn check_fields(parsed: &X509Certificate<'_>, grant: &Grant, authority: &Authority, holder: &CsrKey) -> Lint {
+    let validity = parsed.validity();
+    let not_before = validity.not_before.timestamp() == grant.not_before().seconds();
+    expect(parsed.version() == X509Version::V3, "version 3")?;
+    expect(parsed.raw_serial() == grant.id.as_bytes(), "the credential's id as its serial number")?;
+    expect(parsed.issuer().as_raw() == authority.name_der, "the CA's subject as its issuer, byte for byte")?;
+    expect(not_before, "`notBefore` as it was granted")?;
+    expect(validity.not_after.timestamp() == grant.expires_at().seconds(), "`notAfter` as it was granted")?;
+    expect(parsed.public_key().raw == holder.spki_der(), "the holder's key, byte for byte")
+}
+
+fn check_subject(parsed: &X509Certificate<'_>, grant: &Grant) -> Lint {
+    let mut names = parsed.subject().iter_common_name().map(|it| it.as_str().ok());
+    let (first, second) = (names.next().flatten(), names.next());
+    let empty = parsed.subject().iter().next().is_none();
+    match grant.profile() {
+        Profile::CommonName => {
+            let fits = first
+                .is_some_and(|it| (1..=64).contains(&it.len()) && Some(it) == grant.common_name.as_deref());
+            expect(fits && second.is_none(), "one common name of 1 to 64 bytes, the task's")?;
+        }
+        _ => expect(empty, "no subject name")?,
+    }
+    let found = parsed.subject_alternative_name().ok().flatten();
+    let found = found.ok_or(DraftError::Lint("alternative names"))?;
+    expect(found.critical == empty, "critical alternative names where the subject is empty, and only there")?;
+    let mut wanted = vec![GeneralName::URI(grant.subject.as_str())];
+    wanted.extend(grant.dns_names.iter().map(|name| GeneralName::DNSName(name)));
+    expect(found.value.general_names == wanted, "one URI, the SPIFFE ID, and the task's DNS names")
+}
+
+fn check_usages(parsed: &X509Certificate<'_>, grant: &Grant) -> Lint {
+    const DIGITAL_SIGNATURE: u16 = 1;
+    let usage = parsed.key_usage().ok().flatten();
+    expect(
+        usage.is_some_and(|it| it.critical && it.value.flags == DIGITAL_SIGNATURE),
+        "the critical key usage `digitalSignature` alone",
+    )?;
+    let extended = parsed.extended_key_usage().ok().flatten();
+    let fits = extended.is_some_and(|it| {
+        let others = it.value.any
+            || it.value.code_signing
+            || it.value.email_protection
+            || it.value.time_stamping
+            || it.value.ocsp_signing
+            || !it.value.other.is_empty();
+        let server = it.value.server_auth == (grant.profile() != Profile::CommonName);
+        it.value.client_auth && server && !others
+    });
+    expect(fits, "the extended key usages of the profile alone")?;
+    let constraints = parsed.basic_constraints().ok().flatten();
+    expect(constraints.is_some_and(|it| !it.value.ca), "basic constraints that say it is no CA")
+}
+
+fn check_key_ids(parsed: &X509Certificate<'_>, authority: &Authority) -> Lint {
+    let has_subject_key = parsed
+        .iter_extensions()
+        .any(|it| matches!(it.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(_)));
+    expect(has_subject_key, "a subject key identifier")?;
+    let names_authority = parsed.iter_extensions().any(|it| match it.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => {
+            id.key_identifier.as_ref().is_some_and(|id| id.0 == authority.key_id)
+        }
+        _ => false,
+    });
+    expect(names_authority, "the CA's key identifier")
+}
+
+fn check_extensions(parsed: &X509Certificate<'_>, grant: &Grant, task: &str) -> Lint {
+    expect(parsed.extensions_map().is_ok(), "each extension once")?;
+    let found = extension(parsed, TASK_EXTENSION_OID);
+    let fits = found.is_some_and(|it| !it.critical && it.value == task.as_bytes());
+    expect(fits, "the task, not critical")?;
+    let unrevocable = extension(parsed, NO_REV_AVAIL_OID).is_some();
+    expect(unrevocable == (grant.reach() != Reach::Crl), "`noRevAvail` unless a CRL reaches the target")
+}
+
+fn extension<'a>(parsed: &'a X509Certificate<'a>, oid: &[u64]) -> Option<&'a X509Extension<'a>> {
+    let wanted = Oid::from(oid).ok()?;
+    parsed.iter_extensions().find(|it| it.oid == wanted)
+}
