@@ -60,7 +60,7 @@ impl Writer {
         if value < 0 {
             self.out.push(b'-');
         }
-        self.out.extend(digits.iter().skip(digits.len() - used));
+        self.out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
         Ok(())
     }
 
@@ -69,7 +69,8 @@ impl Writer {
             return Err(CanonicalError::EmptyString);
         }
         self.out.push(b'"');
-        let escapes = text.bytes().any(needs_escape);
+        // Without an early exit this compiles to vector instructions.
+        let escapes = text.bytes().fold(false, |found, byte| found | needs_escape(byte));
         if escapes {
             text.bytes().for_each(|byte| self.escaped(byte));
         } else {
