@@ -208,9 +208,18 @@ impl Object<'_> {
     }
 
     pub(super) fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
-        value.serialize(&mut *self.writer)?;
-        self.writer.close_member();
+        value.serialize(self.value_place())?;
+        self.close_value();
         Ok(())
+    }
+
+    /// Where the value of the member named last is written, before [`Self::close_value`].
+    pub(super) fn value_place(&mut self) -> &mut Writer {
+        self.writer
+    }
+
+    pub(super) fn close_value(&mut self) {
+        self.writer.close_member();
     }
 
     pub(super) fn close(self) -> Result<(), CanonicalError> {
@@ -229,10 +238,15 @@ pub(super) struct Array<'a> {
 
 impl Array<'_> {
     pub(super) fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CanonicalError> {
+        value.serialize(self.item_place())
+    }
+
+    /// Where the next item is written.
+    pub(super) fn item_place(&mut self) -> &mut Writer {
         if !std::mem::take(&mut self.empty) {
             self.writer.out.push(b',');
         }
-        value.serialize(&mut *self.writer)
+        self.writer
     }
 
     pub(super) fn close(self) -> Result<(), CanonicalError> {
