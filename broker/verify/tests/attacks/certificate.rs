@@ -200,6 +200,9 @@ fn a_chain_leads_to_a_trusted_root_or_nowhere() {
         let mut spoiled = chain[0].to_vec();
         spoiled[at] ^= 1;
         assert!(ours.check(&[spoiled.into(), chain[1].clone()]).is_err(), "byte {at}");
+        let cut = CertificateDer::from(chain[0][..at].to_vec());
+        assert!(ours.check(&[cut.clone(), chain[1].clone()]).is_err(), "cut at {at}");
+        assert!(self_signed_holder(&cut).is_err(), "cut at {at}");
     }
 }
 

@@ -169,6 +169,9 @@ fn a_bound_token_is_good_only_beside_its_certificate() {
     assert_eq!(reason(&bound, &by(Presenter::Bearer)), "NOT_BOUND");
     assert_eq!(reason(&bound, &by(Presenter::Certificate(Digest::of(b"other")))), "NOT_BOUND");
     assert_eq!(reason(&token(Some("at+jwt"), &claims()), &by(Presenter::Certificate(shown))), "");
+    let also = json!({"cnf": {"x5t#S256": b64(shown.as_bytes()), "jkt": b64([7; 32])}});
+    let also = token(Some("at+jwt"), &spoil(also));
+    assert_eq!(reason(&also, &by(Presenter::Certificate(shown))), "NOT_BOUND", "a second, unchecked method");
 }
 
 fn with_task(params: &mut CertificateParams, value: &[u8]) {

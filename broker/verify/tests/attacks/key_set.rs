@@ -3,7 +3,7 @@
 use daypass_verify::jwks::{DroppedKey, JwksError, KeySet};
 use serde_json::{Value, json};
 
-use crate::minting::{ISSUER, b64};
+use crate::minting::{ISSUER, b64, check_with, es256};
 
 fn parse(keys: &[Value]) -> Result<(KeySet, Vec<DroppedKey>), JwksError> {
     KeySet::parse(json!({ "keys": keys }).to_string().as_bytes())
@@ -171,4 +171,12 @@ fn a_spiffe_bundle_gives_its_token_keys_alone() {
     let (set, dropped) = KeySet::parse_bundle(bundle.as_bytes()).unwrap();
     assert!(set.len() == 1 && set.key("ec").is_some() && dropped.len() == 1);
     assert!(matches!(KeySet::parse(bundle.as_bytes()), Err(JwksError::NoUsableKey(_))));
+}
+
+#[test]
+fn a_point_beside_the_curve_verifies_nothing() {
+    let beside = changed(ISSUER.ec_jwk(), json!({"y": b64([7; 32])}));
+    let (set, _) = parse(&[beside]).unwrap();
+    let checked = check_with(&es256("{}"), &set);
+    assert_eq!(checked.unwrap_err(), "BAD_SIGNATURE");
 }
