@@ -1,1 +1,47 @@
-//! daypass-sdk
+//! The client of a Daypass broker. It proves who is calling, asks for one credential for one task, and verifies
+//! what came back before handing it out: the signature, the scope, the lifetime, the binding, and that the
+//! issuance stands in a log that has not forked since the last call.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! use daypass_sdk::{Client, Config, IdToken, IssueRequest, Secret};
+//!
+//! let client = Client::new(Config {
+//!     broker: "https://broker.example.org:8443".parse()?,
+//!     web: Some("https://daypass.example.org".parse()?),
+//!     ca: std::fs::read("ca.crt")?,
+//!     certificate: None,
+//!     id_token: Some(IdToken::File("/run/id-token".into())),
+//!     log_key: Some("example.org/evidence/2027h1+3c5d6e7f+AbCd…".parse()?),
+//!     state: None,
+//! })?;
+//! let credential = client.issue(IssueRequest::token("post-invoices".parse()?)).await?;
+//! let Secret::Token { value, .. } = &credential.secret else { return Ok(()) };
+//! # let _ = value;
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod config;
+mod credential;
+mod error;
+mod evidence;
+mod holder;
+mod kept;
+mod published;
+mod request;
+mod tls;
+mod verify;
+
+pub use client::Client;
+pub use config::{ClientCertificate, Config, IdToken};
+pub use credential::{Credential, Grant, Preview, Receipt, Secret};
+pub use daypass_proto::v1::{CertificateProfile, Reach};
+pub use error::{Error, FieldViolation, Refusal};
+pub use evidence::{Entries, EntryFilter, Explanation, LogEntry, Proof};
+pub use holder::Holder;
+pub use kept::write_private;
+pub use published::Published;
+pub use request::{Binding, IssueRequest, Kind};
+pub use verify::VerifyError;

@@ -1,0 +1,170 @@
+//! What the broker publishes on its `web`: the keys of its tokens and the roots of its certificates.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daypass_verify::json::{Limits, parse_limited};
+use daypass_verify::jwks::KeySet;
+use rustls::ClientConfig;
+use rustls_pki_types::CertificateDer;
+use serde_json::Value;
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::error::Error;
+use crate::verify::VerifyError;
+
+/// The longest document, in bytes.
+const DOCUMENT_LEN_MAX: usize = 256 * 1024;
+/// How long documents are used before they are fetched again.
+const FRESH_FOR: Duration = Duration::from_secs(300);
+/// A set this young is not fetched again for the sake of an unknown key.
+const TOO_YOUNG_TO_REFRESH: Duration = Duration::from_secs(5);
+
+/// Keys and roots, as fetched together.
+#[derive(Debug)]
+pub struct Published {
+    /// The issuer URL, byte for byte as tokens name it.
+    pub issuer: String,
+    /// The keys of access tokens: `/jwks`.
+    pub token_keys: KeySet,
+    /// The keys of JWT-SVIDs: `/bundle`.
+    pub svid_keys: KeySet,
+    /// The roots of certificates: `/bundle`.
+    pub roots: Vec<CertificateDer<'static>>,
+}
+
+/// The `web` of one broker.
+#[derive(Debug)]
+pub(crate) struct Web {
+    http: reqwest::Client,
+    issuer: String,
+    newest: Mutex<Option<(Instant, Arc<Published>)>>,
+}
+
+impl Web {
+    pub(crate) fn new(url: &Url, tls: ClientConfig) -> Result<Self, Error> {
+        let issuer = url.as_str().trim_end_matches('/').to_owned();
+        if url.scheme() != "https" || url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(Error::Config(format!(
+                "`{url}` is no issuer URL: expected `https://HOST`, without a path"
+            )));
+        }
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(2))
+            .timeout(Duration::from_secs(5))
+            .build()
+            .map_err(|error| Error::Config(format!("cannot set up `{url}`: {error}")))?;
+        Ok(Self { http, issuer, newest: Mutex::new(None) })
+    }
+
+    /// The documents, at most five minutes old.
+    pub(crate) async fn published(&self) -> Result<Arc<Published>, Error> {
+        self.no_older_than(FRESH_FOR).await
+    }
+
+    /// The documents after a key was not found in them.
+    pub(crate) async fn refreshed(&self) -> Result<Arc<Published>, Error> {
+        self.no_older_than(TOO_YOUNG_TO_REFRESH).await
+    }
+
+    async fn no_older_than(&self, age: Duration) -> Result<Arc<Published>, Error> {
+        // Held while fetching: of many callers one fetches, and the others find what it brought.
+        let mut newest = self.newest.lock().await;
+        if let Some((at, published)) = newest.as_ref()
+            && at.elapsed() < age
+        {
+            return Ok(published.clone());
+        }
+        let published = Arc::new(self.fetch().await?);
+        *newest = Some((Instant::now(), published.clone()));
+        Ok(published)
+    }
+
+    async fn fetch(&self) -> Result<Published, Error> {
+        let (jwks, bundle) = tokio::try_join!(self.document("/jwks"), self.document("/bundle"))?;
+        let (token_keys, _) = KeySet::parse(&jwks).map_err(|why| self.unusable("/jwks", &why.to_string()))?;
+        // A broker that signs no JWT-SVIDs publishes no key for them.
+        let svid_keys = KeySet::parse_bundle(&bundle).map(|(keys, _)| keys).unwrap_or_default();
+        let roots = roots(&bundle).map_err(|why| self.unusable("/bundle", why))?;
+        Ok(Published { issuer: self.issuer.clone(), token_keys, svid_keys, roots })
+    }
+
+    async fn document(&self, path: &str) -> Result<Vec<u8>, Error> {
+        let url = format!("{}{path}", self.issuer);
+        let unreachable =
+            |error: reqwest::Error| Error::Unreachable { broker: url.clone(), detail: deepest(&error) };
+        let answer = self.http.get(&url).send().await.map_err(unreachable)?;
+        let mut answer = answer.error_for_status().map_err(unreachable)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > DOCUMENT_LEN_MAX {
+                return Err(self.unusable(path, "expected at most 256 KiB").into());
+            }
+        }
+        Ok(body)
+    }
+
+    fn unusable(&self, path: &str, why: &str) -> VerifyError {
+        VerifyError::Published { url: format!("{}{path}", self.issuer), why: why.to_owned() }
+    }
+}
+
+/// The X.509 authorities of a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4.2).
+fn roots(bundle: &[u8]) -> Result<Vec<CertificateDer<'static>>, &'static str> {
+    let expected = "expected a SPIFFE bundle: `keys`, those for `x509-svid` with one certificate in `x5c`";
+    let document = parse_limited(bundle, &Limits::DOCUMENT).map_err(|_| expected)?;
+    let keys = document.get("keys").and_then(Value::as_array).ok_or(expected)?;
+    let authorities = keys.iter().filter(|key| key.get("use").and_then(Value::as_str) == Some("x509-svid"));
+    authorities
+        .map(|key| {
+            let text = key.get("x5c").and_then(|x5c| x5c.get(0)).and_then(Value::as_str).ok_or(expected)?;
+            data_encoding::BASE64.decode(text.as_bytes()).map(CertificateDer::from).map_err(|_| expected)
+        })
+        .collect()
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roots_are_the_certificates_of_the_bundle() {
+        let bundle = |x5c: &str| format!(r#"{{"keys":[{{"use":"jwt-svid"}},{{"use":"x509-svid"{x5c}}}]}}"#);
+        let roots_of = |x5c| roots(bundle(x5c).as_bytes());
+        assert_eq!(roots_of(r#","x5c":["AQID"]"#).unwrap(), [CertificateDer::from(vec![1, 2, 3])]);
+        for spoiled in ["", r#","x5c":[]"#, r#","x5c":"AQID""#, r#","x5c":["*"]"#] {
+            assert!(roots_of(spoiled).is_err(), "{spoiled}");
+        }
+        assert!(roots(b"<html>").is_err());
+    }
+
+    #[test]
+    fn an_issuer_url_has_no_path() {
+        let tls = || {
+            let holder = crate::holder::Holder::fresh(daypass_verify::time::UnixMs::default()).unwrap();
+            let ca = crate::holder::pem("CERTIFICATE", &holder.chain()[0]);
+            crate::tls::client_config(ca.as_bytes(), None, &["h2"]).unwrap()
+        };
+        for good in ["https://127.0.0.1:8443", "https://daypass.example.org/"] {
+            let web = Web::new(&good.parse().unwrap(), tls()).unwrap();
+            assert_eq!(web.issuer, good.trim_end_matches('/'));
+        }
+        for bad in ["http://a", "https://a/b", "https://a?b", "https://a#b"] {
+            assert!(Web::new(&bad.parse().unwrap(), tls()).is_err(), "{bad}");
+        }
+    }
+}
