@@ -4,6 +4,7 @@
 pub mod finding;
 pub mod object;
 
+pub mod access;
 mod changes;
 mod check;
 mod places;
@@ -11,6 +12,8 @@ mod places;
 pub(crate) mod sample;
 mod section;
 mod source;
+#[cfg(test)]
+mod spoiled;
 mod stored;
 mod value;
 

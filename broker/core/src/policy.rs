@@ -6,11 +6,13 @@
 
 mod entities;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, PolicySet, Request, Response, RestrictedExpression,
+    Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, Response, RestrictedExpression,
 };
 use daypass_evidence::entry::{Actor, Profile, ProofKind};
 use daypass_verify::ids::{IdentityName, Name};
@@ -111,8 +113,7 @@ impl Rules {
         &self.claims
     }
 
-    /// Evaluates every rule over `question`. Names that are not declared meet no rule's attribute and end in
-    /// [`Verdict::Error`].
+    /// Evaluates every rule over `question`. A name that is not declared is an error, and so a denial.
     #[must_use]
     pub fn evaluate(&self, question: &Question<'_>) -> Verdict {
         match self.request(question) {
@@ -125,35 +126,46 @@ impl Rules {
 
     fn request(&self, question: &Question<'_>) -> Result<Request, String> {
         let types = &self.types;
-        let context = Context::from_pairs(self.context(question)).map_err(|e| e.to_string())?;
-        let principal = types.identity(question.identity_name);
-        let resource = types.task(question.task_name);
-        Request::new(principal, types.issue.clone(), resource, context, None).map_err(|e| e.to_string())
+        let principal = self.declared(types.identity(question.identity_name))?;
+        let task = self.declared(types.task(question.task_name))?;
+        let target = self.declared(types.target(question.target_name))?;
+        let issuer = self.declared(types.issuer(question.issuer_name))?;
+        let context = Context::from_pairs(context(question, target, issuer)).map_err(|e| e.to_string())?;
+        Request::new(principal, types.issue.clone(), task, context, None).map_err(|e| e.to_string())
     }
 
-    fn context(&self, question: &Question<'_>) -> [(String, RestrictedExpression); 13] {
-        use RestrictedExpression as E;
-        let text = |text: &str| E::new_string(text.into());
-        let granted = question.granted;
-        let claim = |(name, value): (&String, &String)| {
-            E::new_record([("name".into(), text(name)), ("value".into(), text(value))]).ok()
-        };
-        [
-            ("target".into(), E::new_entity_uid(self.types.target(question.target_name))),
-            ("issuer".into(), E::new_entity_uid(self.types.issuer(question.issuer_name))),
-            ("proof_kind".into(), text(proof_kind(question.proof_kind))),
-            ("actor".into(), text(actor(question.actor))),
-            ("claims".into(), E::new_set(question.claims.iter().filter_map(claim))),
-            ("audiences".into(), E::new_set(granted.audiences.iter().map(|it| text(it.as_str())))),
-            ("actions".into(), E::new_set(granted.actions.iter().map(|it| text(it.as_str())))),
-            ("resources".into(), E::new_set(granted.resources.iter().map(|it| text(it.as_str())))),
-            ("ttl_s".into(), E::new_long(question.ttl_s.get().into())),
-            ("profile".into(), text(question.profile.as_str())),
-            ("bound".into(), E::new_bool(question.bound)),
-            ("emergency".into(), E::new_bool(question.emergency)),
-            ("approved".into(), E::new_bool(question.approved)),
-        ]
+    fn declared(&self, uid: EntityUid) -> Result<EntityUid, String> {
+        let known = self.entities.get(&uid).is_some();
+        if known { Ok(uid) } else { Err(format!("{uid} is not declared in this bundle")) }
     }
+}
+
+fn context(
+    question: &Question<'_>,
+    target: EntityUid,
+    issuer: EntityUid,
+) -> [(String, RestrictedExpression); 13] {
+    use RestrictedExpression as E;
+    let text = |text: &str| E::new_string(text.into());
+    let granted = question.granted;
+    let claim = |(name, value): (&String, &String)| {
+        E::new_record([("name".into(), text(name)), ("value".into(), text(value))]).ok()
+    };
+    [
+        ("target".into(), E::new_entity_uid(target)),
+        ("issuer".into(), E::new_entity_uid(issuer)),
+        ("proof_kind".into(), text(proof_kind(question.proof_kind))),
+        ("actor".into(), text(actor(question.actor))),
+        ("claims".into(), E::new_set(question.claims.iter().filter_map(claim))),
+        ("audiences".into(), E::new_set(granted.audiences.iter().map(|it| text(it.as_str())))),
+        ("actions".into(), E::new_set(granted.actions.iter().map(|it| text(it.as_str())))),
+        ("resources".into(), E::new_set(granted.resources.iter().map(|it| text(it.as_str())))),
+        ("ttl_s".into(), E::new_long(question.ttl_s.get().into())),
+        ("profile".into(), text(question.profile.as_str())),
+        ("bound".into(), E::new_bool(question.bound)),
+        ("emergency".into(), E::new_bool(question.emergency)),
+        ("approved".into(), E::new_bool(question.approved)),
+    ]
 }
 
 const fn proof_kind(kind: ProofKind) -> &'static str {

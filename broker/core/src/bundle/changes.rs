@@ -62,3 +62,61 @@ fn collect<N: AsRef<str>, T: Serialize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{compile, sample};
+    use super::*;
+
+    fn names(changes: &[ObjectChange]) -> Vec<(ObjectType, &str, Change)> {
+        changes.iter().map(|(kind, name, change, _)| (*kind, name.as_str(), *change)).collect()
+    }
+
+    #[test]
+    fn a_first_bundle_adds_every_object_after_what_it_refers_to() {
+        let bundle = sample::bundle();
+        let changes = bundle.changes_from(None);
+        assert!(changes.iter().all(|(_, _, change, object)| *change == Change::Added && object.is_some()));
+        let at = |kind| changes.iter().position(|it| it.0 == kind).unwrap();
+        let order = [
+            ObjectType::Owner,
+            ObjectType::Supplier,
+            ObjectType::Issuer,
+            ObjectType::Operator,
+            ObjectType::Target,
+            ObjectType::Task,
+            ObjectType::Identity,
+            ObjectType::Exception,
+        ];
+        assert!(order.map(at).is_sorted());
+        let declared = bundle.declared();
+        assert_eq!(changes.iter().filter(|it| it.0 == ObjectType::Task).count(), declared.tasks.len());
+    }
+
+    #[test]
+    fn the_same_bundle_again_changes_nothing() {
+        assert_eq!(sample::bundle().changes_from(Some(&sample::bundle())), []);
+    }
+
+    #[test]
+    fn what_was_added_changed_and_removed_is_told_apart() {
+        let before = sample::bundle();
+        let mut files = sample::spoiled("tasks.toml", "\"shop/web\"", "\"shop/app\"");
+        files.retain(|file| file.path != "exceptions.toml");
+        files.push(super::super::SourceFile {
+            path: "more.toml".into(),
+            text: "[owner.legal]\nkind = \"team\"\n".into(),
+        });
+        let after = compile(&files).unwrap();
+        let changes = after.changes_from(Some(&before));
+        assert_eq!(
+            names(&changes),
+            [
+                (ObjectType::Owner, "legal", Change::Added),
+                (ObjectType::Task, "deploy-web", Change::Changed),
+                (ObjectType::Exception, "erp-batch-password", Change::Removed),
+            ]
+        );
+        assert!(changes.last().unwrap().3.is_none());
+    }
+}

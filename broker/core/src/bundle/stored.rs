@@ -79,3 +79,60 @@ pub(super) fn write(declared: &Declared, rules: &[(String, String)]) -> Result<V
 fn schema_digest() -> Digest {
     Digest::of(policy::SCHEMA.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{compile, sample};
+    use super::*;
+
+    #[test]
+    fn a_bundle_reads_back_as_it_was_stored() {
+        let bundle = sample::bundle();
+        let read = Bundle::from_object(&bundle.to_object()).unwrap();
+        assert_eq!((read.digest(), read.to_object()), (bundle.digest(), bundle.to_object()));
+        assert_eq!(read.declared(), bundle.declared());
+        assert_eq!(read.rule_files(), bundle.rule_files());
+        assert_eq!(Digest::of(&bundle.to_object()), bundle.digest());
+    }
+
+    #[test]
+    fn the_digest_follows_what_is_declared_not_how_it_is_written() {
+        let digest = |files: &[_]| compile(files).unwrap().digest();
+        let sample = digest(&sample::files());
+        let comment = sample::spoiled("tasks.toml", "[task.deploy-web]", "# note\n[task.deploy-web]");
+        assert_eq!(digest(&comment), sample);
+        let mut reversed = sample::files();
+        reversed.reverse();
+        assert_eq!(digest(&reversed), sample);
+        let other = sample::spoiled("tasks.toml", "\"shop/web\"", "\"shop/app\"");
+        assert_ne!(digest(&other), sample);
+        let rule = sample::spoiled("rules/base.cedar", "context.ttl_s > 900", "context.ttl_s > 901");
+        assert_ne!(digest(&rule), sample);
+    }
+
+    #[test]
+    fn a_spoiled_object_never_comes_into_force() {
+        let object = String::from_utf8(sample::bundle().to_object()).unwrap();
+        let schema = schema_digest().to_string();
+        let table = [
+            ("", " ", "canonical"),
+            ("\"v\":1", "\"v\":2", "version 2"),
+            ("\"v\":1", "\"v\":1,\"x\":1", "canonical"),
+            ("\"bearer\":true", "\"bearer\":true,\"berer\":true", "canonical"),
+            (
+                schema.as_str(),
+                "sha256:0000000000000000000000000000000000000000000000000000000000000000",
+                "schema",
+            ),
+            ("\"ttl_max_s\":3600", "\"ttl_max_s\":3601", "done with tokens"),
+            ("base/no-person", "base/own-environment", "is taken"),
+            ("\"business_owner\":\"finance\"", "\"business_owner\":\"nobody\"", "unknown owner"),
+        ];
+        for (from, to, expected) in table {
+            assert!(object.contains(from), "{from}");
+            let spoiled = object.replacen(from, to, 1);
+            let error = Bundle::from_object(spoiled.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{from} -> {to}: {error}");
+        }
+    }
+}
