@@ -6,3 +6,5 @@ pub mod listen;
 pub mod ops;
 pub mod telemetry;
 pub mod tls;
+pub mod web;
+pub mod trust;

@@ -20,6 +20,11 @@ use super::{Connection, Fault, Limits};
 /// Streams that were reset before the service saw them: beyond this the connection goes (rapid reset).
 const PENDING_RESETS_MAX: usize = 20;
 
+/// Octets that a caller may send ahead of what was read: one whole message on a stream, two on a connection. Over
+/// all connections of one address that makes 512 * 128 KiB = 64 MiB.
+const STREAM_WINDOW_LEN: u32 = 64 * 1024;
+const CONNECTION_WINDOW_LEN: u32 = 128 * 1024;
+
 /// What is the same for every connection of a listener.
 #[derive(Clone)]
 pub(super) struct Protocols {
@@ -83,6 +88,8 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_header_list_size(limits.headers_len)
         .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(STREAM_WINDOW_LEN)
+        .initial_connection_window_size(CONNECTION_WINDOW_LEN)
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .keep_alive_interval(limits.ping_every)
         .keep_alive_timeout(limits.ping_timeout);

@@ -1,0 +1,133 @@
+//! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+
+mod documents;
+mod issuer_url;
+mod page;
+
+pub use documents::{Documents, KeySchedule, PublishedKey, documents};
+pub use issuer_url::{Authorities, IssuerUrl, IssuerUrlError};
+pub use page::Page;
+
+/// The newest signed checkpoint, or none where this broker does not publish it; asked on each request, so it must
+/// only look at what is in memory.
+pub type NewestCheckpoint = Arc<dyn Fn() -> Option<Arc<[u8]>> + Send + Sync>;
+
+/// All that the listener serves.
+pub struct Site {
+    /// What is published now; replaced whole when keys change.
+    pub documents: ArcSwap<Documents>,
+    /// The source of `/checkpoint`.
+    pub checkpoint: NewestCheckpoint,
+    /// The names under which the site may be asked for; others are answered 421.
+    pub authorities: Authorities,
+}
+
+/// The routes of the listener, for [`crate::listen::serve`]. URLs in what it serves are fixed beforehand: no header
+/// of a request has a say in them.
+pub fn router(site: Arc<Site>) -> Router {
+    Router::new()
+        .route("/.well-known/openid-configuration", get(discovery))
+        .route("/.well-known/oauth-authorization-server", get(discovery))
+        .route("/jwks", get(jwks))
+        .route("/bundle", get(bundle))
+        .route("/checkpoint", get(checkpoint))
+        .layer(middleware::from_fn_with_state(Arc::clone(&site), strict))
+        .with_state(site)
+}
+
+async fn discovery(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    site.documents.load().discovery.answer(&headers)
+}
+
+async fn jwks(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    site.documents.load().jwks.answer(&headers)
+}
+
+async fn bundle(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    site.documents.load().bundle.answer(&headers)
+}
+
+/// A C2SP signed note (tlog-checkpoint).
+async fn checkpoint(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    match (site.checkpoint)() {
+        Some(note) => Page::note(note).answer(&headers),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Turns away what a strict origin server should not have been sent, and hardens every answer.
+async fn strict(State(site): State<Arc<Site>>, request: Request, next: Next) -> Response {
+    let mut response = match fault(&request, &site.authorities) {
+        Some(fault) => refuse(fault, request.version()),
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));
+    response
+}
+
+/// Why a request is turned away whatever it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    ForeignHost,
+    AmbiguousHost,
+    Body,
+}
+
+/// Over HTTP/1 the connection ends too: what follows may be the content of this request or the next one.
+fn refuse(fault: Fault, version: Version) -> Response {
+    let (status, says) = match fault {
+        Fault::ForeignHost => (StatusCode::MISDIRECTED_REQUEST, "this server does not answer for that host"),
+        Fault::AmbiguousHost => (StatusCode::BAD_REQUEST, "expected one host, and a path as request target"),
+        Fault::Body => (StatusCode::BAD_REQUEST, "expected a request without content"),
+    };
+    let says = Json(serde_json::json!({ "error": "invalid_request", "error_description": says }));
+    let mut response = (status, says).into_response();
+    if version <= Version::HTTP_11 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn fault(request: &Request, authorities: &Authorities) -> Option<Fault> {
+    match authority(request) {
+        None => Some(Fault::AmbiguousHost),
+        Some(authority) if !authorities.include(authority) => Some(Fault::ForeignHost),
+        Some(_) if has_content(request.headers()) => Some(Fault::Body),
+        Some(_) => None,
+    }
+}
+
+/// The one authority that a request names (RFC 9110, section 7.2; RFC 9113, section 8.3.1); none when it names
+/// none or several, or has HTTP/1.1's absolute form, which only proxies have a use for.
+fn authority(request: &Request) -> Option<&str> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let host = hosts.next().map(HeaderValue::to_str).transpose().ok()?;
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    match (request.version(), target, host, hosts.next()) {
+        (Version::HTTP_2, Some(target), None, None) => Some(target),
+        (Version::HTTP_2, Some(target), Some(host), None) if target == host => Some(target),
+        (Version::HTTP_10 | Version::HTTP_11, None, Some(host), None) => Some(host),
+        _ => None,
+    }
+}
+
+/// No request that is answered here has content, so its length can be no matter of dispute with a proxy.
+fn has_content(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use axum::body::Body;
+use daypass_verify::time::Seconds;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::*;
+
+const HOST: &str = "daypass.example.org";
+
+fn site(note: Option<&'static [u8]>) -> Router {
+    let issuer: IssuerUrl = "https://daypass.example.org".parse().unwrap();
+    let schedule = KeySchedule { max_age_s: Seconds::new(300), sequence: 1 };
+    let site = Site {
+        documents: ArcSwap::from_pointee(documents(&issuer, &[], schedule)),
+        checkpoint: Arc::new(move || note.map(Arc::from)),
+        authorities: Authorities::new(&issuer, []),
+    };
+    router(Arc::new(site))
+}
+
+fn asked(method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::empty()).unwrap()
+}
+
+async fn answer(request: Request) -> Response {
+    site(Some(b"a note\n")).oneshot(request).await.unwrap()
+}
+
+async fn status(method: &str, path: &str, headers: &[(&str, &str)]) -> u16 {
+    answer(asked(method, path, headers)).await.status().as_u16()
+}
+
+async fn content(response: Response) -> Vec<u8> {
+    response.into_body().collect().await.unwrap().to_bytes().to_vec()
+}
+
+#[tokio::test]
+async fn what_is_published_is_read_and_nothing_else_is_done() {
+    let host = ("host", HOST);
+    for path in [
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+        "/jwks",
+        "/bundle",
+        "/checkpoint",
+    ] {
+        assert_eq!(status("GET", path, &[host]).await, 200, "{path}");
+        let head = answer(asked("HEAD", path, &[host])).await;
+        assert_eq!(head.status(), 200, "{path}");
+        assert!(content(head).await.is_empty(), "{path}");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"] {
+            assert_eq!(status(method, path, &[host]).await, 405, "{method} {path}");
+        }
+    }
+    for path in ["/", "/jwks/", "//jwks", "/JWKS", "/token", "/introspect", "/entries", "/jwks%2f"] {
+        assert_eq!(status("GET", path, &[host]).await, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn both_discovery_documents_are_one_and_answers_are_hardened() {
+    let host = ("host", HOST);
+    let oidc = answer(asked("GET", "/.well-known/openid-configuration", &[host])).await;
+    let oauth = answer(asked("GET", "/.well-known/oauth-authorization-server", &[host])).await;
+    assert_eq!(oidc.headers()["content-type"], "application/json");
+    assert_eq!(oidc.headers()["cache-control"], "public, max-age=300");
+    assert_eq!(oidc.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(oidc.headers()["content-security-policy"], "default-src 'none'");
+    assert_eq!(content(oidc).await, content(oauth).await);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_still_good_is_not_sent_again() {
+    let host = ("host", HOST);
+    for path in ["/jwks", "/checkpoint"] {
+        let first = answer(asked("GET", path, &[host])).await;
+        let etag = first.headers()["etag"].to_str().unwrap().to_owned();
+        let again = answer(asked("GET", path, &[host, ("if-none-match", &etag)])).await;
+        assert_eq!((again.status().as_u16(), &again.headers()["etag"]), (304, &first.headers()["etag"]));
+        assert!(content(again).await.is_empty());
+        assert_eq!(status("GET", path, &[host, ("range", "bytes=0-1")]).await, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_host_is_misdirected_and_an_unclear_one_refused() {
+    for own in [HOST, "DAYPASS.example.org", "daypass.example.org:443"] {
+        assert_eq!(status("GET", "/jwks", &[("host", own)]).await, 200, "{own}");
+    }
+    for foreign in ["evil.example", "daypass.example.org:8443", "daypass.example.org.evil.example", ""] {
+        assert_eq!(status("GET", "/jwks", &[("host", foreign)]).await, 421, "{foreign}");
+    }
+    assert_eq!(status("GET", "/jwks", &[]).await, 400, "no host");
+    assert_eq!(status("GET", "/jwks", &[("host", HOST), ("host", HOST)]).await, 400, "two hosts");
+    assert_eq!(
+        status("GET", "https://daypass.example.org/jwks", &[("host", HOST)]).await,
+        400,
+        "absolute form"
+    );
+}
+
+#[tokio::test]
+async fn over_http2_the_authority_counts_and_a_host_must_agree() {
+    let over_http2 = |uri: &str, headers: &[(&str, &str)]| {
+        let mut request = asked("GET", uri, headers);
+        *request.version_mut() = Version::HTTP_2;
+        answer(request)
+    };
+    let own = "https://daypass.example.org/jwks";
+    assert_eq!(over_http2(own, &[]).await.status(), 200);
+    assert_eq!(over_http2(own, &[("host", HOST)]).await.status(), 200);
+    assert_eq!(over_http2(own, &[("host", "evil.example")]).await.status(), 400);
+    assert_eq!(over_http2("https://evil.example/jwks", &[]).await.status(), 421);
+    assert_eq!(over_http2("/jwks", &[("host", HOST)]).await.status(), 400);
+}
+
+#[tokio::test]
+async fn a_forwarding_header_changes_nothing() {
+    let path = "/.well-known/openid-configuration";
+    let plain = content(answer(asked("GET", path, &[("host", HOST)])).await).await;
+    let forwarded = [
+        ("host", HOST),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "host=evil.example"),
+        ("x-forwarded-client-cert", "Hash=00"),
+    ];
+    assert_eq!(content(answer(asked("GET", path, &forwarded)).await).await, plain);
+}
+
+#[tokio::test]
+async fn content_is_refused_where_none_belongs() {
+    for header in [("content-length", "5"), ("content-length", "00"), ("transfer-encoding", "chunked")] {
+        assert_eq!(status("GET", "/jwks", &[("host", HOST), header]).await, 400, "{header:?}");
+    }
+    assert_eq!(status("GET", "/jwks", &[("host", HOST), ("content-length", "0")]).await, 200);
+}
+
+#[tokio::test]
+async fn no_checkpoint_is_published_unless_wanted() {
+    let response = site(None).oneshot(asked("GET", "/checkpoint", &[("host", HOST)])).await.unwrap();
+    assert_eq!(response.status(), 404);
+}
