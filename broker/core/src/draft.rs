@@ -3,6 +3,8 @@
 mod certificate;
 mod key;
 mod lint;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use base64::Engine as _;
@@ -10,14 +12,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daypass_evidence::canonical::CanonicalError;
 use daypass_evidence::entry::{Body, CredentialType, Index, NewEntry};
 use daypass_verify::ids::{CredentialId, Digest, KeyId, RequestId};
-use daypass_verify::time::{Seconds, UnixMs};
+use daypass_verify::time::UnixMs;
 
 pub use key::SigningKey;
 
 use crate::decision::Grant;
 
-/// How long a caller's request id is remembered.
-const REQUEST_MARK: Seconds = Seconds::new(600);
+/// How long a caller's request id is remembered at least; ids lie in buckets of this length, two of which count.
+const REQUEST_BUCKET_MS: i64 = 600_000;
 /// An ES256 signature in a JWS: r and s, 32 bytes each (RFC 7518, section 3.4).
 const P1363_LEN: usize = 64;
 
@@ -87,8 +89,10 @@ pub enum MarkKind {
 /// Something that is spent in the transaction that records the draft: a second draft with the same mark fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Mark {
-    /// When it may be forgotten.
+    /// When it may be forgotten: also the bucket that it lies in.
     pub expires: UnixMs,
+    /// The bucket before, in which the same mark may lie.
+    pub earlier: Option<UnixMs>,
     /// What.
     pub key: [u8; 32],
     /// Of which kind.
@@ -191,17 +195,18 @@ impl Draft {
         &self.grant
     }
 
-    /// Puts the signature to the bytes. A token takes the fixed form of ES256 (RFC 7518, section 3.4), a
+    /// Puts the signature to the bytes, and gives back what was granted. A token takes the fixed form of ES256 (RFC 7518, section 3.4), a
     /// certificate the DER form of ecdsa-with-SHA256 (RFC 5758, section 3.2). Whether the signature fits is not
     /// checked here.
     ///
     /// # Errors
     /// When the signature has another form.
-    pub fn assemble(self, signature: &[u8]) -> Result<Assembled, DraftError> {
-        match self.grant.profile().credential_type() {
+    pub fn assemble(self, signature: &[u8]) -> Result<(Grant, Assembled), DraftError> {
+        let assembled = match self.grant.profile().credential_type() {
             CredentialType::Jwt => token::assemble(self.tbs, signature).map(Assembled::Token),
             CredentialType::X509 => certificate::assemble(&self.tbs, signature).map(Assembled::Certificate),
-        }
+        }?;
+        Ok((self.grant, assembled))
     }
 }
 
@@ -216,6 +221,7 @@ fn marks(grant: &Grant) -> Vec<Mark> {
         kind: MarkKind::Proof,
         key: *mark.key.as_bytes(),
         expires: mark.expires,
+        earlier: None,
     });
     // An id that the broker made itself cannot come again.
     let own = grant.request == RequestId::from(grant.id);
@@ -228,8 +234,14 @@ fn request_mark(grant: &Grant) -> Mark {
     let mut bytes = grant.identity().name.as_str().as_bytes().to_vec();
     bytes.push(0);
     bytes.extend_from_slice(grant.request.as_bytes());
-    let expires = grant.issued_at().plus(REQUEST_MARK);
-    Mark { kind: MarkKind::Request, key: *Digest::of(&bytes).as_bytes(), expires }
+    let bucket = grant.issued_at().get().div_euclid(REQUEST_BUCKET_MS);
+    let ends = |bucket: i64| UnixMs::new((bucket + 2) * REQUEST_BUCKET_MS);
+    Mark {
+        kind: MarkKind::Request,
+        key: *Digest::of(&bytes).as_bytes(),
+        expires: ends(bucket),
+        earlier: Some(ends(bucket - 1)),
+    }
 }
 
 fn base64url(bytes: &[u8]) -> String {

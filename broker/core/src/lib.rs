@@ -10,3 +10,6 @@ pub mod policy;
 pub mod proof;
 pub mod request;
 pub mod state;
+
+#[cfg(test)]
+mod fixture;
