@@ -40,6 +40,8 @@ pub(super) struct Counts {
 #[derive(Debug, Default)]
 pub(super) struct Credentials {
     lives: BTreeMap<Index, Life>,
+    /// Those without an ending, by when their time is over.
+    open: BTreeSet<(UnixMs, Index)>,
     issued: Bits,
     void: BTreeSet<Index>,
     counts: Counts,
@@ -67,6 +69,7 @@ impl Credentials {
         check_grant(index, time, issued, findings);
         self.forget(time);
         let life = Life { recorded: time, exp: issued.credential.exp_ms, released: false, ended: false };
+        self.open.insert((life.exp, index));
         self.lives.insert(index, life);
         self.issued.set(index);
         self.counts.issued += 1;
@@ -120,13 +123,8 @@ impl Credentials {
         findings: &mut Findings,
     ) {
         for credential in &ended.ended {
-            let exp = self.lives.get(credential).map(|life| life.exp);
-            if let Some(exp) =
-                exp.filter(|exp| ended.how == EndedHow::Expired && time < exp.plus_millis(LEEWAY_MS))
-            {
-                let detail =
-                    format!("credential {credential} was called expired at {time}, it is valid until {exp}");
-                findings.add(FindingCode::EndedTooEarly, Some(index), detail);
+            if ended.how == EndedHow::Expired {
+                self.check_expired(index, time, *credential, findings);
             }
             if self.end(index, *credential, findings) {
                 match ended.how {
@@ -135,6 +133,19 @@ impl Credentials {
                 }
             }
         }
+        if let Some(through) = ended.through_ms {
+            let why = format!("not named by entry {index}, which says that all until {through} are");
+            self.unended_before(through, &why, findings);
+        }
+    }
+
+    fn check_expired(&self, index: Index, time: UnixMs, credential: Index, findings: &mut Findings) {
+        let exp = self.lives.get(&credential).map(|life| life.exp);
+        if let Some(exp) = exp.filter(|exp| time < exp.plus_millis(LEEWAY_MS)) {
+            let detail =
+                format!("credential {credential} was called expired at {time}, it is valid until {exp}");
+            findings.add(FindingCode::EndedTooEarly, Some(index), detail);
+        }
     }
 
     /// Ends a credential; whether this was its first ending.
@@ -142,6 +153,7 @@ impl Credentials {
         match self.lives.get_mut(&credential) {
             Some(life) if !life.ended => {
                 life.ended = true;
+                self.open.remove(&(life.exp, credential));
                 return true;
             }
             None if !self.issued.has(credential) => {
@@ -164,11 +176,18 @@ impl Credentials {
     }
 
     /// Names what should have ended by `now`, the time of the log's last entry.
-    pub(super) fn finish(&self, now: UnixMs, excused: bool, findings: &mut Findings) {
-        let overdue = |life: &Life| !life.ended && life.exp.plus_millis(ENDING_DUE_MS) < now;
-        for (index, life) in self.lives.iter().filter(|(_, life)| !excused && overdue(life)) {
-            let detail = format!("valid until {}, and no ending by {now}", life.exp);
-            findings.add(FindingCode::NoEnding, Some(*index), detail);
+    pub(super) fn finish(&mut self, now: UnixMs, excused: bool, findings: &mut Findings) {
+        if !excused {
+            let why = format!("no ending by {now}");
+            self.unended_before(now.plus_millis(-ENDING_DUE_MS), &why, findings);
+        }
+    }
+
+    /// Names, once, what was valid until before `end` and has no ending.
+    fn unended_before(&mut self, end: UnixMs, why: &str, findings: &mut Findings) {
+        while let Some((exp, index)) = self.open.first().copied().filter(|(exp, _)| *exp < end) {
+            self.open.pop_first();
+            findings.add(FindingCode::NoEnding, Some(index), format!("valid until {exp}, {why}"));
         }
     }
 

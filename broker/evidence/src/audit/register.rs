@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use daypass_verify::ids::{KeyId, Name};
+use daypass_verify::ids::{Digest, KeyId, Name};
 use daypass_verify::scope::Scope;
 use daypass_verify::time::{Seconds, UnixMs};
 use serde::Deserialize;
@@ -47,8 +47,8 @@ pub(super) struct Register {
     objects: BTreeMap<Key, Object>,
     /// Declared by entries whose `bundle.activated` has not come yet.
     pending: Vec<(Index, Option<By>, RegistryChanged)>,
-    /// Whether any bundle was ever in force: before that there is nobody to act.
-    in_force: bool,
+    /// The bundle in force: before there is one, there is nobody to act.
+    bundle: Option<Digest>,
     keys: BTreeMap<KeyId, KeyChanged>,
     state: Option<Index>,
     /// Who proposed and who decided, until the bundle is activated.
@@ -87,15 +87,22 @@ impl Register {
     fn activate(&mut self, index: Index, time: UnixMs, activated: &BundleActivated, findings: &mut Findings) {
         let pending = std::mem::take(&mut self.pending);
         for (at, by, _) in &pending {
-            if let Some(by) = by.as_ref().filter(|_| self.in_force && !activated.bootstrap) {
+            if let Some(by) = by.as_ref().filter(|_| self.bundle.is_some() && !activated.bootstrap) {
                 self.check_by(*at, time, by, findings);
             }
         }
         for (at, _, changed) in pending {
+            if changed.bundle != activated.digest {
+                findings.add(
+                    FindingCode::Malformed,
+                    Some(at),
+                    "declared by another bundle than the one activated",
+                );
+            }
             self.declare(at, changed, findings);
         }
         self.check_decided(index, activated, findings);
-        self.in_force = true;
+        self.bundle = Some(activated.digest);
     }
 
     fn declare(&mut self, at: Index, changed: RegistryChanged, findings: &mut Findings) {
@@ -133,7 +140,7 @@ impl Register {
             Body::BundleActivated(activated) => activated.bootstrap,
             _ => false,
         };
-        if let Some(by) = entry.envelope.by.as_ref().filter(|_| self.in_force && !excused) {
+        if let Some(by) = entry.envelope.by.as_ref().filter(|_| self.bundle.is_some() && !excused) {
             self.check_by(index, entry.envelope.time, by, findings);
         }
     }
@@ -169,6 +176,9 @@ impl Register {
             let newest = self.state.map_or("none".to_owned(), |state| state.to_string());
             let detail = format!("decided under state {}, the newest is {newest}", issued.decision.state);
             add(FindingCode::StaleState, detail);
+        }
+        if Some(issued.decision.bundle) != self.bundle {
+            add(FindingCode::StaleState, "decided under another bundle than the one in force".into());
         }
         self.check_key(issued, &mut add);
         self.check_task(issued, &mut add);

@@ -81,6 +81,8 @@ fn each_invariant_is_broken_by_one_change() {
         ("a", "/identity/at", json!(1), StaleState, "a"),
         ("a", "/decision/state", json!(1), StaleState, "a"),
         ("d", "/decision/state", json!(8), StaleState, "d"),
+        ("e", "/decision/bundle", json!(digest("b1")), StaleState, "e"),
+        ("changed", "/bundle", json!(digest("b1")), Malformed, "changed"),
         ("a", "/credential/iat_ms", past(7_000), IssuedLate, "a"),
         ("settled", "/released/0/2", past(0), ReleasedBeforeRecorded, "settled"),
         ("settled", "/released/0/0", json!(1), SettledWithoutIssuance, "settled"),
@@ -171,10 +173,19 @@ fn a_credential_without_an_ending_is_named_when_its_time_is_long_over() {
 }
 
 #[test]
+fn an_ending_that_claims_to_be_complete_must_be() {
+    let mut log = Log::valid();
+    log.set("expired", "/through_ms", json!(at(1_200_000).get()));
+    let d = log.index("d");
+    assert_eq!(found(&report(&log)), [(NoEnding, Some(d))]);
+}
+
+#[test]
 fn endings_are_excused_while_a_broker_catches_up_or_its_clock_is_not_trusted() {
     let overdue = || {
         let mut log = Log::valid();
         log.set("expired", "/ended", json!([]));
+        log.set("expired", "/through_ms", json!(at(600_000).get()));
         log
     };
     let started = |log: &Log| {

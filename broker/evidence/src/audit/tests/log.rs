@@ -37,6 +37,7 @@ impl Log {
         log.beats(780_000..=900_000);
         let e = log.issuance(600, log.index("activated"), 910_000);
         log.push("e", 910_000, e);
+        log.set("e", "/decision/bundle", json!(digest("b2")));
         log.push("end", 920_000, json!({"kind": "alarm", "code": "BUNDLE_REFUSED", "state": "raised"}));
         log
     }
@@ -142,6 +143,7 @@ impl Log {
         );
         self.declare("changed", "owner", "finance", 245_000, json!({"kind": "team", "status": "active"}));
         self.set("changed", "/by", by("bob"));
+        self.set("changed", "/bundle", json!(digest("b2")));
         let (proposed, decided) = (self.index("proposed"), self.index("decided"));
         self.push("activated", 245_000, json!({
             "kind": "bundle.activated", "digest": digest("b2"), "proposed": proposed, "decided": [decided], "by": by("bob"),
