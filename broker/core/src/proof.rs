@@ -5,6 +5,8 @@ mod certificate;
 mod id_token;
 mod matching;
 mod principal;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
