@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Bundle;
+use super::object::Declared;
 
 /// A declared object as its entry carries it.
 pub type Object = Map<String, Value>;
@@ -16,20 +17,24 @@ pub type Object = Map<String, Value>;
 /// One object that a bundle adds, changes or removes; the object is absent when it is removed.
 pub type ObjectChange = (ObjectType, IdentityName, Change, Option<Object>);
 
+/// Every declared object: owners first, then what refers to them; by name within a type.
+pub(super) fn objects(declared: &Declared) -> Vec<(ObjectType, IdentityName, Object)> {
+    let mut objects = Vec::new();
+    collect(ObjectType::Owner, &declared.owners, &mut objects);
+    collect(ObjectType::Supplier, &declared.suppliers, &mut objects);
+    collect(ObjectType::Issuer, &declared.issuers, &mut objects);
+    collect(ObjectType::Operator, &declared.operators, &mut objects);
+    collect(ObjectType::Target, &declared.targets, &mut objects);
+    collect(ObjectType::Task, &declared.tasks, &mut objects);
+    collect(ObjectType::Identity, &declared.identities, &mut objects);
+    collect(ObjectType::Exception, &declared.exceptions, &mut objects);
+    objects
+}
+
 impl Bundle {
     /// Every declared object: owners first, then what refers to them; by name within a type.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectType, IdentityName, Object)> {
-        let it = &self.declared;
-        let mut objects = Vec::new();
-        collect(ObjectType::Owner, &it.owners, &mut objects);
-        collect(ObjectType::Supplier, &it.suppliers, &mut objects);
-        collect(ObjectType::Issuer, &it.issuers, &mut objects);
-        collect(ObjectType::Operator, &it.operators, &mut objects);
-        collect(ObjectType::Target, &it.targets, &mut objects);
-        collect(ObjectType::Task, &it.tasks, &mut objects);
-        collect(ObjectType::Identity, &it.identities, &mut objects);
-        collect(ObjectType::Exception, &it.exceptions, &mut objects);
-        objects.into_iter()
+        objects(&self.declared).into_iter()
     }
 
     /// What this bundle changes of the one in force before it, in the order of [`Bundle::objects`], with what it

@@ -6,13 +6,20 @@ mod overlap;
 mod task;
 mod workload;
 
-use super::Finding;
+use daypass_evidence::canonical;
+use daypass_evidence::entry::ObjectType;
+use daypass_verify::ids::Name;
+
 use super::finding::did_you_mean;
-use super::object::Declared;
+use super::object::{Declared, OwnerStatus};
 use super::places::{Kind, Places};
+use super::{Finding, changes};
 
 /// More rules than this are hard to keep in a head, and each costs time at every request.
 const RULES_ADVISED: usize = 50;
+
+/// How long one object may be: its entry holds it whole, and 4 KiB are left for the rest of that entry.
+const OBJECT_LEN_MAX: usize = canonical::MAX_ENTRY - 4096;
 
 /// Everything that is wrong or unwise in what is declared.
 pub(super) fn check(declared: &Declared, places: &Places) -> Vec<Finding> {
@@ -26,9 +33,10 @@ pub(super) fn check(declared: &Declared, places: &Places) -> Vec<Finding> {
     declared.operators.iter().for_each(|(name, it)| workload::operator(&mut check, name, it));
     for (name, it) in &declared.exceptions {
         check.refer(("exception", name.as_str()), "target", "target", it.target.as_str());
-        check.refer(("exception", name.as_str()), "owner", "owner", it.owner.as_str());
+        check.owner(("exception", name.as_str()), "owner", &it.owner);
     }
-    overlap::identities(&mut check);
+    overlap::proofs(&mut check);
+    check.sizes();
     check.findings
 }
 
@@ -88,6 +96,32 @@ impl Check<'_> {
         self.refuse("unknown-reference", subject, key, &message);
     }
 
+    /// Refuses an owner that no file declares, and warns of one that has left.
+    fn owner(&mut self, subject: Subject<'_>, key: &str, owner: &Name) {
+        self.refer(subject, key, "owner", owner.as_str());
+        if self.declared.owners.get(owner).is_some_and(|owner| owner.status == OwnerStatus::Left) {
+            let message = format!("owner `{owner}` has left: name who answers for it now");
+            self.warn("owner-left", subject, key, &message);
+        }
+    }
+
+    /// Refuses an object that no entry of the log could carry.
+    fn sizes(&mut self) {
+        for (object, name, declared) in changes::objects(self.declared) {
+            let subject = (kind_of(object), name.as_str());
+            match canonical::to_vec_unbounded(&declared).map(|bytes| bytes.len()) {
+                Ok(len) if len <= OBJECT_LEN_MAX => {}
+                Ok(len) => {
+                    let message = format!(
+                        "{len} bytes in its entry: expected {OBJECT_LEN_MAX} at most, divide it or refer to what is long"
+                    );
+                    self.refuse("too-long", subject, "", &message);
+                }
+                Err(error) => self.refuse("not-canonical", subject, "", &error.to_string()),
+            }
+        }
+    }
+
     /// Refuses an environment that the organisation has not; silent where its own table could not be read.
     fn environment(&mut self, subject: Subject<'_>, name: &str) {
         let known: Vec<_> = self.declared.settings.environments.iter().map(AsRef::as_ref).collect();
@@ -111,5 +145,18 @@ impl Check<'_> {
             "owner" => all(&self.declared.owners),
             _ => Vec::new(),
         }
+    }
+}
+
+const fn kind_of(object: ObjectType) -> Kind {
+    match object {
+        ObjectType::Identity => "identity",
+        ObjectType::Task => "task",
+        ObjectType::Target => "target",
+        ObjectType::Issuer => "issuer",
+        ObjectType::Supplier => "supplier",
+        ObjectType::Exception => "exception",
+        ObjectType::Owner => "owner",
+        ObjectType::Operator => "operator",
     }
 }

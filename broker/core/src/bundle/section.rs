@@ -38,6 +38,7 @@ pub(super) struct Section<'a> {
     offset: usize,
     table: &'a DeTable<'a>,
     known: Vec<&'static str>,
+    given_up: bool,
 }
 
 impl<'a> Section<'a> {
@@ -49,8 +50,17 @@ impl<'a> Section<'a> {
         offset: usize,
         table: &'a DeTable<'a>,
     ) -> Self {
-        let section =
-            Self { notes, source, kind, name, prefix: String::new(), offset, table, known: Vec::new() };
+        let section = Self {
+            notes,
+            source,
+            kind,
+            name,
+            prefix: String::new(),
+            offset,
+            table,
+            known: Vec::new(),
+            given_up: false,
+        };
         section.place("", offset);
         section
     }
@@ -112,16 +122,19 @@ impl<'a> Section<'a> {
         set
     }
 
-    /// The tables in a list of tables; left out: none.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
-        let Some(value) = self.raw(key) else { return Vec::new() };
+    /// The tables in a list of tables that may not be left out; none when there is no such list.
+    pub(super) fn required_sections(&mut self, key: &'static str) -> Option<Vec<Section<'a>>> {
+        let Some(value) = self.raw(key) else {
+            self.missing(key);
+            return None;
+        };
         let Some(list) = value.get_ref().as_array() else {
             let found = value.get_ref().type_str();
             self.wrong(key, value.span().start, format!("{found}: expected a list of tables"));
-            return Vec::new();
+            return None;
         };
         let part = |(at, item): (usize, &'a Spanned<DeValue<'a>>)| self.part(&format!("{key}.{at}"), item);
-        list.iter().enumerate().filter_map(part).collect()
+        Some(list.iter().enumerate().filter_map(part).collect())
     }
 
     /// The table behind a key; left out: none.
@@ -166,8 +179,16 @@ impl<'a> Section<'a> {
         });
     }
 
+    /// Stops reading: what the other keys mean hangs on one that could not be read.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
     /// Ends the reading: whatever key was not asked for is refused.
     pub(super) fn finish(self) {
+        if self.given_up {
+            return;
+        }
         for key in self.table.keys() {
             let written = key.get_ref().as_ref();
             if !self.known.contains(&written) {

@@ -1,31 +1,33 @@
-//! Whether one proof could fit two identities. It is allowed (the caller then names the one it means), but
-//! seldom meant.
+//! Whether one proof could fit two: two identities (then the caller names the one it means), or an identity and
+//! an operator. It is seldom meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use daypass_verify::ids::{IdentityName, Name};
+use daypass_verify::ids::Name;
 
-use super::Check;
+use super::{Check, Subject};
 use crate::bundle::object::ProofClause;
 
 /// What a proof shows first: the issuer, and the subject, SPIFFE ID or DNS name. Clauses that differ here never
 /// fit one proof.
 type Shown<'a> = (&'a Name, Option<&'a str>, Option<&'a str>, Option<&'a str>);
 
-pub(super) fn identities(check: &mut Check<'_>) {
+pub(super) fn proofs(check: &mut Check<'_>) {
     let declared = check.declared;
-    let mut seen: BTreeMap<Shown<'_>, Vec<(&IdentityName, &ProofClause)>> = BTreeMap::new();
-    for (name, identity) in &declared.identities {
-        for (at, clause) in identity.proofs.iter().enumerate() {
+    let identities = declared.identities.iter().map(|(name, it)| (("identity", name.as_str()), &it.proofs));
+    let operators = declared.operators.iter().map(|(name, it)| (("operator", name.as_str()), &it.proofs));
+    let mut seen: BTreeMap<Shown<'_>, Vec<(Subject<'_>, &ProofClause)>> = BTreeMap::new();
+    for (subject, clauses) in identities.chain(operators) {
+        for (at, clause) in clauses.iter().enumerate() {
             let others = seen.entry(shown(clause)).or_default();
-            let twin = others.iter().find(|(other, theirs)| *other != name && may_meet(clause, theirs));
-            if let Some((other, _)) = twin {
+            let twin = others.iter().find(|(other, theirs)| *other != subject && may_meet(clause, theirs));
+            if let Some(((kind, name), _)) = twin {
                 let message = format!(
-                    "one proof could fit both it and `{other}`: tell them apart by a claim, or make them one"
+                    "one proof could fit both it and {kind} `{name}`: tell them apart by a claim, or make them one"
                 );
-                check.warn("shared-proof", ("identity", name.as_str()), &format!("proofs.{at}"), &message);
+                check.warn("shared-proof", subject, &format!("proofs.{at}"), &message);
             }
-            others.push((name, clause));
+            others.push((subject, clause));
         }
     }
 }
@@ -36,7 +38,7 @@ fn shown(clause: &ProofClause) -> Shown<'_> {
 
 /// Whether some proof has claims that fit both: no claim that both name is told apart by its values.
 fn may_meet(left: &ProofClause, right: &ProofClause) -> bool {
-    let agrees = |(claim, values): (&String, &std::collections::BTreeSet<String>)| {
+    let agrees = |(claim, values): (&String, &BTreeSet<String>)| {
         right.claims.get(claim).is_none_or(|theirs| !values.is_disjoint(theirs))
     };
     left.claims.iter().all(agrees)

@@ -6,7 +6,7 @@ use daypass_verify::ids::{IdentityName, Name, SpiffeId};
 use super::task::{is_claim, is_host};
 use super::{Check, Subject};
 use crate::bundle::finding::did_you_mean;
-use crate::bundle::object::{Class, Identity, Issuer, IssuerKind, Operator, OwnerStatus, ProofClause};
+use crate::bundle::object::{Class, Identity, Issuer, IssuerKind, Operator, ProofClause};
 
 /// What an operator may be allowed to do.
 const ROLES: [&str; 6] = ["read_evidence", "propose", "decide", "contain", "review", "rotate"];
@@ -45,11 +45,7 @@ pub(super) fn identity(check: &mut Check<'_>, name: &IdentityName, it: &Identity
 
 fn owners(check: &mut Check<'_>, subject: Subject<'_>, it: &Identity) {
     for (key, owner) in [("business_owner", &it.business_owner), ("technical_owner", &it.technical_owner)] {
-        check.refer(subject, key, "owner", owner.as_str());
-        if check.declared.owners.get(owner).is_some_and(|owner| owner.status == OwnerStatus::Left) {
-            let message = format!("owner `{owner}` has left: name who answers for it now");
-            check.warn("owner-left", subject, key, &message);
-        }
+        check.owner(subject, key, owner);
     }
     if it.business_owner == it.technical_owner {
         check.warn(
@@ -65,7 +61,7 @@ pub(super) fn operator(check: &mut Check<'_>, name: &Name, it: &Operator) {
     let subject = ("operator", name.as_str());
     it.roles.iter().for_each(|it| role(check, subject, "roles", it));
     if let Some(owner) = &it.owner {
-        check.refer(subject, "owner", "owner", owner.as_str());
+        check.owner(subject, "owner", owner);
     }
     proofs(check, subject, &it.proofs);
 }

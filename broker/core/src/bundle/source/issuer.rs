@@ -18,11 +18,13 @@ pub(super) fn issuer(section: &mut Section<'_>, files: &[SourceFile]) -> Option<
     let (kind, replay) = match form.as_deref() {
         Some("oidc") => (oidc(section, files), ProofUse::Once),
         Some("client_ca") => (client_ca(section, files), ProofUse::UntilExpiry),
-        Some(_) => {
-            section.conflict("kind", "is neither `oidc` nor `client_ca`: expected one of them");
+        other => {
+            if other.is_some() {
+                section.conflict("kind", "is neither `oidc` nor `client_ca`: expected one of them");
+            }
+            section.give_up();
             return None;
         }
-        None => return None,
     };
     let environment = section.required("environment");
     let replay = section.optional("replay").unwrap_or(replay);

@@ -45,17 +45,14 @@ pub(super) fn operator(section: &mut Section<'_>) -> Option<Operator> {
     Some(Operator { proofs: proofs?, roles, owner, expires_ms: expires_ms? })
 }
 
+/// How it proves itself; none when one way could not be read.
 fn proofs(section: &mut Section<'_>) -> Option<Vec<ProofClause>> {
-    if section.raw("proofs").is_none() {
-        section.required::<String>("proofs");
-        return None;
-    }
     let read = |mut part: Section<'_>| {
         let clause = clause(&mut part);
         part.finish();
         clause
     };
-    section.sections("proofs").into_iter().map(read).collect()
+    section.required_sections("proofs")?.into_iter().map(read).collect()
 }
 
 fn clause(section: &mut Section<'_>) -> Option<ProofClause> {
