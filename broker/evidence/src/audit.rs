@@ -104,6 +104,29 @@ impl Audit {
         self.append(bytes, leaf);
     }
 
+    /// The store has no entry here, but later ones: those keep their positions.
+    pub fn missing(&mut self) {
+        self.compare_roots();
+        let index = self.frontier.size();
+        self.findings.add(
+            FindingCode::Missing,
+            Some(index),
+            "there is no such entry, but there are later ones",
+        );
+        self.frontier.append([0; 32]);
+    }
+
+    /// A fault that the reader of the store found beside the entries.
+    pub fn fault(&mut self, code: FindingCode, detail: impl Into<String>) {
+        self.findings.add(code, None, detail);
+    }
+
+    /// The tree over what was read so far.
+    #[must_use]
+    pub fn tree(&self) -> &Frontier {
+        &self.frontier
+    }
+
     /// Ends the audit: compares the whole log with `checkpoint`, and looks for what is missing.
     #[must_use]
     pub fn finish(mut self, checkpoint: Option<&Checkpoint>) -> Report {

@@ -34,6 +34,8 @@ macro_rules! codes {
 codes! {
     /// An entry's bytes do not have the hash that was stored beside them.
     LeafMismatch = "LEAF_MISMATCH",
+    /// An entry is not where it should be, and later ones are.
+    Missing = "MISSING",
     /// The log is shorter than a checkpoint says.
     Truncated = "TRUNCATED",
     /// Bytes that are no entry, or an entry where none of its kind may stand.

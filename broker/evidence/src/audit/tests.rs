@@ -1,5 +1,6 @@
 //! One log that is right throughout, and what an audit says when one thing in it is spoiled.
 
+mod checkpoints;
 mod log;
 
 use serde_json::{Value, json};
@@ -10,10 +11,10 @@ use crate::tree::leaf_hash;
 use log::{Log, ORIGIN, at, digest};
 
 use FindingCode::{
-    EndedTooEarly, EndingWithoutIssuance, HeartbeatGap, IssuedLate, KeyUnusable, LeafMismatch, Malformed,
-    NoEnding, OutlivesIdentity, OutlivesKey, OutlivesSupplier, ReleasedBeforeRecorded, RootMismatch,
-    SelfDecided, SettledWithoutIssuance, SplitView, StaleState, TimeWentBack, Truncated, TwoEndings,
-    UnknownAuthor, VoidThenUsed, WiderThanAsked, WiderThanDeclared, WrongLog,
+    EndedTooEarly, EndingWithoutIssuance, HeartbeatGap, IssuedLate, KeyUnusable, Malformed, NoEnding,
+    OutlivesIdentity, OutlivesKey, OutlivesSupplier, ReleasedBeforeRecorded, SelfDecided,
+    SettledWithoutIssuance, StaleState, TimeWentBack, TwoEndings, UnknownAuthor, VoidThenUsed,
+    WiderThanAsked, WiderThanDeclared,
 };
 
 fn report(log: &Log) -> Report {
@@ -247,59 +248,6 @@ fn a_crash_is_declared_by_the_next_start() {
     let mut log = Log::valid();
     log.push("again", 1_200_000, started);
     assert_eq!(found(&report(&log)), []);
-}
-
-#[test]
-fn an_edited_entry_is_found_by_its_stored_leaf_and_by_the_root() {
-    let log = Log::valid();
-    let head = checkpoint(log.len(), &log);
-    let mut edited = Log::valid();
-    edited.set("b", "/credential/alg", json!("ES384"));
-    let mut audit = Audit::new();
-    let leaves = log.bytes();
-    edited
-        .bytes()
-        .iter()
-        .zip(&leaves)
-        .for_each(|(bytes, kept)| audit.entry_with_leaf(bytes, leaf_hash(kept)));
-    let report = audit.finish(Some(&head));
-    assert_eq!(found(&report), [(LeafMismatch, Some(log.index("b"))), (RootMismatch, None)]);
-}
-
-#[test]
-fn a_log_that_was_cut_or_continued_is_told_from_its_checkpoint() {
-    let log = Log::valid();
-    let head = checkpoint(log.len(), &log);
-    for (size, code) in [(log.len() - 1, Truncated), (0, Truncated)] {
-        let mut audit = Audit::new();
-        log.bytes().iter().take(size).for_each(|bytes| audit.entry(bytes));
-        assert!(found(&audit.finish(Some(&head))).contains(&(code, None)));
-    }
-    let mut audit = Audit::new();
-    log.bytes().iter().for_each(|bytes| audit.entry(bytes));
-    let earlier = checkpoint(log.len() - 1, &log);
-    assert_eq!(found(&audit.finish(Some(&earlier))), [(RootMismatch, None)]);
-}
-
-#[test]
-fn a_log_is_held_to_the_checkpoints_that_were_kept_of_it() {
-    let (log, mut other) = (Log::valid(), Log::valid());
-    other.set("b", "/credential/alg", json!("ES384"));
-    let b = usize::try_from(log.index("b")).unwrap();
-    let run = |kept: Checkpoint| {
-        let mut audit = Audit::new();
-        audit.expect(kept);
-        log.bytes().iter().for_each(|bytes| audit.entry(bytes));
-        found(&audit.finish(None))
-    };
-    assert_eq!(run(checkpoint(b, &other)), []);
-    assert_eq!(run(checkpoint(b + 1, &other)), [(SplitView, None)]);
-    assert_eq!(run(checkpoint(other.len(), &other)), [(SplitView, None)]);
-    assert_eq!(run(Checkpoint { size: 1000, ..checkpoint(3, &log) }), [(Truncated, None)]);
-    assert_eq!(
-        run(Checkpoint { origin: "example.org/evidence/x".into(), ..checkpoint(3, &log) }),
-        [(WrongLog, None)]
-    );
 }
 
 #[test]

@@ -31,10 +31,10 @@ impl Log {
         log.beats(60_000..=240_000);
         log.containment();
         log.second_bundle();
-        log.beats(300_000..=720_000);
+        log.beats(300_000..=600_000);
         let a = log.index("a");
-        log.push("expired", 730_000, json!({"kind": "credential.ended", "how": "expired", "ended": [a], "through_ms": at(700_000).get()}));
-        log.beats(780_000..=900_000);
+        log.push("expired", 640_000, json!({"kind": "credential.ended", "how": "expired", "ended": [a], "through_ms": at(610_000).get()}));
+        log.beats(660_000..=900_000);
         let e = log.issuance(600, log.index("activated"), 910_000);
         log.push("e", 910_000, e);
         log.set("e", "/decision/bundle", json!(digest("b2")));
