@@ -1,10 +1,20 @@
 //! The broker: proof in, durable record, credential out, ending proven.
 
 pub mod clock;
+pub mod config;
 pub mod dev;
+pub mod ids;
+pub mod index;
+pub mod issue;
+pub mod keyring;
 pub mod listen;
+pub mod log;
 pub mod ops;
+pub mod refusals;
+pub mod server;
+pub mod signer;
+pub mod store;
 pub mod telemetry;
 pub mod tls;
-pub mod web;
 pub mod trust;
+pub mod web;

@@ -23,6 +23,8 @@ pub use peer::{Connection, Peer};
 use connection::Protocols;
 use tally::{Seat, Tally};
 
+use crate::telemetry::CONNECTIONS_REFUSED;
+
 /// What a listener grants a caller, whoever it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -68,55 +70,53 @@ impl Default for Limits {
 /// Why a connection ended otherwise than by agreement.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
 
+/// What answers requests: an axum router, tonic routes, or any other tower service over HTTP.
+pub trait Answers:
+    Service<Request<Incoming>, Response = Response<Self::Content>, Error: Into<Fault>, Future: Send + 'static>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The body of its responses.
+    type Content: Body<Data: Send, Error: Into<Fault>> + Send + 'static;
+}
+
+impl<S, B> Answers for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<Fault>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Fault>> + Send + 'static,
+{
+    type Content = B;
+}
+
 /// Serves `service` to callers over TLS until `shutdown`, then lets requests in flight end for [`Limits::drain`].
 ///
 /// Each request carries its [`Connection`] as an extension (an `Arc`). `tls` comes from
 /// [`crate::tls::server_config`]; HTTP/1.1 is spoken only where it offers that.
-pub async fn serve<S, B>(
+pub async fn serve<S: Answers>(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     limits: Limits,
     service: S,
     shutdown: CancellationToken,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<Fault>,
-    S::Future: Send + 'static,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Fault>,
-{
-    let protocols = Protocols::new(&limits, &tls);
-    let acceptor = TlsAcceptor::from(tls);
+) {
+    let host = Host {
+        protocols: Protocols::new(&limits, &tls),
+        acceptor: TlsAcceptor::from(tls),
+        limits,
+        service,
+        shutdown: shutdown.clone(),
+    };
     let tally = Tally::new(limits.connections, limits.connections_per_address);
     let mut open = JoinSet::new();
-    let mut ordinal = 0_u32;
-    loop {
-        let (stream, addr) = tokio::select! {
-            () = shutdown.cancelled() => break,
-            Some(_) = open.join_next() => continue,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(fault) => {
-                    pause_after(&fault).await;
-                    continue;
-                }
-            },
-        };
-        let Some(seat) = tally.seat(addr.ip()) else {
-            metrics::counter!(crate::telemetry::CONNECTIONS_REFUSED).increment(1);
-            continue;
-        };
-        ordinal = ordinal.wrapping_add(1);
-        let age = spread(limits.age, ordinal);
-        let (acceptor, protocols, service) = (acceptor.clone(), protocols.clone(), service.clone());
-        let shutdown = shutdown.clone();
-        open.spawn(async move {
-            let seated = Seated { seat, stream, addr };
-            if let Err(fault) = seated.serve(&acceptor, &protocols, limits, age, service, shutdown).await {
-                tracing::debug!(%addr, %fault, "a connection failed");
-            }
-        });
+    for ordinal in (0..=u32::MAX).cycle() {
+        let Some((stream, addr)) = next_caller(&listener, &mut open, &shutdown).await else { break };
+        match tally.seat(addr.ip()) {
+            Some(seat) => _ = open.spawn(host.clone().seated(seat, stream, addr, ordinal)),
+            None => metrics::counter!(CONNECTIONS_REFUSED).increment(1),
+        }
     }
     drop(listener);
     let drained = async { while open.join_next().await.is_some() {} };
@@ -125,39 +125,52 @@ pub async fn serve<S, B>(
     }
 }
 
-/// A connection that was counted, before its TLS handshake.
-struct Seated {
-    #[expect(dead_code, reason = "held until the connection ends, to be counted")]
-    seat: Seat,
-    stream: TcpStream,
-    addr: SocketAddr,
+/// The next connection; none once `shutdown`. Meanwhile forgets those of `open` that ended.
+async fn next_caller(
+    listener: &TcpListener,
+    open: &mut JoinSet<()>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return None,
+            Some(_) = open.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok(caller) => return Some(caller),
+                Err(fault) => pause_after(&fault).await,
+            },
+        }
+    }
 }
 
-impl Seated {
-    async fn serve<S, B>(
-        self,
-        acceptor: &TlsAcceptor,
-        protocols: &Protocols,
-        limits: Limits,
-        age: Duration,
-        service: S,
-        shutdown: CancellationToken,
-    ) -> Result<(), Fault>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Fault>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Fault>,
-    {
-        self.stream.set_nodelay(true)?;
-        let handshake = tokio::time::timeout(limits.handshake, acceptor.accept(self.stream));
-        let Some(shaken) = shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
+/// All that a listener's connections have in common.
+#[derive(Clone)]
+struct Host<S> {
+    protocols: Protocols,
+    acceptor: TlsAcceptor,
+    limits: Limits,
+    service: S,
+    shutdown: CancellationToken,
+}
+
+impl<S: Answers> Host<S> {
+    /// One connection, counted by its `seat` until it ends.
+    async fn seated(self, seat: Seat, stream: TcpStream, addr: SocketAddr, ordinal: u32) {
+        let age = spread(self.limits.age, ordinal);
+        if let Err(fault) = self.converse(stream, addr, age).await {
+            tracing::debug!(%addr, %fault, "a connection failed");
+        }
+        drop(seat);
+    }
+
+    async fn converse(self, stream: TcpStream, addr: SocketAddr, age: Duration) -> Result<(), Fault> {
+        stream.set_nodelay(true)?;
+        let handshake = tokio::time::timeout(self.limits.handshake, self.acceptor.accept(stream));
+        let Some(shaken) = self.shutdown.run_until_cancelled(handshake).await else { return Ok(()) };
         let stream = shaken.map_err(|_| "the TLS handshake took too long")??;
-        let (_, session) = stream.get_ref();
-        let connection = Arc::new(Connection::new(self.addr, session.peer_certificates()));
-        protocols.serve(stream, connection, service, age, limits.drain, shutdown).await
+        let connection = Arc::new(Connection::new(addr, stream.get_ref().1.peer_certificates()));
+        let until = async { _ = tokio::time::timeout(age, self.shutdown.cancelled()).await };
+        self.protocols.serve(stream, connection, self.service, until, self.limits.drain).await
     }
 }
 
@@ -179,4 +192,4 @@ async fn pause_after(fault: &io::Error) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -127,7 +127,9 @@ impl Audit {
         &self.frontier
     }
 
-    /// Ends the audit: compares the whole log with `checkpoint`, and looks for what is missing.
+    /// Ends the audit: compares the whole log with `checkpoint`, which must be of exactly its size (one that
+    /// was kept earlier belongs to [`Self::expect`]), and looks for what is missing. Without any checkpoint a
+    /// tail that was cut off cannot be seen.
     #[must_use]
     pub fn finish(mut self, checkpoint: Option<&Checkpoint>) -> Report {
         self.compare_roots();

@@ -4,18 +4,17 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
 
-use super::{Connection, Fault, Limits};
+use super::{Answers, Connection, Fault, Limits};
 
 /// Streams that were reset before the service saw them: beyond this the connection goes (rapid reset).
 const PENDING_RESETS_MAX: usize = 20;
@@ -38,28 +37,18 @@ impl Protocols {
         Self { http1: offers_http1.then(|| http1_builder(limits)), http2: http2_builder(limits) }
     }
 
-    /// Serves one connection until it ends by itself, is `age` old, or `shutdown`; then for `drain` at most.
-    pub(super) async fn serve<S, B>(
+    /// Serves one connection until it ends by itself, or `until`; from then on for `drain` at most.
+    pub(super) async fn serve<S: Answers>(
         &self,
         stream: TlsStream<TcpStream>,
         connection: Arc<Connection>,
         service: S,
-        age: Duration,
+        until: impl Future<Output = ()>,
         drain: Duration,
-        shutdown: CancellationToken,
-    ) -> Result<(), Fault>
-    where
-        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-        S::Error: Into<Fault>,
-        S::Future: Send + 'static,
-        B: Body + Send + 'static,
-        B::Data: Send,
-        B::Error: Into<Fault>,
-    {
+    ) -> Result<(), Fault> {
         let over_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let io = TokioIo::new(stream);
         let service = Attributed { connection, service };
-        let until = async { _ = tokio::time::timeout(age, shutdown.cancelled()).await };
         match &self.http1 {
             Some(http1) if !over_http2 => {
                 let serving = http1.serve_connection(io, service);

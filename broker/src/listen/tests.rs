@@ -23,7 +23,8 @@ mod requests;
 
 mod tls;
 
-struct Bench {
+/// A listener on a port of its own, and what its clients need.
+pub(crate) struct Bench {
     addr: SocketAddr,
     roots: RootCertStore,
     certificate: Arc<ReloadableCertificate>,
@@ -53,6 +54,10 @@ fn pair(name: &str, extra_len: usize) -> Pair {
 
 impl Bench {
     async fn open(speaks: Speaks, limits: Limits) -> Self {
+        Self::serving(speaks, limits, tower::service_fn(describe)).await
+    }
+
+    pub(crate) async fn serving(speaks: Speaks, limits: Limits, service: impl Answers + Sync) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shown = pair("localhost", 0);
         write_pair(&dir, &shown);
@@ -62,7 +67,6 @@ impl Bench {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let service = tower::service_fn(describe);
         let served = tokio::spawn(serve(listener, tls, limits, service, shutdown.clone()));
         let mut bench = Self { addr, roots: RootCertStore::empty(), certificate, dir, shutdown, served };
         bench.trust(&shown);
@@ -102,7 +106,8 @@ impl Bench {
         sender
     }
 
-    async fn plain_bytes(&self, request: &[u8]) -> String {
+    /// What comes back for these octets over TLS without ALPN, until the server ends the connection.
+    pub(crate) async fn plain_bytes(&self, request: &[u8]) -> String {
         let mut stream = self.connect(self.client(&TLS13, None)).await.unwrap();
         stream.write_all(request).await.unwrap();
         let mut answer = Vec::new();

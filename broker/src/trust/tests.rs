@@ -40,7 +40,7 @@ impl Clock for MovedClock {
 /// Bounds short enough for a test. Nothing is fetched again by itself, and every call of `refresh` fetches.
 fn limits() -> FetchLimits {
     FetchLimits {
-        connect: Duration::from_millis(300),
+        connect: Duration::from_millis(500),
         total: Duration::from_millis(900),
         asked_apart: Duration::ZERO,
         pause_min: Duration::from_secs(3600),

@@ -4,6 +4,9 @@ use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::*;
+use crate::listen::Limits;
+use crate::listen::tests::Bench;
+use crate::tls::Speaks;
 
 const HOST: &str = "daypass.example.org";
 
@@ -144,4 +147,44 @@ async fn content_is_refused_where_none_belongs() {
 async fn no_checkpoint_is_published_unless_wanted() {
     let response = site(None).oneshot(asked("GET", "/checkpoint", &[("host", HOST)])).await.unwrap();
     assert_eq!(response.status(), 404);
+}
+
+#[tokio::test]
+async fn on_the_wire_one_request_is_one_request() {
+    let bench = Bench::serving(Speaks::Http1And2, Limits::default(), site(None)).await;
+    let host = "Host: daypass.example.org\r\n";
+    let close = "Connection: close\r\n";
+    let smuggled = "GET /bundle HTTP/1.1\r\nHost: daypass.example.org\r\n\r\n";
+    for (request, status) in [
+        (format!("GET /jwks HTTP/1.1\r\n{host}{close}\r\n"), "200"),
+        (format!("GET /jwks HTTP/1.1\r\nHost: evil.example\r\n{close}\r\n"), "421"),
+        (format!("GET https://daypass.example.org/jwks HTTP/1.1\r\n{host}\r\n"), "400"),
+        (format!("GET /jwks HTTP/1.1\r\n{host}{host}\r\n"), "400"),
+        (format!("GET /jwks HTTP/1.1\r\n{host}Content-Length: {}\r\n\r\n{smuggled}", smuggled.len()), "400"),
+        (
+            format!(
+                "GET /jwks HTTP/1.1\r\n{host}Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}"
+            ),
+            "400",
+        ),
+        (
+            format!("GET /jwks HTTP/1.1\r\n{host}Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n{smuggled}"),
+            "400",
+        ),
+        (format!("GET /jwks HTTP/1.1\n{host}Content-Length: 1\r\nContent-Length: 2\r\n\r\nx"), "400"),
+    ] {
+        let answer = bench.plain_bytes(request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_kept_by_caches() {
+    for path in ["/token", "/nowhere"] {
+        assert_eq!(
+            answer(asked("GET", path, &[("host", HOST)])).await.headers()["cache-control"],
+            "no-store"
+        );
+    }
 }

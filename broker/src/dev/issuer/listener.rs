@@ -68,8 +68,7 @@ async fn serve_one(stream: TcpStream, shared: Arc<Shared>) {
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     // A page in a browser can reach loopback by a name of its own, but it cannot choose this header.
-    let host = request.headers().get(http::header::HOST).and_then(|it| it.to_str().ok());
-    if host != shared.url.strip_prefix("https://") {
+    if !is_own_host(&shared, request.headers().get(http::header::HOST)) {
         return Ok(refusal(StatusCode::MISDIRECTED_REQUEST, "expected the issuer's own host"));
     }
     let endpoint = match (request.method(), request.uri().path()) {
@@ -98,6 +97,13 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             with_headers(response, &headers)
         }
         Behaviour::Drip(pause) => Response::new(drip(pause)),
+    })
+}
+
+fn is_own_host(shared: &Shared, host: Option<&HeaderValue>) -> bool {
+    let named = host.and_then(|it| it.to_str().ok()).and_then(|it| it.rsplit_once(':'));
+    named.is_some_and(|(name, port)| {
+        matches!(name, "127.0.0.1" | "localhost") && port == shared.port.to_string()
     })
 }
 

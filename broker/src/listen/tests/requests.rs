@@ -123,6 +123,19 @@ async fn a_caller_that_resets_what_it_asks_is_sent_away() {
     assert!(calmed, "{answer:?}");
 }
 
+#[tokio::test]
+async fn only_an_accept_that_ran_out_of_something_waits() {
+    const EMFILE: i32 = 24;
+    const ECONNABORTED: i32 = 103;
+    let waited = async |code| {
+        let start = std::time::Instant::now();
+        pause_after(&io::Error::from_raw_os_error(code)).await;
+        start.elapsed() >= Duration::from_millis(100)
+    };
+    assert!(!waited(ECONNABORTED).await);
+    assert!(waited(EMFILE).await);
+}
+
 /// A frame of HTTP/2 (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();

@@ -57,6 +57,15 @@ async fn a_silent_handshake_is_cut_at_the_connect_limit() {
 }
 
 #[tokio::test]
+async fn the_time_limit_is_for_all_documents_together() {
+    let mut world = World::new(limits()).await;
+    for endpoint in [Endpoint::Discovery, Endpoint::Jwks] {
+        world.provider.behave(endpoint, Behaviour::Late(Duration::from_millis(600)));
+    }
+    unreachable(&mut world, "two slow documents").await;
+}
+
+#[tokio::test]
 async fn a_provider_that_is_down_at_the_start_hurts_only_its_own_callers() {
     let pause = Duration::from_millis(50);
     let mut world = World::unfollowed(FetchLimits { pause_min: pause, pause_max: pause, ..limits() }).await;
@@ -98,10 +107,13 @@ async fn a_host_inside_the_network_is_connected_to_only_where_that_is_declared()
         assert!(!world.refresh().await, "{host}");
         assert_eq!(world.provider.requests(Endpoint::Discovery), 0, "{host}");
     }
-    // The same name arrives where the issuer is declared `internal`.
-    world.trust.follow_issuers(&issuers([("ci", world.declared())]));
-    world.wait_for_keys("ci").await;
-    assert_eq!(world.provider.requests(Endpoint::Discovery), 1);
+    // By the same ways the issuer is reached where it is declared `internal`.
+    for (n, host) in (1..).zip(["127.0.0.1", "localhost", "0x7f.1"]) {
+        let url = format!("https://{host}:{port}");
+        let declared = oidc(&url, KeySource::Discovery, vec![world.provider.root_base64()]);
+        world.trust.follow_issuers(&issuers([("ci", declared)]));
+        world.wait(|| world.provider.requests(Endpoint::Discovery) == n).await;
+    }
 }
 
 #[tokio::test]

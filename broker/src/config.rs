@@ -1,0 +1,243 @@
+//! The configuration of `serve`: raw text in, values out. Only `main` and what it calls first see this type; parts
+//! of the broker receive values.
+
+mod keys;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use daypass_verify::ids::{Digest, Name, TrustDomain};
+use serde::Deserialize;
+use url::Url;
+
+pub use keys::{KEYS, Key, reference};
+
+/// What went wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("the configuration `{0}` could not be read: {1}")]
+    File(String, std::io::Error),
+    /// It is not valid TOML, lacks a key, or holds one that is unknown.
+    #[error("the configuration `{path}` is refused: {detail}; every key is described in docs/configuration.md")]
+    Form {
+        /// Where.
+        path: String,
+        /// What, with its line.
+        detail: String,
+    },
+    /// A value cannot be.
+    #[error("`{key}` in the configuration is refused: {detail}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// Why, and what was expected.
+        detail: String,
+    },
+}
+
+/// A configuration whose every value was checked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this broker is.
+    pub broker: Broker,
+    /// Where the log lies.
+    pub store: Store,
+    /// Where keys are unsealed from.
+    pub keys: Keys,
+    /// The gRPC listener.
+    pub api: Listener,
+    /// The HTTP listener.
+    pub web: Web,
+    /// The listener for operators on the same host.
+    pub ops: Ops,
+    /// How much is served at once.
+    pub limits: Limits,
+    /// What is written to standard error.
+    pub output: Output,
+    /// SHA-256 of the file, for `broker.started`.
+    #[serde(skip)]
+    pub digest: Option<Digest>,
+}
+
+/// `[broker]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Broker {
+    /// Its name in the log.
+    pub name: Name,
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// The issuer URL.
+    pub issuer: String,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// The SQLite file.
+    pub path: PathBuf,
+    /// The anchor file.
+    pub anchor: PathBuf,
+}
+
+/// `[keys]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// The key-encryption key.
+    pub kek_file: PathBuf,
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Its certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whether gRPC reflection is served.
+    pub reflection: bool,
+}
+
+/// `[web]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Its certificate chain.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Whether the newest checkpoint is served.
+    pub checkpoint: bool,
+}
+
+/// `[ops]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ops {
+    /// Its address, on loopback.
+    pub listen: SocketAddr,
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// How long a TLS handshake may take, in seconds.
+    pub handshake_timeout_s: u64,
+    /// How old a connection gets, in seconds.
+    pub connection_age_s: u64,
+}
+
+/// `[output]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// `error`, `warn`, `info`, `debug`, or a filter by module.
+    pub level: String,
+}
+
+impl Config {
+    /// Reads and checks the file at `path`; relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read, parsed, or a value cannot be.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::File(path.display().to_string(), error))?;
+        let mut config = Self::parse(&text, &path.display().to_string())?;
+        config.relative_to(path.parent().unwrap_or(Path::new(".")));
+        Ok(config)
+    }
+
+    /// Checks the text of a configuration; `name` is what errors call it.
+    ///
+    /// # Errors
+    /// When it cannot be parsed, or a value cannot be.
+    pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
+        let form = |detail: String| ConfigError::Form { path: name.into(), detail };
+        let given: toml::Table = toml::from_str(text).map_err(|error| form(error.to_string()))?;
+        let whole = keys::with_defaults(given);
+        let mut config: Self = whole.try_into().map_err(|error: toml::de::Error| form(error.message().into()))?;
+        config.digest = Some(Digest::of(text.as_bytes()));
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let refuse = |key, detail: &str| Err(ConfigError::Value { key, detail: detail.into() });
+        match Url::parse(&self.broker.issuer) {
+            Ok(url) if url.scheme() == "https" && url.path() == "/" && !self.broker.issuer.ends_with('/')
+                && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => {}
+            _ => return refuse(
+                "broker.issuer",
+                &format!("`{}`: expected `https://HOST` or `https://HOST:PORT`, without a path or a `/` at its end; it is for ever", self.broker.issuer),
+            ),
+        }
+        if !self.ops.listen.ip().is_loopback() {
+            return refuse("ops.listen", &format!("`{}`: expected a loopback address such as `127.0.0.1:9090`", self.ops.listen));
+        }
+        if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
+            return refuse("limits", "a limit of 0 connections would serve nobody: expected 1 or more");
+        }
+        Ok(())
+    }
+
+    fn relative_to(&mut self, folder: &Path) {
+        let paths = [
+            &mut self.store.path,
+            &mut self.store.anchor,
+            &mut self.keys.kek_file,
+            &mut self.api.certificate,
+            &mut self.api.key,
+            &mut self.web.certificate,
+            &mut self.web.key,
+        ];
+        for path in paths {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "[broker]\ntrust_domain = \"example.org\"\nissuer = \"https://daypass.example.org\"\n";
+
+    #[test]
+    fn the_smallest_configuration_names_only_what_has_no_default() {
+        let config = Config::parse(SMALLEST, "test").unwrap();
+        assert_eq!(config.limits.connections, 8192);
+        assert!(config.ops.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn a_configuration_with_one_fault_is_refused_and_says_which() {
+        for (fault, expected) in [
+            ("[broker]\nissuer = \"https://x\"", "trust_domain"),
+            ("[broker]\ntrust_domain = \"example.org\"\nissuer = \"http://x\"", "broker.issuer"),
+            ("[broker]\ntrust_domain = \"example.org\"\nissuer = \"https://x/\"", "broker.issuer"),
+            ("[broker]\ntrust_domain = \"Example\"\nissuer = \"https://x\"", "trust domain"),
+            (&format!("{SMALLEST}[ops]\nlisten = \"0.0.0.0:9\""), "ops.listen"),
+            (&format!("{SMALLEST}[opps]\nlisten = \"127.0.0.1:9\""), "opps"),
+            (&format!("{SMALLEST}[store]\npaht = \"x\""), "paht"),
+            (&format!("{SMALLEST}[limits]\nconnections = 0"), "limits"),
+        ] {
+            let error = Config::parse(fault, "test").unwrap_err().to_string();
+            assert!(error.contains(expected), "{fault}\n{error}");
+        }
+    }
+}

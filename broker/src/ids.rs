@@ -1,0 +1,51 @@
+//! Where ids are drawn: the only use of randomness for them.
+
+use std::sync::{Mutex, PoisonError};
+
+use daypass_verify::ids::CredentialId;
+use daypass_verify::time::UnixMs;
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The random source failed, or said the same twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the random source repeats itself or fails: no id can be drawn")]
+pub struct RandomnessFailed;
+
+/// A source of randomness; simulations are repeatable with a seeded one.
+pub type Source = Box<dyn Fn(&mut [u8; 10]) -> Result<(), RandomnessFailed> + Send + Sync>;
+
+/// Draws ids. A source that repeats itself is found, and nothing is issued.
+pub struct Ids {
+    source: Source,
+    newest: Mutex<[u8; 10]>,
+}
+
+impl Ids {
+    /// Draws from the operating system.
+    #[must_use]
+    pub fn system() -> Self {
+        let random = SystemRandom::new();
+        Self::from_source(Box::new(move |bytes| random.fill(bytes).map_err(|_| RandomnessFailed)))
+    }
+
+    /// Draws from `source`.
+    #[must_use]
+    pub fn from_source(source: Source) -> Self {
+        Self { source, newest: Mutex::default() }
+    }
+
+    /// An id that was drawn at `now`.
+    ///
+    /// # Errors
+    /// When the random source fails or repeats itself.
+    pub fn draw(&self, now: UnixMs) -> Result<CredentialId, RandomnessFailed> {
+        let mut bytes = [0; 10];
+        (self.source)(&mut bytes)?;
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if *newest == bytes {
+            return Err(RandomnessFailed);
+        }
+        *newest = bytes;
+        Ok(CredentialId::new(now, bytes))
+    }
+}

@@ -1,0 +1,212 @@
+//! The read side: entries by position, by id and by filter, and proofs of their place.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use daypass_evidence::entry::{Body, Entry, Envelope, Index};
+use daypass_evidence::tree::Nodes;
+use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
+use daypass_verify::time::UnixMs;
+
+use crate::store::{Reader, Row, StoreError};
+
+/// How far the time in an id and the time of its entry can lie apart.
+const ID_WINDOW_MS: i64 = 10_000;
+
+/// How many rows are read at once.
+const PAGE: u32 = 256;
+
+/// Opens a reader.
+pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync;
+
+/// Readers that wait for work: reading never delays the writer, and never the runtime's own threads.
+#[derive(Clone)]
+pub struct Readers {
+    open: Arc<OpenReader>,
+    idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
+}
+
+impl Readers {
+    /// Readers that `open` makes as they are needed.
+    #[must_use]
+    pub fn new(open: Arc<OpenReader>) -> Self {
+        Self { open, idle: Arc::default() }
+    }
+
+    /// Runs `read` on a thread for blocking work.
+    ///
+    /// # Errors
+    /// Those of `read`, or when no reader can be had.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let reader = idle.map_or_else(|| (readers.open)(), Ok)?;
+            let done = read(reader.as_ref());
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            done
+        });
+        work.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+}
+
+/// Which entries are wanted; what is empty or absent does not restrict.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Kinds.
+    pub kinds: Vec<String>,
+    /// Entries about this identity.
+    pub identity: Option<IdentityName>,
+    /// Entries about this credential.
+    pub credential: Option<CredentialId>,
+    /// Entries of this request.
+    pub request: Option<RequestId>,
+    /// From this time on.
+    pub since: Option<UnixMs>,
+    /// Up to this time.
+    pub until: Option<UnixMs>,
+}
+
+impl Filter {
+    fn wants(&self, index: Index, entry: &Entry, credential_at: Option<Index>) -> bool {
+        let Envelope { kind, time, request, .. } = &entry.envelope;
+        (self.kinds.is_empty() || self.kinds.contains(kind))
+            && self.since.is_none_or(|since| *time >= since)
+            && self.until.is_none_or(|until| *time <= until)
+            && self.request.is_none_or(|wanted| *request == Some(wanted))
+            && self.identity.as_ref().is_none_or(|wanted| identity_of(entry) == Some(wanted))
+            && self.credential.is_none_or(|_| credential_at.is_some_and(|at| concerns(index, &entry.body, at)))
+    }
+}
+
+/// The identity that an entry is about, where it is about one.
+#[must_use]
+pub fn identity_of(entry: &Entry) -> Option<&IdentityName> {
+    match &entry.body {
+        Body::CredentialIssued(issued) => Some(&issued.identity.name),
+        Body::CredentialRefused(refused) => refused.identity.as_ref().map(|identity| &identity.name),
+        _ => None,
+    }
+}
+
+/// Whether an entry is the issuance at `credential`, or says what became of it.
+fn concerns(index: Index, body: &Body, credential: Index) -> bool {
+    match body {
+        Body::CredentialIssued(_) => index == credential,
+        Body::CredentialEnded(ended) => ended.ended.contains(&credential),
+        Body::CredentialSettled(settled) => {
+            settled.released.iter().any(|(at, ..)| *at == credential)
+                || settled.void.iter().any(|(at, _)| *at == credential)
+        }
+        _ => false,
+    }
+}
+
+/// A page of a search: what was found, and where to go on.
+#[derive(Debug)]
+pub struct Found {
+    /// The entries that were wanted.
+    pub rows: Vec<Row>,
+    /// The index after the last one looked at; none at the end of the log.
+    pub next: Option<Index>,
+}
+
+/// Looks at up to `PAGE` entries from `start` on.
+///
+/// # Errors
+/// When the store fails or an entry cannot be read.
+pub fn search(reader: &dyn Reader, start: Index, filter: &Filter) -> Result<Found, StoreError> {
+    let credential_at = match filter.credential {
+        Some(id) => match find(reader, &id)? {
+            Some(row) => Some(row.index),
+            None => return Ok(Found { rows: Vec::new(), next: None }),
+        },
+        None => None,
+    };
+    let first = match filter.since {
+        Some(since) => start.max(first_at(reader, since)?),
+        None => start.max(credential_at.unwrap_or_default()),
+    };
+    let page = reader.rows(first, PAGE)?;
+    let next = page.last().map(|row| row.index + 1);
+    let mut rows = Vec::new();
+    for row in page {
+        let entry = read(&row)?;
+        if filter.until.is_some_and(|until| entry.envelope.time > until) {
+            return Ok(Found { rows, next: None });
+        }
+        if filter.wants(row.index, &entry, credential_at) {
+            rows.push(row);
+        }
+    }
+    Ok(Found { rows, next })
+}
+
+/// The entry with an id: ids are drawn in the order of time, and entry times never go back, so a binary search
+/// finds the ten seconds on either side.
+///
+/// # Errors
+/// When the store fails.
+pub fn find(reader: &dyn Reader, id: &CredentialId) -> Result<Option<Row>, StoreError> {
+    let mut at = first_at(reader, id.drawn_at().plus_millis(-ID_WINDOW_MS))?;
+    loop {
+        let page = reader.rows(at, PAGE)?;
+        let Some(last) = page.last() else { return Ok(None) };
+        at = last.index + 1;
+        let beyond = read(last)?.envelope.time > id.drawn_at().plus_millis(ID_WINDOW_MS);
+        for row in page {
+            if read(&row)?.envelope.id == *id {
+                return Ok(Some(row));
+            }
+        }
+        if beyond {
+            return Ok(None);
+        }
+    }
+}
+
+/// The index of the first entry at or after `time`.
+fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
+    let (mut low, mut high) = (0, reader.head()?.map_or(0, |head| head.size));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let before = match reader.rows(middle, 1)?.first() {
+            Some(row) => read(row)?.envelope.time < time,
+            None => false,
+        };
+        if before { low = middle + 1 } else { high = middle }
+    }
+    Ok(low)
+}
+
+fn read(row: &Row) -> Result<Entry, StoreError> {
+    Entry::read(&row.bytes).map_err(|error| StoreError::Damaged(format!("entry {}: {error}", row.index)))
+}
+
+/// The nodes of the stored tree: small ones from the leaves, larger ones from the kept subtrees.
+pub struct StoredNodes<'a>(pub &'a dyn Reader);
+
+impl Nodes for StoredNodes<'_> {
+    fn node(&self, level: u8, index: u64) -> Option<[u8; 32]> {
+        if level >= 8 && level.is_multiple_of(8) {
+            return self.0.subtree(level, index).ok().flatten();
+        }
+        if level > 8 {
+            let (left, right) = (self.node(level - 1, index * 2)?, self.node(level - 1, index * 2 + 1)?);
+            return Some(daypass_evidence::tree::node_hash(&left, &right));
+        }
+        let count = 1_u32 << level;
+        let rows = self.0.rows(index << level, count).ok()?;
+        if rows.len() != count as usize {
+            return None;
+        }
+        let mut hashes: Vec<[u8; 32]> = rows.iter().map(|row| row.leaf).collect();
+        while hashes.len() > 1 {
+            let pairs = hashes.as_chunks::<2>().0;
+            hashes = pairs.iter().map(|[left, right]| daypass_evidence::tree::node_hash(left, right)).collect();
+        }
+        hashes.first().copied()
+    }
+}

@@ -1,0 +1,152 @@
+//! The straight line: decide, record, sign, seal. In that order, and the types allow no other.
+
+use std::sync::Arc;
+
+use daypass_core::decision::{Denial, Grant, decide};
+use daypass_core::draft::{Assembled, Draft, DraftError};
+use daypass_core::proof::Principal;
+use daypass_core::request::Request;
+use daypass_evidence::checkpoint::Checkpoint;
+use daypass_verify::ids::{CredentialId, Digest};
+
+use crate::clock::Clock;
+use crate::ids::{Ids, RandomnessFailed};
+use crate::keyring::Keyring;
+use crate::log::{Log, Place, RecordError, Recorded, Recording, Voided};
+use crate::signer::{SignError, Signature, Signer};
+use crate::store::Live;
+
+/// How often a draft is decided again when the state moved under it.
+const DECIDE_AGAIN: u32 = 8;
+
+/// What issuing needs.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where it is recorded.
+    pub log: Log,
+    /// What signs it.
+    pub signer: Signer,
+    /// The public parts of the keys.
+    pub keyring: Arc<Keyring>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<Ids>,
+    /// Our issuer URL.
+    pub issuer: Arc<str>,
+}
+
+/// A credential, recorded and signed: there is no other way to one.
+#[derive(Debug)]
+pub struct Credential {
+    assembled: Assembled,
+    granted: Grant,
+    place: Place,
+}
+
+/// Why no credential was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It was decided so.
+    #[error("{}", .0.clause)]
+    Denied(Box<Denial>),
+    /// It was not recorded.
+    #[error(transparent)]
+    NotRecorded(#[from] RecordError),
+    /// It could not be drafted as the rules for credentials ask.
+    #[error(transparent)]
+    NotDrafted(#[from] DraftError),
+    /// It was recorded but not signed, and is void.
+    #[error(transparent)]
+    NotSigned(#[from] SignError),
+    /// No id could be drawn.
+    #[error(transparent)]
+    NoId(#[from] RandomnessFailed),
+}
+
+/// Issues one credential for `request`, on the proof that made `principal`.
+///
+/// # Errors
+/// When it was refused, or nothing could be recorded or signed; [`Refusal`] says which.
+pub async fn issue(
+    desk: &Desk,
+    principal: &Principal,
+    request: &Request,
+    known: Option<Checkpoint>,
+) -> Result<Credential, Refusal> {
+    for _ in 0..DECIDE_AGAIN {
+        let arriving = desk.log.arriving();
+        let now = desk.clock.now();
+        let id = desk.ids.draw(now)?;
+        let state = desk.log.state();
+        let grant = decide(principal, request, &state, id, now).map_err(Box::new).map_err(Refusal::Denied)?;
+        let key = desk.keyring.describe(grant.key())?;
+        let draft = Draft::new(grant, &key, &desk.issuer)?;
+        match desk.log.record(arriving, draft, known.clone()).await? {
+            Recording::Stale => continue,
+            Recording::Recorded(recorded) => return sign_and_seal(desk, *recorded),
+        }
+    }
+    Err(RecordError::Overloaded.into())
+}
+
+/// Recorded, so it may be signed; signed, so it may leave. Either it leaves, or it is void.
+fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, Refusal> {
+    let live = Live { exp: recorded.what().exp(), index: recorded.place().index };
+    let signed = desk.signer.sign(&recorded).map_err(Refusal::from);
+    match signed.and_then(|signature| Ok(recorded.seal(signature)?)) {
+        Ok(credential) => {
+            let released_at = desk.clock.now().max(credential.place.time);
+            desk.log.settlements().released((live.index, credential.digest(), released_at));
+            Ok(credential)
+        }
+        Err(refusal) => {
+            desk.log.settlements().void(Voided { live, reason: refusal.to_string() });
+            Err(refusal)
+        }
+    }
+}
+
+impl Recorded<Draft> {
+    /// Assembles the credential from what was recorded and its signature.
+    ///
+    /// # Errors
+    /// When the signature has not the form that the credential needs.
+    pub fn seal(self, signature: Signature) -> Result<Credential, DraftError> {
+        let (draft, place) = self.into_parts();
+        let (granted, assembled) = draft.assemble(signature.as_bytes())?;
+        Ok(Credential { assembled, granted, place })
+    }
+}
+
+impl Credential {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> CredentialId {
+        self.granted.id()
+    }
+
+    /// The token or the certificate.
+    #[must_use]
+    pub fn assembled(&self) -> &Assembled {
+        &self.assembled
+    }
+
+    /// What was granted.
+    #[must_use]
+    pub fn granted(&self) -> &Grant {
+        &self.granted
+    }
+
+    /// Where it is recorded.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// SHA-256 of the whole token or DER certificate.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.assembled.as_bytes())
+    }
+}

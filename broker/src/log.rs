@@ -1,0 +1,247 @@
+//! The log: the only place where a record becomes durable, and so the only maker of [`Recorded`].
+//!
+//! One writer thread drains a bounded queue in batches; each batch is one transaction, one checkpoint, one sync,
+//! and one message with all its answers.
+
+mod anchor;
+mod batch;
+mod settlement;
+mod start;
+mod writer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use daypass_core::draft::Draft;
+use daypass_core::state::State;
+use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::entry::{Index, NewEntry};
+use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::Digest;
+use daypass_verify::time::UnixMs;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::{Head, Live, SealedKey};
+
+pub use anchor::{Anchor, AnchorError};
+pub use settlement::Settlements;
+pub use start::{StartError, Started, verify_store};
+pub use writer::{LogSettings, open};
+
+/// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
+/// the log write it, and it is spent by the one signature that it allows.
+#[derive(Debug)]
+pub struct Recorded<T> {
+    what: T,
+    place: Place,
+}
+
+/// Where an entry lies, and the proof of it.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its index.
+    pub index: Index,
+    /// Its time.
+    pub time: UnixMs,
+    /// Its leaf hash.
+    pub leaf: [u8; 32],
+    /// The signed checkpoint that covers it.
+    pub checkpoint: Arc<[u8]>,
+    /// The RFC 6962 path from the leaf to that checkpoint's root.
+    pub inclusion: Vec<[u8; 32]>,
+    /// The origin of the log.
+    pub origin: Arc<str>,
+}
+
+impl<T> Recorded<T> {
+    /// What was recorded.
+    #[must_use]
+    pub fn what(&self) -> &T {
+        &self.what
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Gives up the permission to sign, and keeps what was recorded.
+    #[must_use]
+    pub fn into_parts(self) -> (T, Place) {
+        (self.what, self.place)
+    }
+}
+
+/// What became of a draft.
+#[derive(Debug)]
+pub enum Recording {
+    /// It is durable.
+    Recorded(Box<Recorded<Draft>>),
+    /// The state it was decided under is no longer the newest: decide again.
+    Stale,
+}
+
+/// Why nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The proof was spent before.
+    #[error("the proof was shown before, and its issuer's proofs buy one credential each")]
+    Replayed,
+    /// The caller's request id was used before.
+    #[error("a credential was already issued for this request id")]
+    AlreadyIssued,
+    /// The log could not be written.
+    #[error("the evidence log could not be written: {0}")]
+    Unavailable(String),
+    /// The clock cannot be trusted.
+    #[error("the clock cannot be trusted: {0}")]
+    Clock(String),
+    /// Somebody holds a validly signed checkpoint that this store does not know.
+    #[error("the store went back: {0}")]
+    Rollback(String),
+    /// The queue is full.
+    #[error("too many requests are waiting for the log")]
+    Overloaded,
+    /// The broker is stopping, or was halted.
+    #[error("the broker writes no more: {0}")]
+    Halted(String),
+}
+
+/// What goes with appended entries.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// Objects that the entries name by digest.
+    pub objects: Vec<(Digest, Vec<u8>)>,
+    /// Sealed keys.
+    pub keys: Vec<SealedKey>,
+}
+
+/// What is in force, as of the newest batch.
+#[derive(Clone)]
+pub struct Published {
+    /// The head.
+    pub head: Arc<Head>,
+    /// The runtime state.
+    pub state: Arc<State>,
+}
+
+enum Command {
+    Record { draft: Box<Draft>, known: Option<Checkpoint>, answer: oneshot::Sender<Result<Recording, RecordError>> },
+    Append { entries: Vec<NewEntry>, attached: Attached, answer: oneshot::Sender<Result<Vec<Place>, RecordError>> },
+    Sweep,
+    Flush,
+}
+
+/// A handle to the log; cheap to clone.
+#[derive(Clone)]
+pub struct Log {
+    commands: mpsc::Sender<Command>,
+    published: Arc<ArcSwap<Published>>,
+    settlements: Arc<Settlements>,
+    arriving: Arc<AtomicUsize>,
+    key: Arc<VerifierKey>,
+}
+
+impl Log {
+    /// Says that a draft is on its way: while one is, the writer lingers for it.
+    #[must_use]
+    pub fn arriving(&self) -> Arriving {
+        self.arriving.fetch_add(1, Ordering::Relaxed);
+        Arriving(Arc::clone(&self.arriving))
+    }
+
+    /// Records a draft: on `Recorded` its entry is durable and its marks are spent.
+    ///
+    /// `known` is the newest checkpoint that the caller holds, already verified.
+    ///
+    /// # Errors
+    /// When nothing was recorded; [`RecordError`] says why.
+    pub async fn record(
+        &self,
+        arriving: Arriving,
+        draft: Draft,
+        known: Option<Checkpoint>,
+    ) -> Result<Recording, RecordError> {
+        let (answer, recorded) = oneshot::channel();
+        let sent = self.send(Command::Record { draft: Box::new(draft), known, answer });
+        drop(arriving);
+        sent?;
+        recorded.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Appends entries that no credential hangs on, in one transaction, with what they name.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn append(&self, entries: Vec<NewEntry>, attached: Attached) -> Result<Vec<Place>, RecordError> {
+        let (answer, written) = oneshot::channel();
+        self.send(Command::Append { entries, attached, answer })?;
+        written.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// What became of a recorded credential; written with the next batch, or within 100 ms.
+    pub fn settlements(&self) -> &Settlements {
+        &self.settlements
+    }
+
+    /// Asks the writer to end what expired.
+    pub fn sweep(&self) {
+        drop(self.send(Command::Sweep));
+    }
+
+    /// Asks the writer to write settlements that wait.
+    pub fn flush(&self) {
+        if !self.settlements.is_empty() {
+            drop(self.send(Command::Flush));
+        }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// The runtime state in force.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        Arc::clone(&self.published.load().state)
+    }
+
+    /// The key that verifies this log's checkpoints.
+    #[must_use]
+    pub fn key(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    fn send(&self, command: Command) -> Result<(), RecordError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => RecordError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => stopped(),
+        })
+    }
+}
+
+/// A draft that is on its way to the log, until this is dropped.
+pub struct Arriving(Arc<AtomicUsize>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn stopped() -> RecordError {
+    RecordError::Halted("it is stopping".into())
+}
+
+/// The end of a credential that was recorded and never left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voided {
+    /// Which.
+    pub live: Live,
+    /// Why.
+    pub reason: String,
+}

@@ -1,0 +1,117 @@
+//! One batch, assembled in memory: entries to bytes, bytes to leaves, leaves to the next head. Pure.
+
+use daypass_evidence::canonical::CanonicalError;
+use daypass_evidence::checkpoint::{Checkpoint, CheckpointError};
+use daypass_evidence::entry::{Body, Index, NewEntry};
+use daypass_evidence::tree::{self, Frontier, FrontierError};
+use daypass_verify::ids::{Name, TrustDomain};
+use daypass_verify::time::UnixMs;
+use ring::signature::Ed25519KeyPair;
+
+use crate::store::{self, Head, Row};
+
+/// The levels whose perfect subtrees are kept: 256, 65,536, 2^24 and 2^32 leaves.
+const KEPT_LEVELS: [u8; 4] = [8, 16, 24, 32];
+
+/// Why a batch could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    #[error("an entry cannot be written: {0}")]
+    Entry(#[from] CanonicalError),
+    #[error("the head cannot be: {0}")]
+    Frontier(#[from] FrontierError),
+    #[error("the checkpoint could not be signed: {0}")]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// Who writes, into which log, at what time.
+pub(super) struct Author<'a> {
+    pub(super) trust_domain: &'a TrustDomain,
+    pub(super) broker: &'a Name,
+    pub(super) key: &'a Ed25519KeyPair,
+}
+
+/// A batch that grows.
+pub(super) struct Assembly<'a> {
+    author: &'a Author<'a>,
+    origin: String,
+    time: UnixMs,
+    state: Index,
+    before: Frontier,
+    growing: Frontier,
+    pub(super) adds: store::Batch,
+}
+
+/// A batch that is ready to be committed.
+pub(super) struct Assembled {
+    pub(super) head: Head,
+    pub(super) adds: store::Batch,
+    pub(super) tree: tree::Batch,
+}
+
+impl<'a> Assembly<'a> {
+    pub(super) fn new(author: &'a Author<'a>, head: &Head, time: UnixMs) -> Result<Self, BatchError> {
+        let before = Frontier::from_parts(head.size, head.frontier.clone())?;
+        Ok(Self {
+            author,
+            origin: head.origin.clone(),
+            time,
+            state: head.state,
+            growing: before.clone(),
+            before,
+            adds: store::Batch::default(),
+        })
+    }
+
+    /// The index of the newest entry that changed the state, this batch included.
+    pub(super) fn state(&self) -> Index {
+        self.state
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.adds.rows.is_empty()
+    }
+
+    /// Adds an entry; on an error nothing was added.
+    pub(super) fn push(&mut self, entry: &NewEntry) -> Result<Index, BatchError> {
+        let bytes = entry.encode(self.time, self.author.trust_domain, self.author.broker)?;
+        let leaf = tree::leaf_hash(&bytes);
+        let index = self.growing.size();
+        self.keep_subtrees(leaf);
+        self.growing.append(leaf);
+        let changes_state = entry.body.changes_state();
+        if changes_state {
+            self.state = index;
+        }
+        let folds = changes_state || matches!(entry.body, Body::RegistryChanged(_));
+        self.adds.rows.push(Row { index, leaf, bytes, folds });
+        Ok(index)
+    }
+
+    pub(super) fn finish(self) -> Result<Assembled, BatchError> {
+        let leaves = self.adds.rows.iter().map(|row| row.leaf).collect();
+        let tree = tree::Batch::new(&self.before, leaves);
+        let frontier = tree.frontier();
+        let checkpoint =
+            Checkpoint { origin: self.origin.clone(), size: frontier.size(), root: frontier.root() };
+        let head = Head {
+            origin: self.origin,
+            size: frontier.size(),
+            state: self.state,
+            time: self.time,
+            frontier: frontier.nodes().to_vec(),
+            checkpoint: checkpoint.sign(self.author.key)?.into_bytes(),
+        };
+        Ok(Assembled { head, adds: self.adds, tree })
+    }
+
+    /// Keeps the roots of the subtrees that `leaf` completes: the leaf, joined with the frontier's smallest nodes.
+    fn keep_subtrees(&mut self, leaf: tree::Hash) {
+        let size = self.growing.size() + 1;
+        for level in KEPT_LEVELS.into_iter().take_while(|level| size.trailing_zeros() >= u32::from(*level)) {
+            let joined = self.growing.nodes().iter().rev().take(usize::from(level));
+            let root = joined.fold(leaf, |right, left| tree::node_hash(left, &right));
+            self.adds.subtrees.push((level, (size >> level) - 1, root));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Refusals: answered first, recorded within 5 s; one entry for the first of a kind in a minute, then a count. And
+//! what an operator may ask about each, by request id.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use daypass_core::decision::Denial;
+use daypass_evidence::entry::{By, Counts, NewEntry};
+use daypass_verify::ids::RequestId;
+use daypass_verify::time::UnixMs;
+
+use crate::ids::Ids;
+
+/// How long refusals of one kind are counted together.
+const KIND_MS: i64 = 60_000;
+
+/// How many kinds are counted at once: past that, the oldest is written early.
+const KINDS: usize = 1_000;
+
+/// How many refusals an operator can still ask about after they were answered.
+const EXPLAINED: usize = 10_000;
+
+/// Why a request was refused: for an operator, never for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The inner reason.
+    pub reason: String,
+    /// What failed, in words.
+    pub clause: String,
+    /// The rules that forbade it.
+    pub rules: Vec<String>,
+}
+
+/// What makes two refusals of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    issuer: String,
+    subject: String,
+    task: String,
+    reason: &'static str,
+}
+
+/// A kind that is counted.
+struct Counting {
+    newest: Denial,
+    request: RequestId,
+    first: UnixMs,
+    since: UnixMs,
+    waiting: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    kinds: HashMap<Kind, Counting>,
+    explained: HashMap<RequestId, Explanation>,
+    order: VecDeque<RequestId>,
+    counts: Counts,
+}
+
+/// Everything that was refused and is not yet written.
+#[derive(Default)]
+pub struct Refusals(Mutex<Inner>);
+
+impl Refusals {
+    /// Counts a denial of a caller whose proof held, and keeps its explanation.
+    pub fn denied(&self, request: RequestId, denial: Denial) {
+        let explanation = Explanation {
+            reason: denial.inner.into(),
+            clause: denial.clause.clone(),
+            rules: denial.rules.iter().cloned().collect(),
+        };
+        let mut inner = self.lock();
+        inner.counts.refused += 1;
+        inner.explain(request, explanation);
+        let kind = Kind {
+            issuer: denial.proof.issuer.clone(),
+            subject: denial.proof.subject.clone(),
+            task: denial.task.chars().take(64).collect(),
+            reason: denial.inner,
+        };
+        let now = denial.at;
+        let counting = inner.kinds.entry(kind).or_insert_with(|| Counting {
+            newest: denial.clone(),
+            request,
+            first: now,
+            since: now.plus_millis(-KIND_MS),
+            waiting: 0,
+        });
+        if counting.waiting == 0 {
+            (counting.first, counting.request) = (now, request);
+        }
+        counting.waiting += 1;
+        counting.newest = denial;
+    }
+
+    /// Counts a proof that failed: strangers cannot grow the log.
+    pub fn proof_failed(&self, request: RequestId, reason: &'static str, detail: &str) {
+        metrics::counter!(crate::telemetry::PROOF_FAILURES, "reason" => reason).increment(1);
+        let mut inner = self.lock();
+        *inner.counts.proof_failed.entry(reason.into()).or_default() += 1;
+        let clause = detail.chars().take(256).collect();
+        inner.explain(request, Explanation { reason: reason.into(), clause, rules: Vec::new() });
+    }
+
+    /// Counts a request that could not be served for a reason of ours.
+    pub fn unavailable(&self, request: RequestId, reason: &str, detail: &str) {
+        let mut inner = self.lock();
+        inner.counts.unavailable += 1;
+        inner.explain(request, Explanation { reason: reason.into(), clause: detail.into(), rules: Vec::new() });
+    }
+
+    /// Counts a credential.
+    pub fn issued(&self) {
+        self.lock().counts.issued += 1;
+    }
+
+    /// Why a request was refused, if that is still in memory.
+    #[must_use]
+    pub fn explain(&self, request: &RequestId) -> Option<Explanation> {
+        self.lock().explained.get(request).cloned()
+    }
+
+    /// The counts since this was last asked.
+    #[must_use]
+    pub fn take_counts(&self) -> Counts {
+        std::mem::take(&mut self.lock().counts)
+    }
+
+    /// The entries that are due at `now`: the first of a kind at once, the rest once a minute; with `all`, every
+    /// one that waits.
+    #[must_use]
+    pub fn due(&self, now: UnixMs, ids: &Ids, all: bool) -> Vec<NewEntry> {
+        let mut inner = self.lock();
+        let crowded = inner.kinds.len() > KINDS;
+        let mut due = Vec::new();
+        inner.kinds.retain(|_, counting| {
+            let over = now.millis_since(counting.since) >= KIND_MS;
+            if counting.waiting > 0 && (over || all || crowded) {
+                due.extend(entry(counting, ids, now));
+                (counting.waiting, counting.since) = (0, now);
+                return !all;
+            }
+            !over
+        });
+        due
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn explain(&mut self, request: RequestId, explanation: Explanation) {
+        if self.explained.insert(request, explanation).is_none() {
+            self.order.push_back(request);
+        }
+        if self.order.len() > EXPLAINED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.explained.remove(&oldest);
+        }
+    }
+}
+
+fn entry(counting: &Counting, ids: &Ids, now: UnixMs) -> Option<NewEntry> {
+    let refused = counting.newest.to_entry(counting.waiting, counting.first)?;
+    let proof = refused.proof.digest;
+    let by = refused.identity.as_ref().map(|identity| By { operator: None, identity: Some(identity.name.clone()), proof });
+    Some(NewEntry { id: ids.draw(now).ok()?, request: Some(counting.request), by, body: refused.into() })
+}

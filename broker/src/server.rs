@@ -1,0 +1,69 @@
+//! The gRPC face: the only place that knows statuses and generated types. Each handler decodes, calls, and maps.
+
+mod authenticate;
+mod convert;
+mod credential;
+mod evidence;
+mod later;
+mod status;
+
+use std::sync::Arc;
+
+use daypass_proto::v1::credential_service_server::CredentialServiceServer;
+use daypass_proto::v1::evidence_service_server::EvidenceServiceServer;
+use daypass_proto::v1::governance_service_server::GovernanceServiceServer;
+use daypass_proto::v1::registry_service_server::RegistryServiceServer;
+use daypass_proto::v1::trust_service_server::TrustServiceServer;
+use tonic::service::Routes;
+
+use crate::index::Readers;
+use crate::issue::Desk;
+use crate::refusals::Refusals;
+use crate::trust::Trust;
+
+pub use authenticate::Authenticate;
+
+/// What the services need.
+pub struct Api {
+    /// Issues.
+    pub desk: Desk,
+    /// Whom we believe.
+    pub trust: Trust,
+    /// Reads.
+    pub readers: Readers,
+    /// Counts and explains what was refused.
+    pub refusals: Arc<Refusals>,
+}
+
+/// Requests are small; bundles come in chunks.
+const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// All services behind the one layer that authenticates every method.
+#[must_use]
+pub fn routes(api: Arc<Api>, reflection: bool) -> Authenticate<Routes> {
+    let mut routes = Routes::builder();
+    routes
+        .add_service(
+            CredentialServiceServer::new(credential::Service(Arc::clone(&api)))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            EvidenceServiceServer::new(evidence::Service(Arc::clone(&api)))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(TrustServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(RegistryServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(GovernanceServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    drop(reporter);
+    routes.add_service(health);
+    if reflection {
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(daypass_proto::FILE_DESCRIPTOR_SET)
+            .build_v1();
+        if let Ok(reflection) = reflection {
+            routes.add_service(reflection);
+        }
+    }
+    Authenticate::new(routes.routes(), api)
+}

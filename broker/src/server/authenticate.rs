@@ -1,0 +1,213 @@
+//! One layer for every method: the call's own authentication is the proof.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use daypass_core::bundle::Bundle;
+use daypass_core::decision::Outward;
+use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof};
+use daypass_evidence::entry::Client;
+use daypass_verify::ids::RequestId;
+use daypass_verify::jose::UnverifiedToken;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tonic::body::Body;
+use tower::Service;
+
+use super::status::{self, Outgoing};
+use super::Api;
+use crate::listen::Connection;
+
+/// The metadata that carries the request id of every answer.
+pub(super) const REQUEST_ID: &str = "daypass-request-id";
+
+/// Services that are open to all: they say nothing that is not public.
+const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
+/// How many bytes of a caller's `user-agent` are kept.
+const AGENT_BYTES_MAX: usize = 128;
+
+/// Who calls: an extension of every request that gets past this layer.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) principal: Arc<Principal>,
+    pub(super) request: RequestId,
+    pub(super) client: Option<Client>,
+}
+
+/// A principal that a connection keeps, with the keys it was verified under.
+struct Kept {
+    principal: Arc<Principal>,
+    known: Arc<KnownKeys>,
+}
+
+/// Lets through who is proven.
+#[derive(Clone)]
+pub struct Authenticate<S> {
+    inner: S,
+    api: Arc<Api>,
+}
+
+impl<S> Authenticate<S> {
+    pub(super) fn new(inner: S, api: Arc<Api>) -> Self {
+        Self { inner, api }
+    }
+}
+
+impl<S, B> Service<Request<B>> for Authenticate<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let clone = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let api = Arc::clone(&self.api);
+        Box::pin(async move {
+            if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
+                return inner.call(request).await;
+            }
+            let now = api.desk.clock.now();
+            let Ok(id) = api.desk.ids.draw(now) else {
+                return Ok(tonic::Status::internal("the random source failed").into_http());
+            };
+            let id = RequestId::from(id);
+            let (mut parts, body) = request.into_parts();
+            match caller(&api, &parts, id).await {
+                Ok(caller) => {
+                    parts.extensions.insert(caller);
+                    Ok(told(inner.call(Request::from_parts(parts, body)).await?, &id))
+                }
+                Err(outgoing) => Ok(outgoing.into_status(&id).into_http()),
+            }
+        })
+    }
+}
+
+async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgoing> {
+    let connection = parts.extensions.get::<Arc<Connection>>().cloned();
+    let bearer = bearer(&parts.headers);
+    let client = client(connection.as_deref(), &parts.headers);
+    let state = api.desk.log.state();
+    let bundle = state.bundle().ok_or_else(|| Outgoing::new(Outward::Halted, "no bundle is in force"))?;
+    let principal = match (bearer, &connection) {
+        (None, Some(connection)) => remembered(api, bundle, connection),
+        (Some(token), connection) => with_token(api, bundle, token?, connection.as_deref()).await,
+        (None, None) => Err(missing()),
+    };
+    let principal = principal.map_err(|error| {
+        api.refusals.proof_failed(id, error.inner_reason(), &error.to_string());
+        tracing::debug!(request = %id, reason = error.inner_reason(), %error, "a proof was refused");
+        status::of_proof(&error)
+    })?;
+    Ok(Caller { principal, request: id, client })
+}
+
+fn missing() -> ProofError {
+    ProofError::Refused { inner: "NO_PROOF", detail: "the call carried neither a client certificate nor an ID token".into() }
+}
+
+/// The principal of a connection's certificate: worked out once, and checked on each request that it still holds.
+fn remembered(api: &Api, bundle: &Bundle, connection: &Connection) -> Result<Arc<Principal>, ProofError> {
+    if connection.peer.chain.is_empty() {
+        return Err(missing());
+    }
+    let (known, now) = (api.trust.known(), api.desk.clock.now());
+    if let Some(kept) = connection.remembered::<Kept>()
+        && Arc::ptr_eq(&kept.known, &known)
+        && kept.principal.holds_under(bundle.digest(), now)
+    {
+        return Ok(Arc::clone(&kept.principal));
+    }
+    let proof = UnverifiedProof::Certificate { chain: connection.peer.chain.to_vec() };
+    let principal = Arc::new(proof.verify(bundle, &known, &api.desk.issuer, now)?);
+    connection.remember(Arc::new(Kept { principal: Arc::clone(&principal), known }));
+    Ok(principal)
+}
+
+/// The principal of an ID token. A key that is not known, or that was replaced under its id, is asked for once.
+async fn with_token(
+    api: &Api,
+    bundle: &Bundle,
+    token: &str,
+    connection: Option<&Connection>,
+) -> Result<Arc<Principal>, ProofError> {
+    let verify = || {
+        let token = UnverifiedToken::parse(token)?;
+        let chain = connection.map(|connection| connection.peer.chain.to_vec()).unwrap_or_default();
+        let proof = if chain.is_empty() {
+            UnverifiedProof::IdToken { token, holder: None }
+        } else {
+            UnverifiedProof::Both { token, chain }
+        };
+        proof.verify(bundle, &api.trust.known(), &api.desk.issuer, api.desk.clock.now())
+    };
+    let principal = match verify() {
+        Err(ProofError::UnknownKey { issuer } | ProofError::ReplacedKey { issuer }) if api.trust.refresh(&issuer).await => {
+            verify()
+        }
+        other => other,
+    };
+    principal.map(Arc::new)
+}
+
+/// The token of `authorization: Bearer`; none where there is no such header.
+fn bearer(headers: &HeaderMap) -> Option<Result<&str, Outgoing>> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?;
+    let refuse = || Outgoing::new(Outward::ProofRefused, "the `authorization` header is refused: expected one, `Bearer` and an ID token");
+    let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+    Some(match (token, values.next()) {
+        (Some((scheme, token)), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
+        _ => Err(refuse()),
+    })
+}
+
+fn client(connection: Option<&Connection>, headers: &HeaderMap) -> Option<Client> {
+    let addr = connection.map(|connection| connection.peer.addr.ip().to_string());
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let agent = agent.map(|agent| agent.chars().take(AGENT_BYTES_MAX).collect::<String>()).filter(|agent| !agent.is_empty());
+    (addr.is_some() || agent.is_some()).then_some(Client { addr, agent })
+}
+
+/// Every answer carries the request id; and what the transport refused is told in our own terms.
+fn told(mut response: Response<Body>, id: &RequestId) -> Response<Body> {
+    if let Some(outgoing) = refused_by_transport(response.headers()) {
+        return outgoing.into_status(id).into_http();
+    }
+    if !response.headers().contains_key(REQUEST_ID)
+        && let Ok(value) = HeaderValue::from_str(&id.to_string())
+    {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+/// tonic answers a message that does not decode with INTERNAL, and one that is too large with OUT_OF_RANGE.
+fn refused_by_transport(headers: &HeaderMap) -> Option<Outgoing> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let message = text("grpc-message").unwrap_or_default();
+    match text("grpc-status")? {
+        "13" if message.contains("decode") => Some(Outgoing::new(
+            Outward::Malformed,
+            "the message is not valid protobuf: expected the message of this method in daypass.v1",
+        )),
+        "11" => Some(Outgoing::new(
+            Outward::RateLimited,
+            "the message is too large: a request may have 64 KiB at most",
+        )),
+        _ => None,
+    }
+}

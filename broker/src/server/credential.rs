@@ -1,0 +1,182 @@
+//! `CredentialService`: decode, issue, answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use daypass_core::decision::{Grant, Outward, decide};
+use daypass_core::draft::Assembled;
+use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::entry::{Body, Entry, Index, Profile};
+use daypass_proto::v1 as pb;
+use daypass_proto::v1::credential_service_server::CredentialService;
+use daypass_proto::v1::issue_response::Credential as Answered;
+use daypass_verify::ids::{CredentialId, RequestId};
+use tonic::{Request, Response, Status};
+
+use super::authenticate::{Caller, REQUEST_ID};
+use super::convert::{self, timestamp};
+use super::status::{self, Outgoing};
+use super::{Api, later};
+use crate::issue::{self, Credential, Refusal};
+use crate::log::Place;
+use crate::telemetry;
+
+pub(super) struct Service(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl CredentialService for Service {
+    async fn issue(&self, request: Request<pb::IssueRequest>) -> Result<Response<pb::IssueResponse>, Status> {
+        let began = Instant::now();
+        let caller = super::evidence::caller(&request)?;
+        let wire = request.into_inner();
+        let id = convert::request_id(&wire, &caller).map_err(|outgoing| outgoing.into_status(&caller.request))?;
+        let answered = self.answer(&wire, &caller, id).await;
+        let result = answered.as_ref().map_or_else(|outgoing| outgoing.reason.as_str(), |_| "issued");
+        metrics::counter!(telemetry::ISSUES, "result" => result).increment(1);
+        metrics::histogram!(telemetry::ISSUE_SECONDS).record(began.elapsed().as_secs_f64());
+        let mut response = Response::new(answered.map_err(|outgoing| outgoing.into_status(&id))?);
+        if let Ok(value) = id.to_string().parse() {
+            response.metadata_mut().insert(REQUEST_ID, value);
+        }
+        Ok(response)
+    }
+
+    async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
+        later::not_yet(&request)
+    }
+}
+
+impl Service {
+    async fn answer(&self, wire: &pb::IssueRequest, caller: &Caller, id: RequestId) -> Result<pb::IssueResponse, Outgoing> {
+        let supersedes = self.superseded(wire, caller).await?;
+        let request = convert::request(wire, caller, supersedes)?;
+        if wire.validate_only {
+            return self.validate(&request, caller, id);
+        }
+        let known = self.known_checkpoint(wire)?;
+        let desk = &self.0.desk;
+        match issue::issue(desk, &caller.principal, &request, known).await {
+            Ok(credential) => {
+                self.0.refusals.issued();
+                Ok(response(desk, &credential))
+            }
+            Err(refusal) => Err(status::of_refusal(refusal, id, &self.0.refusals)),
+        }
+    }
+
+    /// Decides and says what would be granted; issues nothing and spends nothing.
+    fn validate(
+        &self,
+        request: &daypass_core::request::Request,
+        caller: &Caller,
+        id: RequestId,
+    ) -> Result<pb::IssueResponse, Outgoing> {
+        let desk = &self.0.desk;
+        let now = desk.clock.now();
+        let drawn = desk.ids.draw(now).map_err(|error| status::of_refusal(error.into(), id, &self.0.refusals))?;
+        let decided = decide(&caller.principal, request, &desk.log.state(), drawn, now);
+        let grant = decided.map_err(|denial| {
+            status::of_refusal(Refusal::Denied(Box::new(denial)), id, &self.0.refusals)
+        })?;
+        Ok(pb::IssueResponse {
+            narrowed: grant.narrowed().iter().map(ToString::to_string).collect(),
+            granted: Some(granted(&grant)),
+            ..pb::IssueResponse::default()
+        })
+    }
+
+    /// The checkpoint that the caller holds, where our own key signed it: nobody else's word halts the broker.
+    fn known_checkpoint(&self, wire: &pb::IssueRequest) -> Result<Option<Checkpoint>, Outgoing> {
+        if wire.known_checkpoint.is_empty() {
+            return Ok(None);
+        }
+        let opened = Checkpoint::open(&wire.known_checkpoint, self.0.desk.log.key());
+        opened.map(Some).map_err(|error| {
+            Outgoing::malformed("known_checkpoint", format!("expected a checkpoint of this log or nothing: {error}"))
+        })
+    }
+
+    /// The issuance that a renewal supersedes: one of the caller's own.
+    async fn superseded(&self, wire: &pb::IssueRequest, caller: &Caller) -> Result<Option<Index>, Outgoing> {
+        let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else { return Ok(None) };
+        let find = self.0.readers.run(move |reader| crate::index::find(reader, &id));
+        let found = find.await.map_err(|error| status::of_store(&error))?;
+        let own = |row: &crate::store::Row| match Entry::read(&row.bytes).map(|entry| entry.body) {
+            Ok(Body::CredentialIssued(issued)) => {
+                caller.principal.identities().iter().any(|(name, _)| *name == issued.identity.name)
+            }
+            _ => false,
+        };
+        found.filter(own).map(|row| Some(row.index)).ok_or_else(|| {
+            Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")
+        })
+    }
+}
+
+fn response(desk: &issue::Desk, credential: &Credential) -> pb::IssueResponse {
+    let grant = credential.granted();
+    let life = grant.expires_at().millis_since(grant.issued_at());
+    let answered = match credential.assembled() {
+        Assembled::Token(value) => Answered::Token(pb::Token { value: value.clone(), r#type: token_type(grant).into() }),
+        Assembled::Certificate(der) => Answered::Certificate(pb::Certificate { chain: chain(desk, grant, der) }),
+    };
+    pb::IssueResponse {
+        credential_id: credential.id().to_string(),
+        credential: Some(answered),
+        granted: Some(granted(grant)),
+        narrowed: grant.narrowed().iter().map(ToString::to_string).collect(),
+        renew_after: Some(timestamp(grant.issued_at().plus_millis(life / 3 * 2))),
+        receipt: Some(receipt(credential.place())),
+    }
+}
+
+/// The leaf and its issuing CA, without the root.
+fn chain(desk: &issue::Desk, grant: &Grant, leaf: &[u8]) -> Vec<prost::bytes::Bytes> {
+    let ca = desk.keyring.certificate(grant.key()).map(|ca| prost::bytes::Bytes::copy_from_slice(ca));
+    std::iter::once(prost::bytes::Bytes::copy_from_slice(leaf)).chain(ca).collect()
+}
+
+/// RFC 8693, section 2.2.1: a JWT-SVID is no access token.
+fn token_type(grant: &Grant) -> &'static str {
+    match grant.profile() {
+        Profile::JwtSvid => "N_A",
+        _ => "Bearer",
+    }
+}
+
+fn granted(grant: &Grant) -> pb::Grant {
+    let scope = grant.scope();
+    pb::Grant {
+        subject: grant.subject().to_string(),
+        task: grant.task().name.to_string(),
+        audiences: scope.audiences.iter().map(ToString::to_string).collect(),
+        actions: scope.actions.iter().map(ToString::to_string).collect(),
+        resources: scope.resources.iter().map(ToString::to_string).collect(),
+        issued_at: Some(timestamp(grant.issued_at())),
+        not_before: Some(timestamp(grant.not_before())),
+        expires_at: Some(timestamp(grant.expires_at())),
+        reach: reach(grant.reach()).into(),
+    }
+}
+
+const fn reach(reach: daypass_evidence::entry::Reach) -> pb::Reach {
+    use daypass_evidence::entry::Reach;
+    match reach {
+        Reach::None => pb::Reach::None,
+        Reach::Feed => pb::Reach::Feed,
+        Reach::Introspection => pb::Reach::Introspection,
+        Reach::Crl => pb::Reach::Crl,
+        Reach::Enforcer => pb::Reach::Enforcer,
+        Reach::Proxy => pb::Reach::Proxy,
+    }
+}
+
+fn receipt(place: &Place) -> pb::Receipt {
+    let copy = |hash: &[u8; 32]| prost::bytes::Bytes::copy_from_slice(hash);
+    pb::Receipt {
+        entry: Some(pb::EntryRef { log: place.origin.to_string(), index: place.index }),
+        leaf_hash: copy(&place.leaf),
+        checkpoint: prost::bytes::Bytes::copy_from_slice(&place.checkpoint),
+        inclusion: place.inclusion.iter().map(copy).collect(),
+    }
+}

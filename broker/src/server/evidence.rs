@@ -1,0 +1,283 @@
+//! `EvidenceService`: checkpoints, proofs, entries, explanations. Reading entries is an operator's right; a holder
+//! sees those of its own credentials.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_core::decision::Outward;
+use daypass_evidence::entry::{Body, Entry};
+use daypass_evidence::tree;
+use daypass_proto::v1 as pb;
+use daypass_proto::v1::evidence_service_server::EvidenceService;
+use daypass_proto::v1::get_proof_request::Of;
+use daypass_verify::ids::{IdentityName, RequestId};
+use futures::Stream;
+use prost::bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::authenticate::Caller;
+use super::convert;
+use super::status::{self, Outgoing};
+use super::{Api, later};
+use crate::index::{self, Filter, StoredNodes};
+use crate::store::{Reader, Row, StoreError};
+
+pub(super) struct Service(pub(super) Arc<Api>);
+
+/// How often a follower looks for new entries.
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+
+/// The right to read entries.
+const READ_EVIDENCE: &str = "read_evidence";
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Who calls, as the layer before found out.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("the call was not authenticated"))
+}
+
+#[tonic::async_trait]
+impl EvidenceService for Service {
+    type ListEntriesStream = Answers<pb::ListEntriesResponse>;
+    type AskStream = Answers<pb::AskResponse>;
+    type ExportStream = Answers<pb::ExportResponse>;
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        let caller = caller(&request)?;
+        let head = self.log_named(&request.get_ref().log).map_err(|refusal| refusal.into_status(&caller.request))?;
+        match request.get_ref().size {
+            size if size == 0 || size == head.size => {
+                Ok(Response::new(pb::GetCheckpointResponse { checkpoint: Bytes::copy_from_slice(&head.checkpoint) }))
+            }
+            size => {
+                let detail = format!("the checkpoint of size {size} is not kept: ask for the newest (size 0) and a consistency proof from {size}");
+                Err(Outgoing::new(Outward::NotFound, detail).into_status(&caller.request))
+            }
+        }
+    }
+
+    async fn get_proof(&self, request: Request<pb::GetProofRequest>) -> Result<Response<pb::GetProofResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.prove(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<pb::ListEntriesRequest>,
+    ) -> Result<Response<Self::ListEntriesStream>, Status> {
+        let caller = caller(&request)?;
+        let wire = request.into_inner();
+        let listing = self.listing(&wire, &caller).map_err(|refusal| refusal.into_status(&caller.request))?;
+        let (sender, receiver) = mpsc::channel(16);
+        tokio::spawn(list(Arc::clone(&self.0), listing, caller.request, sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn ask(&self, request: Request<pb::AskRequest>) -> Result<Response<Self::AskStream>, Status> {
+        later::not_yet(&request)
+    }
+
+    async fn export(&self, request: Request<pb::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        later::not_yet(&request)
+    }
+
+    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.explanation(&caller, &request.get_ref().request_id).await;
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
+    }
+}
+
+/// A listing that was allowed.
+struct Listing {
+    start: u64,
+    limit: u64,
+    follow: bool,
+    filter: Filter,
+    own: Option<IdentityName>,
+}
+
+impl Service {
+    fn log_named(&self, log: &str) -> Result<Arc<crate::store::Head>, Outgoing> {
+        let head = Arc::clone(&self.0.desk.log.published().head);
+        if log.is_empty() || log == head.origin {
+            return Ok(head);
+        }
+        Err(Outgoing::new(Outward::NotFound, format!("there is no log `{}` here: this one is `{}`", log.escape_debug(), head.origin)))
+    }
+
+    async fn prove(&self, wire: pb::GetProofRequest) -> Result<pb::GetProofResponse, Outgoing> {
+        let head = self.log_named(&wire.log)?;
+        let size = if wire.size == 0 { head.size } else { wire.size };
+        if size > head.size {
+            return Err(Outgoing::malformed("size", format!("the log has {} entries", head.size)));
+        }
+        let hashes = match wire.of {
+            Some(Of::Index(at)) if at < size => self.nodes(move |nodes| tree::inclusion_proof(at, size, nodes)).await?,
+            Some(Of::FirstSize(first)) if first <= size => {
+                self.nodes(move |nodes| tree::consistency_proof(first, size, nodes)).await?
+            }
+            _ => return Err(Outgoing::malformed("of", format!("expected an index below {size}, or a first size up to it"))),
+        };
+        let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
+        Ok(pb::GetProofResponse { hashes, checkpoint: Bytes::copy_from_slice(&head.checkpoint) })
+    }
+
+    async fn nodes(
+        &self,
+        prove: impl FnOnce(&StoredNodes<'_>) -> Option<Vec<tree::Hash>> + Send + 'static,
+    ) -> Result<Vec<tree::Hash>, Outgoing> {
+        let prove = move |reader: &dyn Reader| {
+            prove(&StoredNodes(reader)).ok_or_else(|| StoreError::Damaged("a node of the tree is missing".into()))
+        };
+        self.0.readers.run(prove).await.map_err(|error| status::of_store(&error))
+    }
+
+    fn reads_evidence(&self, caller: &Caller) -> bool {
+        let state = self.0.desk.log.state();
+        let now = self.0.desk.clock.now();
+        let Some(bundle) = state.bundle() else { return false };
+        caller.principal.operators().iter().any(|(name, _)| {
+            let operator = bundle.declared().operators.get(name);
+            operator.is_some_and(|operator| operator.roles.contains(READ_EVIDENCE) && now < operator.expires_ms)
+        })
+    }
+
+    fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
+        self.log_named(&wire.log)?;
+        let filter = Filter {
+            kinds: wire.kinds.clone(),
+            identity: convert::optional("identity", &wire.identity)?,
+            credential: convert::optional("credential_id", &wire.credential_id)?,
+            request: convert::optional("request_id", &wire.request_id)?,
+            since: convert::moment("since", wire.since.as_ref())?,
+            until: convert::moment("until", wire.until.as_ref())?,
+        };
+        let limit = if wire.limit == 0 { u64::MAX } else { wire.limit };
+        let mut listing = Listing { start: wire.start, limit, follow: wire.follow, filter, own: None };
+        if self.reads_evidence(caller) {
+            return Ok(listing);
+        }
+        // A holder sees what became of one of its own credentials: which one is checked against the entry.
+        let own = caller.principal.identities().first().map(|(name, _)| name.clone());
+        if own.is_none() || listing.filter.credential.is_none() {
+            return Err(Outgoing::new(
+                Outward::NotAllowed,
+                "reading the log is an operator's right: name a credential of your own by `credential_id`, or ask as an operator with `read_evidence`",
+            ));
+        }
+        listing.own = own;
+        Ok(listing)
+    }
+
+    async fn explanation(&self, caller: &Caller, request_id: &str) -> Result<pb::ExplainResponse, Outgoing> {
+        if !self.reads_evidence(caller) {
+            return Err(Outgoing::new(Outward::NotAllowed, "explaining a refusal is an operator's right (`read_evidence`)"));
+        }
+        let id: RequestId = convert::optional("request_id", request_id)?
+            .ok_or_else(|| Outgoing::malformed("request_id", "expected the request id that the caller was told"))?;
+        let logged = self.0.readers.run(move |reader| explained_by_log(reader, id));
+        if let Some((row, entry)) = logged.await.map_err(|error| status::of_store(&error))? {
+            return Ok(from_entry(&row, &entry));
+        }
+        let remembered = self.0.refusals.explain(&id).ok_or_else(|| {
+            Outgoing::new(Outward::NotFound, "nothing is known of this request id: refusals that are not in the log are kept in memory, and lost at a restart")
+        })?;
+        Ok(pb::ExplainResponse {
+            entry: Bytes::new(),
+            reason: remembered.reason,
+            clause: remembered.clause,
+            rules: remembered.rules,
+            source: "memory".into(),
+        })
+    }
+}
+
+fn explained_by_log(reader: &dyn Reader, id: RequestId) -> Result<Option<(Row, Entry)>, StoreError> {
+    let kinds = ["credential.refused", "credential.issued"].map(String::from).to_vec();
+    let filter = Filter { kinds, request: Some(id), ..Filter::default() };
+    let mut next = Some(0);
+    while let Some(start) = next {
+        let page = index::search(reader, start, &filter)?;
+        if let Some(row) = page.rows.into_iter().next() {
+            let entry = Entry::read(&row.bytes).map_err(|error| StoreError::Damaged(error.to_string()))?;
+            return Ok(Some((row, entry)));
+        }
+        next = page.next;
+    }
+    Ok(None)
+}
+
+fn from_entry(row: &Row, entry: &Entry) -> pb::ExplainResponse {
+    let (reason, clause, rules) = match &entry.body {
+        Body::CredentialRefused(refused) => (refused.reason.clone(), refused.clause.clone(), refused.rules.clone()),
+        Body::CredentialIssued(issued) => {
+            let narrowed = issued.asked.scope != issued.granted.scope || issued.asked.ttl_s != Some(issued.granted.ttl_s);
+            let clause = if narrowed { "less was granted than asked: compare `asked` and `granted`" } else { "granted as asked" };
+            (if narrowed { "NARROWED" } else { "ISSUED" }.to_owned(), clause.to_owned(), issued.decision.rules.clone())
+        }
+        _ => Default::default(),
+    };
+    pb::ExplainResponse {
+        entry: Bytes::copy_from_slice(&row.bytes),
+        reason,
+        clause,
+        rules: rules.into_iter().collect(),
+        source: "log".into(),
+    }
+}
+
+async fn list(
+    api: Arc<Api>,
+    mut listing: Listing,
+    request: RequestId,
+    sender: mpsc::Sender<Result<pb::ListEntriesResponse, Status>>,
+) {
+    while listing.limit > 0 && !sender.is_closed() {
+        let (start, filter) = (listing.start, listing.filter.clone());
+        let searched = api.readers.run(move |reader| index::search(reader, start, &filter)).await;
+        let found = match searched {
+            Ok(found) => found,
+            Err(error) => {
+                drop(sender.send(Err(status::of_store(&error).into_status(&request))).await);
+                return;
+            }
+        };
+        let head = Arc::clone(&api.desk.log.published().head);
+        for row in found.rows.into_iter().filter(|row| is_visible(row, listing.own.as_ref())) {
+            let entry = pb::EntryRef { log: head.origin.clone(), index: row.index };
+            let response = pb::ListEntriesResponse {
+                r#ref: Some(entry),
+                entry: row.bytes.into(),
+                checkpoint: Bytes::copy_from_slice(&head.checkpoint),
+            };
+            if sender.send(Ok(response)).await.is_err() || listing.limit == 1 {
+                return;
+            }
+            listing.limit -= 1;
+        }
+        match found.next {
+            Some(next) => listing.start = next,
+            None if listing.follow => tokio::time::sleep(FOLLOW_EVERY).await,
+            None => return,
+        }
+    }
+}
+
+/// A holder sees its own issuance and what ended it; entries that also name others stay with operators.
+fn is_visible(row: &Row, own: Option<&IdentityName>) -> bool {
+    let Some(own) = own else { return true };
+    Entry::read(&row.bytes).is_ok_and(|entry| match &entry.body {
+        Body::CredentialIssued(_) => index::identity_of(&entry) == Some(own),
+        Body::CredentialEnded(_) | Body::CredentialSettled(_) => true,
+        _ => false,
+    })
+}

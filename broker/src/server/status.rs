@@ -1,0 +1,169 @@
+//! One place where refusals become statuses. Outside, the list of reasons is closed; what it was inside goes to
+//! the log and to operators.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use daypass_core::decision::{Denial, Outward};
+use daypass_core::proof::ProofError;
+use daypass_verify::ids::RequestId;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::issue::Refusal;
+use crate::log::RecordError;
+use crate::refusals::Refusals;
+use crate::store::StoreError;
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) reason: Outward,
+    pub(super) message: String,
+    pub(super) fields: Vec<FieldViolation>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Outgoing {
+    pub(super) fn new(reason: Outward, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), fields: Vec::new(), retry_after: None }
+    }
+
+    /// A request whose field `field` is not well formed.
+    pub(super) fn malformed(field: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let message = format!("field `{field}` is refused: {detail}");
+        Self { fields: vec![FieldViolation::new(field, detail)], ..Self::new(Outward::Malformed, message) }
+    }
+
+    fn retry(self, after: Duration) -> Self {
+        Self { retry_after: Some(after), ..self }
+    }
+
+    /// The status, with every detail that clients read.
+    pub(super) fn into_status(self, request: &RequestId) -> Status {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.reason.as_str(), "daypass", HashMap::new());
+        details.set_request_info(request.to_string(), "");
+        if !self.fields.is_empty() {
+            details.set_bad_request(self.fields);
+        }
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        let mut status = Status::with_error_details(code(self.reason), self.message, details);
+        if let Ok(value) = request.to_string().parse() {
+            status.metadata_mut().insert(super::authenticate::REQUEST_ID, value);
+        }
+        status
+    }
+}
+
+const fn code(reason: Outward) -> Code {
+    match reason {
+        Outward::ProofRefused | Outward::ProofReplayed => Code::Unauthenticated,
+        Outward::NotAllowed
+        | Outward::TaskNotAllowed
+        | Outward::AudienceNotAllowed
+        | Outward::ActionNotAllowed
+        | Outward::ResourceNotAllowed
+        | Outward::Suspended
+        | Outward::SelfApproval
+        | Outward::ReviewOverdue
+        | Outward::IdentityExpired
+        | Outward::ContractEnded => Code::PermissionDenied,
+        Outward::ApprovalRequired => Code::FailedPrecondition,
+        Outward::Malformed | Outward::KeyRefused | Outward::CsrRefused => Code::InvalidArgument,
+        Outward::AlreadyIssued => Code::AlreadyExists,
+        Outward::RateLimited => Code::ResourceExhausted,
+        Outward::EvidenceUnavailable
+        | Outward::IssuerUnavailable
+        | Outward::Clock
+        | Outward::Rollback
+        | Outward::Halted => Code::Unavailable,
+        Outward::NotFound => Code::NotFound,
+        Outward::Unimplemented => Code::Unimplemented,
+        Outward::Internal => Code::Internal,
+    }
+}
+
+/// What a caller is told whose proof led nowhere: one reason, whatever it was inside.
+pub(super) fn of_proof(error: &ProofError) -> Outgoing {
+    match error {
+        ProofError::KeysUnavailable { .. } => Outgoing::new(
+            Outward::IssuerUnavailable,
+            "the keys of the proof's issuer are not to be had: try again later",
+        )
+        .retry(Duration::from_secs(5)),
+        _ => Outgoing::new(
+            Outward::ProofRefused,
+            "the proof is refused: show a valid client certificate or ID token of a declared issuer, with this broker's issuer URL as its only audience",
+        ),
+    }
+}
+
+/// What a caller is told whose request was denied: which of its own wishes went beyond its own ceiling, and never
+/// what anybody else may do.
+pub(super) fn of_denial(denial: &Denial) -> Outgoing {
+    let message = match denial.outward {
+        Outward::NotAllowed => "the request is not allowed: an operator can explain it by its request id".to_owned(),
+        _ => denial.clause.clone(),
+    };
+    match denial.field {
+        Some(field) => Outgoing::malformed(field, denial.clause.clone()),
+        None => Outgoing::new(denial.outward, message),
+    }
+}
+
+/// Counts a refusal to issue, and says what the caller is told.
+pub(super) fn of_refusal(refusal: Refusal, request: RequestId, refusals: &Refusals) -> Outgoing {
+    match refusal {
+        Refusal::Denied(denial) => {
+            let outgoing = of_denial(&denial);
+            refusals.denied(request, *denial);
+            outgoing
+        }
+        Refusal::NotRecorded(error) => {
+            refusals.unavailable(request, "NOT_RECORDED", &error.to_string());
+            of_record(&error)
+        }
+        Refusal::NotDrafted(error) => internal(request, refusals, "LINT_FAILED", &error),
+        Refusal::NotSigned(error) => internal(request, refusals, "NOT_SIGNED", &error),
+        Refusal::NoId(error) => internal(request, refusals, "NO_ID", &error),
+    }
+}
+
+fn internal(request: RequestId, refusals: &Refusals, reason: &str, error: &dyn std::fmt::Display) -> Outgoing {
+    tracing::error!(%request, reason, %error, "a credential could not be made");
+    refusals.unavailable(request, reason, &error.to_string());
+    Outgoing::new(Outward::Internal, "the broker could not make the credential: tell its operators the request id")
+}
+
+fn of_record(error: &RecordError) -> Outgoing {
+    let retry = |reason, message: &str, seconds| Outgoing::new(reason, message).retry(Duration::from_secs(seconds));
+    match error {
+        RecordError::Replayed => Outgoing::new(
+            Outward::ProofReplayed,
+            "the proof has bought a credential already: ask its issuer for a fresh one",
+        ),
+        RecordError::AlreadyIssued => Outgoing::new(
+            Outward::AlreadyIssued,
+            "a credential was issued for this request id within the last ten minutes: use it, or ask under a new id",
+        ),
+        RecordError::Unavailable(_) => {
+            retry(Outward::EvidenceUnavailable, "the evidence log cannot be written: nothing is issued without a record", 2)
+        }
+        RecordError::Clock(_) => retry(Outward::Clock, "the broker's clock cannot be trusted: nothing is issued", 10),
+        RecordError::Rollback(_) => {
+            Outgoing::new(Outward::Rollback, "the broker's log went back: nothing is issued until its operators recover it")
+        }
+        RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
+        RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
+    }
+}
+
+/// What a reader is told when the store fails.
+pub(super) fn of_store(error: &StoreError) -> Outgoing {
+    tracing::error!(%error, "the store could not be read");
+    Outgoing::new(Outward::EvidenceUnavailable, "the evidence log cannot be read: try again later").retry(Duration::from_secs(2))
+}

@@ -1,0 +1,200 @@
+//! What the log needs of a store, stated as a contract that every store keeps.
+//!
+//! Whoever can write the store can at most stop issuance or destroy what was not yet anchored: entries are bound
+//! by signed checkpoints, keys lie in it sealed, and a head that went back is found.
+
+pub mod sqlite;
+
+use daypass_core::draft::Mark;
+use daypass_evidence::entry::Index;
+use daypass_verify::ids::{Digest, KeyId};
+use daypass_verify::time::UnixMs;
+
+/// The newest state of the log, as the store holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The origin of its checkpoints.
+    pub origin: String,
+    /// How many entries there are.
+    pub size: u64,
+    /// The index of the newest entry that changed the runtime state.
+    pub state: Index,
+    /// The time of the newest entry.
+    pub time: UnixMs,
+    /// The roots of the perfect subtrees, largest first (RFC 6962, section 2.1).
+    pub frontier: Vec<[u8; 32]>,
+    /// The signed checkpoint of exactly this size (C2SP signed note).
+    pub checkpoint: Vec<u8>,
+}
+
+/// One entry as it lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its position.
+    pub index: Index,
+    /// SHA-256 of 0x00 and the bytes.
+    pub leaf: [u8; 32],
+    /// Its canonical bytes.
+    pub bytes: Vec<u8>,
+    /// Whether the fold of the runtime state reads it.
+    pub folds: bool,
+}
+
+/// A credential that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Live {
+    /// When it expires.
+    pub exp: UnixMs,
+    /// The index of its issuance.
+    pub index: Index,
+}
+
+/// Everything that one transaction adds.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Entries, in order, from the head's size on.
+    pub rows: Vec<Row>,
+    /// Roots of the perfect subtrees of 256, 65,536 and so on leaves that these entries complete: level, index, hash.
+    pub subtrees: Vec<(u8, u64, [u8; 32])>,
+    /// Credentials that begin to live.
+    pub born: Vec<Live>,
+    /// Credentials that ended.
+    pub ended: Vec<Live>,
+    /// Objects that entries name by digest.
+    pub objects: Vec<(Digest, Vec<u8>)>,
+    /// Key blobs, sealed.
+    pub keys: Vec<SealedKey>,
+}
+
+/// A key as it lies in the store: its secret part sealed, its public part in the clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedKey {
+    /// Its id.
+    pub key: KeyId,
+    /// Nonce and AES-256-GCM ciphertext of the PKCS#8 document.
+    pub sealed: Vec<u8>,
+    /// Its certificate (DER), for a CA.
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// What went wrong with a store. Nothing of a transaction is in the store after any of these but `Unknown`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be reached or did not answer.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// There is no room left.
+    #[error("the store is full: {0}")]
+    Full(String),
+    /// Somebody else moved the head first.
+    #[error("the head of the log moved: expected size {expected}, found {found}")]
+    HeadMoved {
+        /// The size that was read under the lock.
+        expected: u64,
+        /// The size that is there.
+        found: u64,
+    },
+    /// What was read cannot be.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Whether the transaction is in the store is not known: read the head to learn it, never write it again.
+    #[error("the outcome of a commit is not known: {0}")]
+    Unknown(String),
+}
+
+/// The writing side, owned by the one writer of a broker.
+///
+/// `begin` takes the log's lock: from its return until the transaction ends, no other writer on the same store,
+/// in this process or another, gets past its own `begin`.
+pub trait Store: Send {
+    /// Takes the lock and reads the head. None before the log is opened.
+    ///
+    /// # Errors
+    /// When the lock cannot be had within a second, or the head cannot be read.
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError>;
+
+    /// Opens a log: as [`Transaction::commit`], where there is no head yet.
+    ///
+    /// # Errors
+    /// As for `commit`; `HeadMoved` when there is a log already.
+    fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError>;
+
+    /// A reader of the same store.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
+
+    /// Housekeeping that must not delay a commit: called when nothing waits.
+    fn rest(&mut self) {}
+}
+
+/// One transaction under the log's lock. Dropped, it leaves no trace.
+pub trait Transaction {
+    /// The head as read under the lock.
+    fn head(&self) -> &Head;
+
+    /// Spends marks: for each, whether it was fresh. A mark that was spent before fails alone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError>;
+
+    /// Credentials whose end lies at or before `through`, oldest end first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError>;
+
+    /// Adds `batch`, moves the head from the one read to `head`, and commits. On return the whole is durable: it
+    /// survives the loss of power.
+    ///
+    /// # Errors
+    /// `HeadMoved` when the head is not the one that was read; `Unknown` when the commit may have happened.
+    fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError>;
+}
+
+/// The reading side: what is committed, in any thread, never delaying the writer.
+pub trait Reader: Send {
+    /// The head; none before the log is opened.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// At most `limit` entries from `start` on.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// At most `limit` of the entries that the state's fold reads, from `start` on.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError>;
+
+    /// The root of the perfect subtree of `2^level` leaves at `index`, where it was kept.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn subtree(&self, level: u8, index: u64) -> Result<Option<[u8; 32]>, StoreError>;
+
+    /// An object by its digest.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// All sealed keys.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn keys(&self) -> Result<Vec<SealedKey>, StoreError>;
+
+    /// How many credentials live at `now`, as far as endings are written.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn live(&self) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,278 @@
+//! The embedded store: SQLite in WAL mode, every commit synced (`synchronous=FULL`).
+
+mod read;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use daypass_core::draft::Mark;
+use daypass_verify::time::UnixMs;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+
+use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
+
+/// The version of the tables; a store of a later one is refused.
+pub const SCHEMA: u32 = 1;
+
+/// How long the lock may be waited for.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pages of the write-ahead log above which a resting writer moves them into the database.
+const WAL_PAGES_AT_REST: i64 = 1_000;
+
+/// Pages of the write-ahead log above which the writer moves them even under load: 64 MiB.
+const WAL_PAGES_MAX: i64 = 16_384;
+
+const TABLES: &str = "
+    CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;
+    CREATE TABLE folds (idx INTEGER PRIMARY KEY) STRICT;
+    CREATE TABLE subtrees (level INTEGER, idx INTEGER, hash BLOB NOT NULL, PRIMARY KEY (level, idx)) STRICT, WITHOUT ROWID;
+    CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), origin TEXT NOT NULL, size INTEGER NOT NULL, state INTEGER NOT NULL,
+                       time_ms INTEGER NOT NULL, frontier BLOB NOT NULL, checkpoint BLOB NOT NULL) STRICT;
+    CREATE TABLE live (minute INTEGER, idx INTEGER, exp_ms INTEGER NOT NULL, PRIMARY KEY (minute, idx)) STRICT, WITHOUT ROWID;
+    CREATE TABLE marks (minute INTEGER, mark BLOB, PRIMARY KEY (minute, mark)) STRICT, WITHOUT ROWID;
+    CREATE TABLE objects (digest BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+    CREATE TABLE keys (key TEXT PRIMARY KEY, sealed BLOB NOT NULL, certificate BLOB) STRICT;
+";
+
+/// A store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Connection,
+    commits_since_checkpoint: u32,
+    marks_pruned_minute: i64,
+}
+
+impl SqliteStore {
+    /// Opens the store in the file at `path`; with `create`, makes it where there is none.
+    ///
+    /// # Errors
+    /// When the file is missing, is no store of a known version, or cannot be opened.
+    pub fn open_file(path: &Path, create: bool) -> Result<Self, StoreError> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA temp_store=MEMORY;
+                 PRAGMA cache_size=-8000; PRAGMA foreign_keys=ON;",
+            )
+            .map_err(failed)?;
+        migrate(&connection)?;
+        Ok(Self { path: path.to_owned(), connection, commits_since_checkpoint: 0, marks_pruned_minute: 0 })
+    }
+
+    fn wal_pages(&self) -> i64 {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        std::fs::metadata(wal).map_or(0, |meta| i64::try_from(meta.len() / 4096).unwrap_or(i64::MAX))
+    }
+
+    fn checkpoint_wal(&mut self) {
+        self.commits_since_checkpoint = 0;
+        let moved = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = moved {
+            tracing::warn!(%error, "the write-ahead log could not be moved into the database");
+        }
+    }
+}
+
+fn migrate(connection: &Connection) -> Result<(), StoreError> {
+    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    match version {
+        SCHEMA => Ok(()),
+        0 => connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
+            .map_err(failed),
+        other => Err(StoreError::Damaged(format!(
+            "the store has schema version {other}, and this program knows versions up to {SCHEMA}: run a newer one"
+        ))),
+    }
+}
+
+impl Store for SqliteStore {
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        let prune = self.marks_pruned_minute;
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let head = read::head(&transaction)?
+            .ok_or_else(|| StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into()))?;
+        self.commits_since_checkpoint = self.commits_since_checkpoint.saturating_add(1);
+        let pruned = &mut self.marks_pruned_minute;
+        Ok(Box::new(SqliteTransaction { transaction, head, pruned, prune_after: prune }))
+    }
+
+    fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        if let Some(found) = read::head(&transaction)? {
+            return Err(StoreError::HeadMoved { expected: 0, found: found.size });
+        }
+        insert(&transaction, batch)?;
+        transaction
+            .execute("INSERT INTO head VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)", head_params(head)?)
+            .map_err(failed)?;
+        transaction.commit().map_err(unknown)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(read::SqliteReader::open(&self.path)?))
+    }
+
+    fn rest(&mut self) {
+        if self.commits_since_checkpoint > 0 && self.wal_pages() > WAL_PAGES_AT_REST {
+            self.checkpoint_wal();
+        }
+    }
+}
+
+struct SqliteTransaction<'a> {
+    transaction: rusqlite::Transaction<'a>,
+    head: Head,
+    pruned: &'a mut i64,
+    prune_after: i64,
+}
+
+impl Transaction for SqliteTransaction<'_> {
+    fn head(&self) -> &Head {
+        &self.head
+    }
+
+    fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError> {
+        let prepare = |sql| self.transaction.prepare_cached(sql).map_err(failed);
+        let mut lies = prepare("SELECT 1 FROM marks WHERE minute = ?1 AND mark = ?2")?;
+        let mut insert = prepare("INSERT INTO marks VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
+        let mut spend = |mark: &Mark| {
+            let key = mark.key.as_slice();
+            if let Some(earlier) = mark.earlier
+                && lies.exists(params![minute(earlier), key])?
+            {
+                return Ok(false);
+            }
+            Ok(insert.execute(params![minute(mark.expires), key])? == 1)
+        };
+        marks.iter().map(|mark| spend(mark).map_err(failed)).collect()
+    }
+
+    fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {
+        let mut select = self
+            .transaction
+            .prepare_cached("SELECT exp_ms, idx FROM live WHERE minute <= ?1 AND exp_ms <= ?2 ORDER BY minute, idx LIMIT ?3")
+            .map_err(failed)?;
+        let rows = select
+            .query_map(params![minute(through), through.get(), limit], |row| {
+                Ok(Live { exp: UnixMs::new(row.get(0)?), index: unsigned(row.get(1)?) })
+            })
+            .map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
+    }
+
+    fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
+        insert(&self.transaction, batch)?;
+        let now_minute = minute(head.time);
+        if now_minute > self.prune_after {
+            self.transaction
+                .prepare_cached("DELETE FROM marks WHERE minute < ?1")
+                .and_then(|mut delete| delete.execute([now_minute - MARK_GRACE_MINUTES]))
+                .map_err(failed)?;
+            *self.pruned = now_minute;
+        }
+        let values = head_params(head)?;
+        let moved = self
+            .transaction
+            .prepare_cached(
+                "UPDATE head SET origin = ?1, size = ?2, state = ?3, time_ms = ?4, frontier = ?5, checkpoint = ?6 WHERE size = ?7",
+            )
+            .and_then(|mut update| {
+                let (origin, size, state, time, frontier, checkpoint) = values;
+                update.execute(params![origin, size, state, time, frontier, checkpoint, signed(self.head.size)])
+            })
+            .map_err(failed)?;
+        if moved != 1 {
+            return Err(StoreError::HeadMoved { expected: self.head.size, found: u64::MAX });
+        }
+        self.transaction.commit().map_err(unknown)
+    }
+}
+
+/// Marks outlive what they guard by the leeway that proofs are given.
+const MARK_GRACE_MINUTES: i64 = 2;
+
+type HeadParams<'a> = (&'a str, i64, i64, i64, Vec<u8>, &'a [u8]);
+
+fn head_params(head: &Head) -> Result<HeadParams<'_>, StoreError> {
+    let frontier = head.frontier.concat();
+    Ok((&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint))
+}
+
+fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), StoreError> {
+    let run = |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
+        transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement)).map_err(failed)
+    };
+    run("INSERT INTO entries VALUES (?1, ?2, ?3)", &mut |statement| {
+        batch.rows.iter().try_for_each(|row| {
+            statement.execute(params![signed(row.index), row.leaf.as_slice(), row.bytes]).map(drop)
+        })
+    })?;
+    if batch.rows.iter().any(|row| row.folds) {
+        run("INSERT INTO folds VALUES (?1)", &mut |statement| {
+            batch.rows.iter().filter(|row| row.folds).try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
+        })?;
+    }
+    run("INSERT INTO live VALUES (?1, ?2, ?3)", &mut |statement| {
+        batch.born.iter().try_for_each(|live| {
+            statement.execute(params![minute(live.exp), signed(live.index), live.exp.get()]).map(drop)
+        })
+    })?;
+    for (level, index, hash) in &batch.subtrees {
+        run("INSERT INTO subtrees VALUES (?1, ?2, ?3)", &mut |statement| {
+            statement.execute(params![level, signed(*index), hash.as_slice()]).map(drop)
+        })?;
+    }
+    if !batch.ended.is_empty() {
+        run("DELETE FROM live WHERE minute = ?1 AND idx = ?2", &mut |statement| {
+            batch.ended.iter().try_for_each(|live| {
+                statement.execute(params![minute(live.exp), signed(live.index)]).map(drop)
+            })
+        })?;
+    }
+    for (digest, bytes) in &batch.objects {
+        run("INSERT INTO objects VALUES (?1, ?2) ON CONFLICT DO NOTHING", &mut |statement| {
+            statement.execute(params![digest.as_bytes().as_slice(), bytes]).map(drop)
+        })?;
+    }
+    for key in &batch.keys {
+        run("INSERT INTO keys VALUES (?1, ?2, ?3)", &mut |statement| {
+            statement.execute(params![key.key.as_str(), key.sealed, key.certificate]).map(drop)
+        })?;
+    }
+    Ok(())
+}
+
+fn minute(at: UnixMs) -> i64 {
+    at.get().div_euclid(60_000)
+}
+
+/// SQLite's integers are signed; sizes and indexes stay far below 2^63.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+fn failed(error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => StoreError::Full(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged(error.to_string()),
+        _ => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+/// A failed COMMIT may have happened: the caller asks the head.
+fn unknown(error: rusqlite::Error) -> StoreError {
+    StoreError::Unknown(error.to_string())
+}
