@@ -117,7 +117,7 @@ async fn a_host_inside_the_network_is_connected_to_only_where_that_is_declared()
 }
 
 #[tokio::test]
-async fn a_key_url_inside_the_network_is_not_followed_from_outside() {
+async fn a_name_that_leads_inside_the_network_has_no_address() {
     let resolver = super::address::Resolver { internal: false };
     let resolved = reqwest::dns::Resolve::resolve(&resolver, "localhost".parse().unwrap()).await;
     assert!(resolved.is_err());
