@@ -4,8 +4,12 @@
 mod denial;
 mod grant;
 mod lifetime;
+#[cfg(test)]
+mod oracle;
 mod resolve;
 mod scope;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
