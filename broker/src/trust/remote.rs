@@ -15,6 +15,7 @@ use super::fetch::{FetchError, Fetched, Fetcher};
 use super::limits::FetchLimits;
 use super::{lock, millis};
 use crate::clock::Clock;
+use crate::telemetry::KEY_FETCHES;
 
 pub(super) struct Remote {
     issuer: Name,
@@ -141,6 +142,9 @@ impl Remote {
             };
             due = next.map_or(due, |pause| Instant::now() + pause);
             let good = self.take(outcome);
+            let result = if good { "ok" } else { "failed" };
+            metrics::counter!(KEY_FETCHES, "issuer" => self.issuer.to_string(), "result" => result)
+                .increment(1);
             if !publish() {
                 return;
             }

@@ -44,6 +44,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn serve_one(stream: TcpStream, shared: Arc<Shared>) {
+    // Without it each answer waits for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
     let fault = *lock(&shared.connection);
     match fault {
         Connection::Closed => return,
