@@ -49,9 +49,13 @@ pub struct Bundle {
 /// Compiles the files of a bundle.
 ///
 /// # Errors
-/// Everything found, warnings too, when anything in it refuses the bundle.
+/// Everything found, warnings too, when anything in it refuses the bundle. Where a file is no TOML at all, only
+/// what the files say is judged, not whether it holds together.
 pub fn compile(files: &[SourceFile]) -> Result<Bundle, Vec<Finding>> {
     let sources = source::read(files);
+    if sources.findings.iter().any(|finding| finding.code == source::SYNTAX) {
+        return Err(sources.findings);
+    }
     assemble(sources.declared, sources.rules, &sources.places, sources.findings)
 }
 

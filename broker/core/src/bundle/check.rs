@@ -91,8 +91,8 @@ impl Check<'_> {
         if names.contains(&name) || self.places.object(to, name).is_some() {
             return;
         }
-        let near = did_you_mean(name, names);
-        let message = format!("unknown {to} `{name}`{near}; declare it, or name one that is declared");
+        let near = did_you_mean(name, names, "declare it, or name one that is declared");
+        let message = format!("unknown {to} `{name}`{near}");
         self.refuse("unknown-reference", subject, key, &message);
     }
 
@@ -126,9 +126,8 @@ impl Check<'_> {
     fn environment(&mut self, subject: Subject<'_>, name: &str) {
         let known: Vec<_> = self.declared.settings.environments.iter().map(AsRef::as_ref).collect();
         if !known.is_empty() && !known.contains(&name) {
-            let near = did_you_mean(name, known);
-            let message =
-                format!("unknown environment `{name}`{near}; add it to `environments` of `[organisation]`");
+            let near = did_you_mean(name, known, "add it to `environments` of `[organisation]`");
+            let message = format!("unknown environment `{name}`{near}");
             self.refuse("unknown-reference", subject, "environment", &message);
         }
     }

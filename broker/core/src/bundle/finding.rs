@@ -24,13 +24,17 @@ impl fmt::Display for Finding {
     }
 }
 
-/// `: did you mean …?` for the known name nearest to `given`; nothing when none is near.
-pub(crate) fn did_you_mean<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+/// `: did you mean …?` for the known name nearest to `given`; where none is near, `: ` and `otherwise`.
+pub(crate) fn did_you_mean<'a>(
+    given: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    otherwise: &str,
+) -> String {
     let near = |candidate: &&str| strsim::jaro_winkler(given, candidate);
     let best = known.into_iter().max_by(|a, b| near(a).total_cmp(&near(b)));
     match best {
         Some(best) if near(&best) > 0.75 => format!(": did you mean `{best}`?"),
-        _ => String::new(),
+        _ => format!(": {otherwise}"),
     }
 }
 

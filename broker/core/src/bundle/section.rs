@@ -160,7 +160,7 @@ impl<'a> Section<'a> {
 
     /// Notes that the value of `key` is wrong.
     pub(super) fn wrong(&self, key: &str, offset: usize, what: String) {
-        let message = format!("{}: `{}{key}` is {what}", self.title(), self.prefix);
+        let message = format!("{}: `{}{key}`: {what}", self.title(), self.prefix);
         self.notes.refuse("wrong-value", self.source, offset, message);
     }
 
@@ -189,10 +189,11 @@ impl<'a> Section<'a> {
         if self.given_up {
             return;
         }
+        let expected = format!("expected one of `{}`", self.known.join("`, `"));
         for key in self.table.keys() {
             let written = key.get_ref().as_ref();
             if !self.known.contains(&written) {
-                let near = did_you_mean(written, self.known.iter().copied());
+                let near = did_you_mean(written, self.known.iter().copied(), &expected);
                 let message = format!("{}: unknown key `{}{written}`{near}", self.title(), self.prefix);
                 self.notes.refuse("unknown-key", self.source, key.span().start, message);
             }

@@ -30,6 +30,9 @@ pub(super) struct Sources {
     pub(super) rules: Vec<(String, String)>,
 }
 
+/// The code of a finding about a file of which nothing could be read.
+pub(super) const SYNTAX: &str = "syntax";
+
 const KINDS: [Kind; 9] =
     ["organisation", "identity", "task", "target", "issuer", "supplier", "exception", "owner", "operator"];
 
@@ -83,7 +86,7 @@ impl<'a> Reading<'a> {
         for error in &errors {
             let offset = error.span().map_or(0, |span| span.start);
             let message = format!("not TOML: {}", error.message().replace('\n', ", "));
-            self.notes.refuse("syntax", file, offset, message);
+            self.notes.refuse(SYNTAX, file, offset, message);
         }
         if errors.is_empty() {
             for (kind, value) in document.get_ref() {
@@ -94,7 +97,7 @@ impl<'a> Reading<'a> {
 
     fn kind(&mut self, file: &SourceFile, written: &str, offset: usize, value: &DeValue<'_>) {
         let Some(kind) = KINDS.into_iter().find(|kind| *kind == written) else {
-            let near = did_you_mean(written, KINDS);
+            let near = did_you_mean(written, KINDS, &format!("expected one of `{}`", KINDS.join("`, `")));
             let message = format!("unknown type of object `{written}`{near}");
             return self.notes.refuse("unknown-key", file, offset, message);
         };

@@ -19,6 +19,7 @@ const REFUSED: &[Row] = &[
     ("owners.toml", "kind = \"person\"", "kind = \"human\"", "wrong-value", "human", "`team` nor `person`"),
     ("organisation.toml", "overdue_ttl_max", "overdue_ttl_mx", "unknown-key", "overdue_ttl_mx", "did you mean `overdue_ttl_max`?"),
     ("organisation.toml", "\"30d\"", "\"30h\"", "wrong-value", "30h", "whole days"),
+    ("organisation.toml", "overdue_ttl_max", "zzz", "unknown-key", "zzz", "expected one of `environments`, `overdue_ttl_max`"),
     ("organisation.toml", "[organisation]", "[organisations]", "missing-key", "", "`[organisation]`"),
     ("rules/base.cedar", "@id(\"base/approved\")", "@id(\"base/approved\") oops", "rule-syntax", "forbid (", "cannot be read"),
     ("schema.cedarschema", "privilege: String", "privilege: Long", "file", "", "differs from the schema"),
@@ -29,7 +30,7 @@ const REFUSED: &[Row] = &[
     ("identities/billing.toml", "business_owner = \"finance\"\n", "", "missing-key", "[identity.\"prod/billing/nightly\"]", "`business_owner`"),
     ("identities/billing.toml", "technical_owner = \"platform\"\n", "", "missing-key", "[identity.\"prod/billing/nightly\"]", "`technical_owner`"),
     ("identities/billing.toml", "expires = 2027-11-30\n", "", "missing-key", "[identity.\"prod/billing/nightly\"]", "`expires`"),
-    ("identities/billing.toml", "expires = 2027-11-30", "expires = \"30 Nov 2027\"", "wrong-value", "30 Nov 2027", "RFC 3339"),
+    ("identities/billing.toml", "expires = 2027-11-30", "expires = \"30 Nov 2027\"", "wrong-value", "30 Nov 2027", "`30 Nov 2027` is not a time"),
     ("identities/billing.toml", "review_every = \"90d\"", "review_every = \"a quarter\"", "wrong-value", "a quarter", "is not a duration"),
     ("identities/billing.toml", "class = \"service\"", "class = \"servce\"", "wrong-value", "servce", "`service`"),
     ("identities/billing.toml", "tasks = [\"post-invoices\", \"read", "tasks = [\"post-invoices\", \"post-invoices\", \"read", "wrong-value", "post-invoices", "listed twice"),
@@ -84,8 +85,9 @@ const REFUSED: &[Row] = &[
     ("issuers/issuers.toml", "proof_ttl_max = \"10m\"", "proof_ttl_max = \"25h\"", "ttl", "25h", "over 1d"),
     ("issuers/issuers.toml", "instance_claim = \"pod_uid\"\n", "", "no-instance", "until_expiry", "`instance_claim`"),
     ("issuers/issuers.toml", "ca_file = \"issuers/workloads.pem\"", "ca_file = \"issuers/other.pem\"", "wrong-value", "other.pem", "no file of this bundle"),
-    ("issuers/workloads.pem", "BEGIN CERTIFICATE", "BEGIN PUBLIC KEY", "wrong-value", "", "no certificate"),
+    ("issuers/workloads.pem", "BEGIN CERTIFICATE", "BEGIN PUBLIC KEY", "wrong-value", "ca_file", "is not PEM"),
     ("issuers/workloads.pem", "MIIB3zCCAYWg", "MIIB3zCCAYXg", "ca", "", "no CA certificate"),
+    ("issuers/issuers.toml", "ca_file = \"issuers/workloads.pem\"\n", "", "wrong-value", "[issuer.workloads]", "holds no certificate"),
     ("issuers/issuers.toml", "kind = \"client_ca\"", "kind = \"clientca\"", "wrong-value", "clientca", "`oidc` nor `client_ca`"),
     // proofs
     ("identities/billing.toml", "subject = \"project:42:ref:main\"", "subject = \"project:42:*\"", "wildcard", "project:42:*", "exact string"),
@@ -105,7 +107,7 @@ const REFUSED: &[Row] = &[
     ("rules/permits.cedar", "context.target.environment", "context.target.nvironment", "rule-invalid", "@id(\"mesh/services\")", "nvironment"),
     ("rules/permits.cedar", "resource == Task::\"deploy-web\"", "resource == Tsk::\"deploy-web\"", "rule-invalid", "@id(\"web/deploy\")", "Tsk"),
     ("rules/base.cedar", "context.ttl_s > 900", "context.ttl_s > \"900\"", "rule-invalid", "@id(\"base/unbound-is-brief\")", "type"),
-    ("rules/permits.cedar", "principal == Identity::\"test/billing/nightly\"", "principal == ?principal", "rule-template", "", "slot"),
+    ("rules/permits.cedar", "principal == Identity::\"test/billing/nightly\"", "principal == ?principal", "rule-template", "@id(\"billing/rehearsal\")", "slot"),
 ];
 
 #[rustfmt::skip] // one row, one line
@@ -199,6 +201,8 @@ fn an_object_that_no_entry_could_hold_is_refused() {
 fn one_fault_is_one_finding() {
     for (file, from, to) in [
         ("issuers/issuers.toml", "kind = \"client_ca\"", "kind = \"ca\""),
+        ("issuers/issuers.toml", "ca_file = \"issuers/workloads.pem\"", "ca_file = \"issuers/other.pem\""),
+        ("tasks.toml", "[task.deploy-web]", "[task.deploy-web"),
         ("identities/billing.toml", "proofs = [\n", "disabled = \"no\"\nproofs = [\n"),
         (
             "identities/acme.toml",

@@ -79,7 +79,7 @@ impl Value for UnixMs {
             None => text(value, "a date such as `2027-06-30`").map(str::to_owned)?,
         };
         let whole = if written.len() == 10 { format!("{written}T00:00:00Z") } else { written };
-        Self::parse(&whole.replacen(' ', "T", 1)).map_err(|error| error.to_string())
+        Self::parse(&whole).map_err(|error| error.to_string())
     }
 }
 

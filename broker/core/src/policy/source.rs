@@ -25,12 +25,14 @@ pub(super) fn policies(files: &[(String, String)]) -> Result<PolicySet, Vec<Find
     let validator = Validator::new(schema.0);
     let mut places = BTreeMap::new();
     let mut set = PolicySet::new();
-    for rule in &placed {
-        findings.extend(validate(rule, &validator));
-        let added = named(rule, &mut places).and_then(|policy| {
-            set.add(policy).map_err(|error| finding("rule-invalid", &rule.path, rule.line, error.to_string()))
-        });
-        findings.extend(added.err());
+    for mut rule in placed {
+        match named(&rule, &mut places) {
+            Ok(policy) => rule.policy = policy,
+            Err(finding) => findings.push(finding),
+        }
+        findings.extend(validate(&rule, &validator));
+        // What is without a name of its own, or has another's, was noted.
+        let _ = set.add(rule.policy);
     }
     if findings.is_empty() { Ok(set) } else { Err(findings) }
 }
@@ -41,7 +43,10 @@ fn parse(files: &[(String, String)]) -> (Vec<Placed>, Vec<Finding>) {
     for (path, text) in files {
         match text.parse::<PolicySet>() {
             Ok(set) => {
-                findings.extend(set.templates().map(|_| slot(path)));
+                findings.extend(set.templates().map(|template| {
+                    let line = template.as_ref().loc().map_or(0, |loc| line_of(text, loc.start()));
+                    slot(path, line)
+                }));
                 placed.extend(set.policies().map(|policy| {
                     let line = policy.as_ref().loc().map_or(0, |loc| line_of(text, loc.start()));
                     Placed { policy: policy.clone(), path: path.clone(), line }
@@ -57,9 +62,9 @@ fn parse(files: &[(String, String)]) -> (Vec<Placed>, Vec<Finding>) {
     (placed, findings)
 }
 
-fn slot(path: &str) -> Finding {
+fn slot(path: &str, line: u32) -> Finding {
     let message = "a rule with a slot (`?principal` or `?resource`): write it out, rules are never filled in";
-    finding("rule-template", path, 0, message.into())
+    finding("rule-template", path, line, message.into())
 }
 
 /// Where in its file an error of the rule language is.

@@ -69,9 +69,8 @@ pub(super) fn operator(check: &mut Check<'_>, name: &Name, it: &Operator) {
 /// Refuses a role that no operator can have.
 pub(super) fn role(check: &mut Check<'_>, subject: Subject<'_>, key: &str, role: &str) {
     if !ROLES.contains(&role) {
-        let near = did_you_mean(role, ROLES);
-        let message =
-            format!("unknown role `{}`{near}; expected one of {}", role.escape_debug(), ROLES.join(", "));
+        let near = did_you_mean(role, ROLES, &format!("expected one of `{}`", ROLES.join("`, `")));
+        let message = format!("unknown role `{}`{near}", role.escape_debug());
         check.refuse("unknown-reference", subject, &format!("{key}.{role}"), &message);
     }
 }

@@ -50,7 +50,7 @@ fn oidc(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKind> {
     let proof_ttl_max_s = section.required::<Seconds>("proof_ttl_max");
     let instance_claim = section.optional("instance_claim");
     let refuse_key_urls = section.flag("refuse_key_urls");
-    let tls_ca = certificates(section, files, "tls_ca", "tls_ca_file");
+    let tls_ca = certificates(section, files, "tls_ca", "tls_ca_file").unwrap_or_default();
     Some(IssuerKind::Oidc {
         url: url?,
         keys: keys?,
@@ -80,7 +80,7 @@ fn keys(section: &mut Section<'_>, files: &[SourceFile]) -> Option<KeySource> {
 
 fn client_ca(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKind> {
     let ca = certificates(section, files, "ca", "ca_file");
-    if ca.is_empty() {
+    if ca.as_ref().is_some_and(Vec::is_empty) {
         section.conflict(
             "ca",
             "holds no certificate: expected PEM in `ca`, or a file of this bundle in `ca_file`",
@@ -88,32 +88,29 @@ fn client_ca(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKi
     }
     let trust_domain = section.optional("trust_domain");
     let crl_file = section.optional("crl_file");
-    Some(IssuerKind::ClientCa { ca, trust_domain, crl_file })
+    Some(IssuerKind::ClientCa { ca: ca?, trust_domain, crl_file })
 }
 
-/// The certificates in the PEM text behind `inline`, or in the file that `file` names: DER, base64.
+/// The certificates in the PEM text behind `inline`, or in the file that `file` names: DER, base64; none when they
+/// could not be read.
 fn certificates(
     section: &mut Section<'_>,
     files: &[SourceFile],
     inline: &'static str,
     file: &'static str,
-) -> Vec<String> {
+) -> Option<Vec<String>> {
     let written: Option<String> = section.optional(inline);
     let named: Option<String> = section.optional(file);
     let (key, pem) = match (written, named) {
-        (Some(pem), _) => (inline, Some(pem)),
-        (None, Some(path)) => (file, beside(section, files, file, &path)),
-        (None, None) => return Vec::new(),
+        (Some(pem), _) => (inline, pem),
+        (None, Some(path)) => (file, beside(section, files, file, &path)?),
+        (None, None) => return Some(Vec::new()),
     };
-    let Some(pem) = pem else { return Vec::new() };
     let ders: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    match ders {
-        Ok(ders) => ders.iter().map(|der| STANDARD.encode(der)).collect(),
-        Err(_) => {
-            section.conflict(key, "is not PEM: expected `-----BEGIN CERTIFICATE-----` blocks");
-            Vec::new()
-        }
+    if ders.is_err() {
+        section.conflict(key, "is not PEM: expected `-----BEGIN CERTIFICATE-----` blocks");
     }
+    Some(ders.ok()?.iter().map(|der| STANDARD.encode(der)).collect())
 }
 
 /// The text of another file of the same bundle.
