@@ -20,6 +20,7 @@ mod value;
 use daypass_verify::ids::Digest;
 
 use crate::policy::Rules;
+use crate::proof::Clauses;
 pub use changes::{Object, ObjectChange};
 pub use finding::Finding;
 use object::Declared;
@@ -41,6 +42,7 @@ pub struct Bundle {
     declared: Declared,
     rules: Rules,
     rule_files: Vec<(String, String)>,
+    clauses: Clauses,
     object: Vec<u8>,
     digest: Digest,
     warnings: Vec<Finding>,
@@ -75,7 +77,8 @@ fn assemble(
     match (rules, object) {
         (Some(rules), Some(object)) if findings.iter().all(|finding| !finding.refuses) => {
             let digest = Digest::of(&object);
-            Ok(Bundle { declared, rules, rule_files, object, digest, warnings: findings })
+            let clauses = Clauses::of(&declared);
+            Ok(Bundle { declared, rules, rule_files, clauses, object, digest, warnings: findings })
         }
         _ => Err(findings),
     }
@@ -98,6 +101,11 @@ impl Bundle {
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Where to look for those whom a proof may fit.
+    pub(crate) fn clauses(&self) -> &Clauses {
+        &self.clauses
     }
 
     /// Paths and texts of the rules, in the order of their paths.

@@ -18,6 +18,7 @@ use daypass_verify::jwks::KeySet;
 use daypass_verify::time::{Seconds, UnixMs};
 use rustls_pki_types::CertificateDer;
 
+pub(crate) use matching::Clauses;
 pub use principal::{Binding, Principal, SpentMark};
 
 use crate::bundle::Bundle;

@@ -206,3 +206,6 @@ impl State {
         self.suspensions.iter()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,8 +84,8 @@ fn principal(
     }
     let facts = facts(name, trust_domain, leaf)?;
     Ok(Principal {
-        identities: facts.identities(bundle.declared()),
-        operators: facts.operators(bundle.declared()),
+        identities: facts.identities(bundle),
+        operators: facts.operators(bundle),
         bundle: bundle.digest(),
         facts,
         issuer_id: name.to_string(),

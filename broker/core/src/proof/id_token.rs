@@ -8,7 +8,7 @@ use daypass_verify::jose::{JoseError, SignedToken, UnverifiedToken};
 use daypass_verify::time::{Seconds, UnixMs};
 use serde_json::Value;
 
-use super::matching::{Facts, used_claims};
+use super::matching::Facts;
 use super::principal::Principal;
 use super::{IssuerKeys, KnownKeys, LEEWAY, ProofError};
 use crate::bundle::Bundle;
@@ -46,7 +46,7 @@ pub(super) fn verify(
     rules.check_header(&token)?;
     let (digest, signed_digest) = (token.digest(), token.signed_digest());
     let signed = check_signature(token, rules.name, known)?;
-    let claimed = rules.check_claims(&signed, declared, our_issuer, now)?;
+    let claimed = rules.check_claims(&signed, bundle, our_issuer, now)?;
     Ok(principal(&rules, claimed, (iss, digest, signed_digest), bundle))
 }
 
@@ -119,11 +119,13 @@ impl Rules<'_> {
     fn check_claims(
         &self,
         token: &SignedToken,
-        declared: &Declared,
+        bundle: &Bundle,
         our_issuer: &str,
         now: UnixMs,
     ) -> Result<Claimed, ProofError> {
-        let used: Vec<&str> = used_claims(declared, self.name).into_iter().collect();
+        // Rules see claims too; a twin of one that they look at spoils the proof as well.
+        let mut used = bundle.clauses().used_claims(self.name);
+        used.extend(bundle.rules().claims().iter().map(String::as_str));
         token.check_no_twins_of(&used)?;
         if token.single_audience()? != our_issuer {
             return Err(JoseError::BadAudience.into());
@@ -186,8 +188,8 @@ fn principal(
         dns_names: Vec::new(),
     };
     Principal {
-        identities: facts.identities(bundle.declared()),
-        operators: facts.operators(bundle.declared()),
+        identities: facts.identities(bundle),
+        operators: facts.operators(bundle),
         bundle: bundle.digest(),
         facts,
         issuer_id,

@@ -1,11 +1,12 @@
 //! Which identities and operators a verified proof fits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use daypass_evidence::entry::ProofKind;
 use daypass_verify::ids::{IdentityName, Name};
 
-use crate::bundle::object::{ClaimSource, Declared, IssuerKind, ProofClause};
+use crate::bundle::Bundle;
+use crate::bundle::object::{ClaimSource, Declared, Issuer, IssuerKind, ProofClause};
 
 /// What a verified proof says, and what clauses are compared with.
 #[derive(Debug)]
@@ -24,14 +25,31 @@ impl Facts {
         clauses.iter().position(|clause| self.fits(clause)).and_then(|at| u32::try_from(at).ok())
     }
 
-    pub(super) fn identities(&self, declared: &Declared) -> Vec<(IdentityName, u32)> {
-        let fit = declared.identities.iter();
+    pub(super) fn identities(&self, bundle: &Bundle) -> Vec<(IdentityName, u32)> {
+        let declared = &bundle.declared().identities;
+        let near = bundle.clauses().near(self).filter_map(|who| match who {
+            Who::Identity(name) => Some(name),
+            Who::Operator(_) => None,
+        });
+        let near: BTreeSet<_> = near.collect();
+        let fit = near.into_iter().filter_map(|name| Some((name, declared.get(name)?)));
         fit.filter_map(|(name, it)| Some((name.clone(), self.clause_of(&it.proofs)?))).collect()
     }
 
-    pub(super) fn operators(&self, declared: &Declared) -> Vec<(Name, u32)> {
-        let fit = declared.operators.iter();
+    pub(super) fn operators(&self, bundle: &Bundle) -> Vec<(Name, u32)> {
+        let declared = &bundle.declared().operators;
+        let near = bundle.clauses().near(self).filter_map(|who| match who {
+            Who::Operator(name) => Some(name),
+            Who::Identity(_) => None,
+        });
+        let near: BTreeSet<_> = near.collect();
+        let fit = near.into_iter().filter_map(|name| Some((name, declared.get(name)?)));
         fit.filter_map(|(name, it)| Some((name.clone(), self.clause_of(&it.proofs)?))).collect()
+    }
+
+    /// What an exact clause for this proof would name.
+    fn named(&self) -> &str {
+        self.spiffe_id.as_deref().unwrap_or(&self.subject)
     }
 
     fn fits(&self, clause: &ProofClause) -> bool {
@@ -67,19 +85,74 @@ impl Facts {
     }
 }
 
-/// The names of the claims of `issuer` that something declared looks at: a twin of one of these that differs by
-/// case spoils the proof.
-pub(super) fn used_claims<'a>(declared: &'a Declared, issuer: &Name) -> BTreeSet<&'a str> {
-    let clauses = declared.identities.values().flat_map(|it| &it.proofs);
-    let clauses = clauses.chain(declared.operators.values().flat_map(|it| &it.proofs));
-    let of_clauses = clauses.filter(|it| it.issuer == *issuer).flat_map(|it| it.claims.keys());
+#[derive(Debug, Clone)]
+enum Who {
+    Identity(IdentityName),
+    Operator(Name),
+}
+
+/// Where to look for those whom a proof may fit, so that a caller is not compared with everybody. Made once a
+/// bundle.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clauses {
+    issuers: BTreeMap<Name, OfIssuer>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct OfIssuer {
+    by_exact_name: HashMap<String, Vec<Who>>,
+    by_other_facts: Vec<Who>,
+    used_claims: BTreeSet<String>,
+}
+
+impl Clauses {
+    pub(crate) fn of(declared: &Declared) -> Self {
+        let mut clauses = Self::default();
+        for (name, issuer) in &declared.issuers {
+            clauses.issuers.entry(name.clone()).or_default().used_claims = claims_of(declared, issuer);
+        }
+        for (name, it) in &declared.identities {
+            it.proofs.iter().for_each(|clause| clauses.add(clause, Who::Identity(name.clone())));
+        }
+        for (name, it) in &declared.operators {
+            it.proofs.iter().for_each(|clause| clauses.add(clause, Who::Operator(name.clone())));
+        }
+        clauses
+    }
+
+    fn add(&mut self, clause: &ProofClause, who: Who) {
+        let of_issuer = self.issuers.entry(clause.issuer.clone()).or_default();
+        of_issuer.used_claims.extend(clause.claims.keys().cloned());
+        match clause.subject.as_ref().or(clause.spiffe_id.as_ref()) {
+            Some(exact) => of_issuer.by_exact_name.entry(exact.clone()).or_default().push(who),
+            None => of_issuer.by_other_facts.push(who),
+        }
+    }
+
+    fn near(&self, facts: &Facts) -> impl Iterator<Item = &Who> {
+        let of_issuer = self.issuers.get(&facts.issuer).into_iter();
+        of_issuer.flat_map(|it| {
+            it.by_exact_name.get(facts.named()).into_iter().flatten().chain(&it.by_other_facts)
+        })
+    }
+
+    /// The names of the claims of `issuer` that something declared looks at: a twin of one of these that differs
+    /// by case spoils the proof.
+    pub(super) fn used_claims(&self, issuer: &Name) -> Vec<&str> {
+        let used = self.issuers.get(issuer).into_iter().flat_map(|it| &it.used_claims);
+        used.map(String::as_str).collect()
+    }
+}
+
+/// The claims that tasks copy, and the one that names the instance.
+fn claims_of(declared: &Declared, issuer: &Issuer) -> BTreeSet<String> {
     let copied = declared.tasks.values().flat_map(|it| it.claims.values()).filter_map(|it| match it {
         ClaimSource::Proof(name) => Some(name),
         ClaimSource::Constant(_) => None,
     });
-    let instance = declared.issuers.get(issuer).and_then(|it| match &it.kind {
+    let instance = match &issuer.kind {
         IssuerKind::Oidc { instance_claim, .. } => instance_claim.as_ref(),
         IssuerKind::ClientCa { .. } => None,
-    });
-    of_clauses.chain(copied).chain(instance).map(String::as_str).collect()
+    };
+    copied.chain(instance).cloned().collect()
 }

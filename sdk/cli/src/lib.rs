@@ -1,1 +1,0 @@
-//! daypass-cli
