@@ -92,7 +92,7 @@ const REFUSED: &[Row] = &[
     // proofs
     ("identities/billing.toml", "subject = \"project:42:ref:main\"", "subject = \"project:42:*\"", "wildcard", "project:42:*", "exact string"),
     ("identities/billing.toml", "event = \"schedule\"", "event = \"sched?le\"", "wildcard", "sched?le", "exact string"),
-    ("identities/billing.toml", "subject = \"project:42:ref:main\", ", "", "proof-form", "repository_id = \"42\"", "everyone"),
+    ("identities/acme.toml", ", subject = \"connector-eu-1\"", "", "proof-form", "issuer = \"supplier-idp\"", "everyone"),
     ("identities/billing.toml", "spiffe://example.org/prod", "spiffe://example.net/prod", "proof-form", "example.net", "trust domain"),
     ("identities/billing.toml", "spiffe_id = \"spiffe://example.org/prod/billing/nightly\"", "subject = \"x\"", "proof-form", "subject = \"x\"", "makes certificates"),
     ("identities/billing.toml", "spiffe://example.org/prod/billing/nightly", "spiffe://example.org/a/../b", "wrong-value", "a/../b", "is not a SPIFFE ID"),
@@ -119,6 +119,7 @@ const WARNED: &[Row] = &[
     ("identities/web.toml", "project:77:ref:main\", claims = { repository_id = \"77\", event = [\"push\", \"workflow_dispatch\"]", "project:42:ref:main\", claims = { repository_id = \"42\", event = [\"push\", \"schedule\"]", "shared-proof", "project:42", "one proof could fit both"),
     ("owners.toml", "[owner.erp]\nkind = \"team\"", "[owner.erp]\nkind = \"team\"\nstatus = \"left\"", "owner-left", "", "exception `erp-batch-password`"),
     ("operators.toml", "issuer = \"staff\", subject = \"p-1041\"", "issuer = \"supplier-idp\", subject = \"connector-eu-1\"", "shared-proof", "connector-eu-1", "identity `prod/acme/connector`"),
+    ("identities/web.toml", "subject = \"project:77:ref:main\", claims = { repository_id = \"77\", event = [\"push\", \"workflow_dispatch\"]", "claims = { event = [\"push\", \"schedule\"]", "shared-proof", "claims = { event", "one proof could fit both"),
 ];
 
 #[test]

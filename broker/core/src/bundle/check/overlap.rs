@@ -8,32 +8,57 @@ use daypass_verify::ids::Name;
 use super::{Check, Subject};
 use crate::bundle::object::ProofClause;
 
-/// What a proof shows first: the issuer, and the subject, SPIFFE ID or DNS name. Clauses that differ here never
-/// fit one proof.
-type Shown<'a> = (&'a Name, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+/// A clause, and whose it is.
+type Claimant<'a> = (Subject<'a>, &'a ProofClause);
+
+/// The clauses of one issuer: those that name somebody exactly, by that name, and those that ask for claims alone.
+#[derive(Default)]
+struct Seen<'a> {
+    exact: BTreeMap<&'a str, Vec<Claimant<'a>>>,
+    open: Vec<Claimant<'a>>,
+}
+
+impl<'a> Seen<'a> {
+    /// Who could be met by a proof that fits `clause`.
+    fn twin(&self, subject: Subject<'a>, clause: &'a ProofClause) -> Option<Subject<'a>> {
+        let same_name: Vec<_> = match exact(clause) {
+            Some(name) => self.exact.get(name).into_iter().flatten().collect(),
+            None => self.exact.values().flatten().collect(),
+        };
+        let mut others = same_name.into_iter().chain(&self.open);
+        others.find(|(other, theirs)| *other != subject && may_meet(clause, theirs)).map(|(other, _)| *other)
+    }
+
+    fn add(&mut self, subject: Subject<'a>, clause: &'a ProofClause) {
+        match exact(clause) {
+            Some(name) => self.exact.entry(name).or_default().push((subject, clause)),
+            None => self.open.push((subject, clause)),
+        }
+    }
+}
 
 pub(super) fn proofs(check: &mut Check<'_>) {
     let declared = check.declared;
     let identities = declared.identities.iter().map(|(name, it)| (("identity", name.as_str()), &it.proofs));
     let operators = declared.operators.iter().map(|(name, it)| (("operator", name.as_str()), &it.proofs));
-    let mut seen: BTreeMap<Shown<'_>, Vec<(Subject<'_>, &ProofClause)>> = BTreeMap::new();
+    let mut seen: BTreeMap<&Name, Seen<'_>> = BTreeMap::new();
     for (subject, clauses) in identities.chain(operators) {
         for (at, clause) in clauses.iter().enumerate() {
-            let others = seen.entry(shown(clause)).or_default();
-            let twin = others.iter().find(|(other, theirs)| *other != subject && may_meet(clause, theirs));
-            if let Some(((kind, name), _)) = twin {
+            let of_issuer = seen.entry(&clause.issuer).or_default();
+            if let Some((kind, name)) = of_issuer.twin(subject, clause) {
                 let message = format!(
                     "one proof could fit both it and {kind} `{name}`: tell them apart by a claim, or make them one"
                 );
                 check.warn("shared-proof", subject, &format!("proofs.{at}"), &message);
             }
-            others.push((subject, clause));
+            of_issuer.add(subject, clause);
         }
     }
 }
 
-fn shown(clause: &ProofClause) -> Shown<'_> {
-    (&clause.issuer, clause.subject.as_deref(), clause.spiffe_id.as_deref(), clause.dns_name.as_deref())
+/// The one name that a proof must carry to fit.
+fn exact(clause: &ProofClause) -> Option<&str> {
+    [&clause.subject, &clause.spiffe_id, &clause.dns_name].into_iter().flatten().next().map(String::as_str)
 }
 
 /// Whether some proof has claims that fit both: no claim that both name is told apart by its values.

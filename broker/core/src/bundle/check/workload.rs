@@ -102,8 +102,8 @@ fn form(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofCl
         IssuerKind::Oidc { .. } if names > 0 => {
             "its issuer makes ID tokens, which have neither `spiffe_id` nor `dns_name`: use `subject` and `claims`"
         }
-        IssuerKind::Oidc { .. } if clause.subject.is_none() => {
-            "a proof by ID token without `subject`: everyone that the issuer knows would fit"
+        IssuerKind::Oidc { .. } if !of_token => {
+            "a proof by ID token without `subject` or `claims`: everyone that the issuer knows would fit"
         }
         IssuerKind::ClientCa { .. } if of_token => {
             "its issuer makes certificates, which have neither `subject` nor `claims`: use `spiffe_id` or `dns_name`"
