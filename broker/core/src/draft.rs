@@ -14,6 +14,7 @@ use daypass_evidence::entry::{Body, CredentialType, Index, NewEntry};
 use daypass_verify::ids::{CredentialId, Digest, KeyId, RequestId};
 use daypass_verify::time::UnixMs;
 
+pub use certificate::assemble as assemble_certificate;
 pub use key::SigningKey;
 
 use crate::decision::Grant;

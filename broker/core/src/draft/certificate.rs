@@ -42,7 +42,7 @@ pub(super) fn to_be_signed(grant: &Grant, key: &SigningKey) -> Result<Vec<u8>, D
     Ok(parsed.tbs_certificate.as_ref().to_vec())
 }
 
-fn params(grant: &Grant, task: &str) -> Result<CertificateParams, DraftError> {
+pub(super) fn params(grant: &Grant, task: &str) -> Result<CertificateParams, DraftError> {
     let mut params = CertificateParams::default();
     params.not_before = moment(grant.not_before())?;
     params.not_after = moment(grant.expires_at())?;
@@ -63,7 +63,7 @@ fn params(grant: &Grant, task: &str) -> Result<CertificateParams, DraftError> {
     Ok(params)
 }
 
-pub(super) fn extended_key_usages(profile: Profile) -> Vec<ExtendedKeyUsagePurpose> {
+fn extended_key_usages(profile: Profile) -> Vec<ExtendedKeyUsagePurpose> {
     match profile {
         Profile::CommonName => vec![ExtendedKeyUsagePurpose::ClientAuth],
         _ => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
@@ -91,7 +91,10 @@ fn moment(at: UnixMs) -> Result<OffsetDateTime, DraftError> {
 }
 
 /// The certificate: the bytes, the algorithm and the signature in one sequence (RFC 5280, section 4.1).
-pub(super) fn assemble(tbs: &[u8], signature: &[u8]) -> Result<Vec<u8>, DraftError> {
+///
+/// # Errors
+/// When the signature is not one of ECDSA in DER.
+pub fn assemble(tbs: &[u8], signature: &[u8]) -> Result<Vec<u8>, DraftError> {
     if !(8..=72).contains(&signature.len()) || signature.first() != Some(&0x30) {
         return Err(DraftError::Signature("ECDSA in DER (RFC 3279, section 2.2.3)"));
     }

@@ -1,6 +1,7 @@
 //! The public side of a signing key: what a draft must know of it.
 
 use daypass_verify::ids::KeyId;
+use daypass_verify::time::UnixMs;
 use rcgen::{Issuer, PublicKeyData, SignatureAlgorithm};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -19,6 +20,7 @@ pub(super) struct Authority {
     pub(super) issuer: Issuer<'static, Unsigned>,
     pub(super) name_der: Vec<u8>,
     pub(super) key_id: Vec<u8>,
+    pub(super) expires_at: UnixMs,
 }
 
 /// Stands where rcgen wants to sign: the certificate that it writes has no signature yet.
@@ -73,7 +75,8 @@ impl SigningKey {
         let name_der = parsed.subject().as_raw().to_vec();
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(certificate_der), Unsigned { point })
             .map_err(|error| DraftError::Authority(error.to_string()))?;
-        let authority = Authority { issuer, name_der, key_id };
+        let expires_at = UnixMs::from_seconds(parsed.validity().not_after.timestamp());
+        let authority = Authority { issuer, name_der, key_id, expires_at };
         Ok(Self { id, alg: "ES256".into(), authority: Some(authority) })
     }
 

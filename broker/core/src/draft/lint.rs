@@ -40,6 +40,7 @@ fn check_fields(parsed: &X509Certificate<'_>, grant: &Grant, authority: &Authori
     expect(parsed.issuer().as_raw() == authority.name_der, "the CA's subject as its issuer, byte for byte")?;
     expect(not_before, "`notBefore` as it was granted")?;
     expect(validity.not_after.timestamp() == grant.expires_at().seconds(), "`notAfter` as it was granted")?;
+    expect(grant.expires_at() <= authority.expires_at, "an end before that of the CA's own certificate")?;
     expect(parsed.public_key().raw == holder.spki_der(), "the holder's key, byte for byte")
 }
 
@@ -112,4 +113,67 @@ fn check_extensions(parsed: &X509Certificate<'_>, grant: &Grant, task: &str) -> 
 fn extension<'a>(parsed: &'a X509Certificate<'a>, oid: &[u64]) -> Option<&'a X509Extension<'a>> {
     let wanted = Oid::from(oid).ok()?;
     parsed.iter_extensions().find(|it| it.oid == wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+        SerialNumber, SubjectPublicKeyInfo,
+    };
+    use x509_parser::prelude::FromDer as _;
+
+    use super::super::SigningKey;
+    use super::super::certificate::params;
+    use super::*;
+    use crate::decision::decide;
+    use crate::fixture::{self, NOW, WORLD};
+
+    fn linted(task: &str, spoil: fn(&mut CertificateParams)) -> Result<(), String> {
+        let bundle = fixture::bundle(&fixture::declared(), fixture::PERMIT_ALL);
+        let principal = fixture::bound_principal("job:nightly", &bundle);
+        let request = fixture::certificate_request(task);
+        let grant = decide(&principal, &request, &fixture::state(&bundle), fixture::id(), NOW).unwrap();
+        let key = SigningKey::authority(WORLD.ca_id.clone(), &WORLD.ca.der).unwrap();
+        let (authority, holder) = (key.as_authority().unwrap(), grant.csr_key.as_ref().unwrap());
+        let mut params = params(&grant, "{}").unwrap();
+        spoil(&mut params);
+        let public = SubjectPublicKeyInfo::from_der(holder.spki_der()).unwrap();
+        let unsigned = params.signed_by(&public, &authority.issuer).unwrap();
+        let (_, parsed) = X509Certificate::from_der(unsigned.der()).unwrap();
+        check(&parsed, &grant, authority, holder, "{}").map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_certificate_with_one_thing_spoiled_fails_its_lint() {
+        assert_eq!((linted("mesh", |_| {}), linted("db", |_| {})), (Ok(()), Ok(())));
+        assert!(linted("mesh", |it| it.serial_number = Some(SerialNumber::from_slice(&[1; 16]))).is_err());
+        assert!(linted("mesh", |it| it.serial_number = None).is_err());
+        let spoils: [(&str, fn(&mut CertificateParams)); 14] = [
+            ("early", |it| it.not_before -= time::Duration::SECOND),
+            ("late", |it| it.not_after += time::Duration::SECOND),
+            ("named", |it| it.distinguished_name.push(DnType::CommonName, "admin")),
+            ("second URI", |it| it.subject_alt_names.push(fixture::uri("spiffe://example.org/x"))),
+            ("no URI", |it| drop(it.subject_alt_names.remove(0))),
+            ("other name", |it| it.subject_alt_names.push(SanType::DnsName("x.org".try_into().unwrap()))),
+            ("a CA", |it| it.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained)),
+            ("no constraints", |it| it.is_ca = IsCa::NoCa),
+            ("signs certificates", |it| it.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+            ("no usage", |it| it.key_usages.clear()),
+            ("signs code", |it| it.extended_key_usages.push(ExtendedKeyUsagePurpose::CodeSigning)),
+            ("no authority key id", |it| it.use_authority_key_identifier_extension = false),
+            ("no task", |it| drop(it.custom_extensions.remove(0))),
+            ("critical task", |it| it.custom_extensions[0].set_criticality(true)),
+        ];
+        for (what, spoil) in spoils {
+            assert!(linted("mesh", spoil).is_err(), "{what}");
+        }
+        assert!(linted("mesh", |it| drop(it.custom_extensions.pop())).is_err(), "no noRevAvail");
+        let none = |it: &mut CertificateParams| {
+            it.custom_extensions.push(CustomExtension::from_oid_content(NO_REV_AVAIL_OID, vec![5, 0]));
+        };
+        assert!(linted("db", none).is_err(), "noRevAvail beside a CRL");
+        assert!(linted("db", |it| it.distinguished_name = rcgen::DistinguishedName::new()).is_err());
+        assert!(linted("db", |it| it.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth)).is_err());
+    }
 }

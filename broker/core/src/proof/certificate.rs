@@ -24,7 +24,7 @@ pub(super) fn verify(
     known: &KnownKeys,
     now: UnixMs,
 ) -> Result<Option<Principal>, ProofError> {
-    let mut unavailable = None;
+    let mut failed = None;
     for (name, issuer) in &bundle.declared().issuers {
         let IssuerKind::ClientCa { trust_domain, crl_file, .. } = &issuer.kind else { continue };
         match check_chain(chain, name, crl_file.is_some(), known, now) {
@@ -32,11 +32,11 @@ pub(super) fn verify(
                 return principal(name, issuer, trust_domain.as_ref(), &leaf, bundle).map(Some);
             }
             Ok(None) => {}
-            Err(error @ ProofError::KeysUnavailable { .. }) => unavailable = Some(error),
-            Err(error) => return Err(error),
+            // Another CA may still claim it: two of them may have one name.
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
-    unavailable.map_or(Ok(None), Err)
+    failed.map_or(Ok(None), Err)
 }
 
 fn check_chain(

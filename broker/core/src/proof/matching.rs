@@ -1,6 +1,7 @@
 //! Which identities and operators a verified proof fits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use daypass_evidence::entry::ProofKind;
 use daypass_verify::ids::{IdentityName, Name};
@@ -9,7 +10,6 @@ use crate::bundle::Bundle;
 use crate::bundle::object::{ClaimSource, Declared, Issuer, IssuerKind, ProofClause};
 
 /// What a verified proof says, and what clauses are compared with.
-#[derive(Debug)]
 pub(crate) struct Facts {
     pub(crate) issuer: Name,
     pub(crate) kind: ProofKind,
@@ -17,6 +17,13 @@ pub(crate) struct Facts {
     pub(crate) claims: BTreeMap<String, String>,
     pub(crate) spiffe_id: Option<String>,
     pub(crate) dns_names: Vec<String>,
+}
+
+impl fmt::Debug for Facts {
+    /// Shows no claim: they may be personal.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts").field("issuer", &self.issuer).finish_non_exhaustive()
+    }
 }
 
 impl Facts {
