@@ -7,6 +7,7 @@ pub mod object;
 pub mod access;
 mod changes;
 mod check;
+pub(crate) mod page;
 mod places;
 #[cfg(test)]
 pub(crate) mod sample;

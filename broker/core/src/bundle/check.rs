@@ -87,10 +87,10 @@ impl Check<'_> {
 
     /// Refuses a reference to something that no file declares. What is declared badly has its own finding.
     fn refer(&mut self, subject: Subject<'_>, key: &str, to: Kind, name: &str) {
-        let names = self.names(to);
-        if names.contains(&name) || self.places.object(to, name).is_some() {
+        if self.is_declared(to, name) || self.places.object(to, name).is_some() {
             return;
         }
+        let names = self.names(to);
         let near = did_you_mean(name, names, "declare it, or name one that is declared");
         let message = format!("unknown {to} `{name}`{near}");
         self.refuse("unknown-reference", subject, key, &message);
@@ -129,6 +129,17 @@ impl Check<'_> {
             let near = did_you_mean(name, known, "add it to `environments` of `[organisation]`");
             let message = format!("unknown environment `{name}`{near}");
             self.refuse("unknown-reference", subject, "environment", &message);
+        }
+    }
+
+    fn is_declared(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            "task" => self.declared.tasks.contains_key(name),
+            "target" => self.declared.targets.contains_key(name),
+            "issuer" => self.declared.issuers.contains_key(name),
+            "supplier" => self.declared.suppliers.contains_key(name),
+            "owner" => self.declared.owners.contains_key(name),
+            _ => false,
         }
     }
 

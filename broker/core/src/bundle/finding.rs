@@ -37,10 +37,3 @@ pub(crate) fn did_you_mean<'a>(
         _ => format!(": {otherwise}"),
     }
 }
-
-/// The line, from 1, of the byte at `offset` in `text`.
-pub(crate) fn line_of(text: &str, offset: usize) -> u32 {
-    let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    let breaks = before.iter().filter(|byte| **byte == b'\n').count();
-    u32::try_from(breaks).unwrap_or(u32::MAX).saturating_add(1)
-}

@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use serde_spanned::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::finding::{did_you_mean, line_of};
+use super::Finding;
+use super::finding::did_you_mean;
+use super::page::Page;
 use super::places::{Kind, Places};
 use super::value::Value;
-use super::{Finding, SourceFile};
 
 /// Where sections leave what they find.
 #[derive(Debug, Default)]
@@ -21,9 +22,9 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Notes something that refuses the bundle.
-    pub(super) fn refuse(&self, code: &'static str, source: &SourceFile, offset: usize, message: String) {
-        let line = line_of(&source.text, offset);
-        let finding = Finding { path: source.path.clone(), line, code, message, refuses: true };
+    pub(super) fn refuse(&self, code: &'static str, page: &Page<'_>, offset: usize, message: String) {
+        let (path, line) = (page.path.to_owned(), page.line(offset));
+        let finding = Finding { path, line, code, message, refuses: true };
         self.findings.borrow_mut().push(finding);
     }
 }
@@ -31,7 +32,7 @@ impl Notes {
 /// A table that describes one object, or a part of one.
 pub(super) struct Section<'a> {
     notes: &'a Notes,
-    source: &'a SourceFile,
+    page: &'a Page<'a>,
     kind: Kind,
     name: &'a str,
     prefix: String,
@@ -45,14 +46,14 @@ impl<'a> Section<'a> {
     /// The table of the object `name`, whose header stands at `offset`.
     pub(super) fn new(
         notes: &'a Notes,
-        source: &'a SourceFile,
+        page: &'a Page<'a>,
         (kind, name): (Kind, &'a str),
         offset: usize,
         table: &'a DeTable<'a>,
     ) -> Self {
         let section = Self {
             notes,
-            source,
+            page,
             kind,
             name,
             prefix: String::new(),
@@ -161,7 +162,7 @@ impl<'a> Section<'a> {
     /// Notes that the value of `key` is wrong.
     pub(super) fn wrong(&self, key: &str, offset: usize, what: String) {
         let message = format!("{}: `{}{key}`: {what}", self.title(), self.prefix);
-        self.notes.refuse("wrong-value", self.source, offset, message);
+        self.notes.refuse("wrong-value", self.page, offset, message);
     }
 
     /// Notes that `key`, which stands in this table, does not hold together with the others.
@@ -169,7 +170,7 @@ impl<'a> Section<'a> {
         let (_, line) =
             self.notes.places.borrow().nearest(self.kind, self.name, &format!("{}{key}", self.prefix));
         let message = format!("{}: `{}{key}` {what}", self.title(), self.prefix);
-        let path = self.source.path.clone();
+        let path = self.page.path.to_owned();
         self.notes.findings.borrow_mut().push(Finding {
             path,
             line,
@@ -195,7 +196,7 @@ impl<'a> Section<'a> {
             if !self.known.contains(&written) {
                 let near = did_you_mean(written, self.known.iter().copied(), &expected);
                 let message = format!("{}: unknown key `{}{written}`{near}", self.title(), self.prefix);
-                self.notes.refuse("unknown-key", self.source, key.span().start, message);
+                self.notes.refuse("unknown-key", self.page, key.span().start, message);
             }
         }
     }
@@ -217,11 +218,11 @@ impl<'a> Section<'a> {
 
     fn missing(&self, key: &str) {
         let message = format!("{}: `{}{key}` is missing: it must be declared", self.title(), self.prefix);
-        self.notes.refuse("missing-key", self.source, self.offset, message);
+        self.notes.refuse("missing-key", self.page, self.offset, message);
     }
 
     fn place(&self, key: &str, offset: usize) {
-        let place = (self.source.path.clone(), line_of(&self.source.text, offset));
+        let place = (self.page.path.to_owned(), self.page.line(offset));
         self.notes.places.borrow_mut().note(self.kind, self.name, &format!("{}{key}", self.prefix), place);
     }
 

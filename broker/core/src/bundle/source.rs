@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::did_you_mean;
 use super::object::{Declared, Settings};
+use super::page::Page;
 use super::places::{Kind, Places};
 use super::section::{Notes, Section};
 use super::value::Days;
@@ -82,50 +83,51 @@ impl<'a> Reading<'a> {
     }
 
     fn objects(&mut self, file: &'a SourceFile) {
+        let page = &Page::new(&file.path, &file.text);
         let (document, errors) = DeTable::parse_recoverable(&file.text);
         for error in &errors {
             let offset = error.span().map_or(0, |span| span.start);
             let message = format!("not TOML: {}", error.message().replace('\n', ", "));
-            self.notes.refuse(SYNTAX, file, offset, message);
+            self.notes.refuse(SYNTAX, page, offset, message);
         }
         if errors.is_empty() {
             for (kind, value) in document.get_ref() {
-                self.kind(file, kind.get_ref().as_ref(), kind.span().start, value.get_ref());
+                self.kind(page, kind.get_ref().as_ref(), kind.span().start, value.get_ref());
             }
         }
     }
 
-    fn kind(&mut self, file: &SourceFile, written: &str, offset: usize, value: &DeValue<'_>) {
+    fn kind(&mut self, page: &Page<'_>, written: &str, offset: usize, value: &DeValue<'_>) {
         let Some(kind) = KINDS.into_iter().find(|kind| *kind == written) else {
             let near = did_you_mean(written, KINDS, &format!("expected one of `{}`", KINDS.join("`, `")));
             let message = format!("unknown type of object `{written}`{near}");
-            return self.notes.refuse("unknown-key", file, offset, message);
+            return self.notes.refuse("unknown-key", page, offset, message);
         };
         let Some(table) = value.as_table() else {
             let message = format!("`{kind}` is {}: expected a table, `[{kind}…]`", value.type_str());
-            return self.notes.refuse("wrong-value", file, offset, message);
+            return self.notes.refuse("wrong-value", page, offset, message);
         };
         if kind == "organisation" {
-            return self.object(file, (kind, ""), offset, table);
+            return self.object(page, (kind, ""), offset, table);
         }
         for (name, object) in table {
             let (name, offset) = (name.get_ref().as_ref(), name.span().start);
             match object.get_ref().as_table() {
-                Some(table) => self.object(file, (kind, name), offset, table),
+                Some(table) => self.object(page, (kind, name), offset, table),
                 None => {
                     let message = format!("`{kind}.{name}` is no table: expected `[{kind}.NAME]`");
-                    self.notes.refuse("wrong-value", file, offset, message);
+                    self.notes.refuse("wrong-value", page, offset, message);
                 }
             }
         }
     }
 
-    fn object(&mut self, file: &SourceFile, (kind, name): (Kind, &str), offset: usize, table: &DeTable<'_>) {
+    fn object(&mut self, page: &Page<'_>, (kind, name): (Kind, &str), offset: usize, table: &DeTable<'_>) {
         if let Some((path, line)) = self.notes.places.borrow().object(kind, name) {
             let message = format!("{kind} `{name}` is declared at {path}:{line} already: declare it once");
-            return self.notes.refuse("declared-twice", file, offset, message);
+            return self.notes.refuse("declared-twice", page, offset, message);
         }
-        let mut section = Section::new(self.notes, file, (kind, name), offset, table);
+        let mut section = Section::new(self.notes, page, (kind, name), offset, table);
         let into = &mut self.declared;
         let named = match kind {
             "organisation" => keep_settings(&mut into.settings, settings(&mut section)),
@@ -140,12 +142,13 @@ impl<'a> Reading<'a> {
         };
         section.finish();
         if let Err(error) = named {
-            self.notes.refuse("wrong-name", file, offset, error.to_string());
+            self.notes.refuse("wrong-name", page, offset, error.to_string());
         }
     }
 
     fn refuse_file(&self, file: &SourceFile, what: &str) {
-        self.notes.refuse("file", file, 0, format!("`{}` {what}", file.path));
+        let page = Page::new(&file.path, "");
+        self.notes.refuse("file", &page, 0, format!("`{}` {what}", file.path));
     }
 
     fn refuse_bundle(&self, what: &str) {

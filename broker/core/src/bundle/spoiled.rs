@@ -217,3 +217,17 @@ fn one_fault_is_one_finding() {
         assert_eq!(findings.len(), 1, "{file}: {from:?} -> {to:?}\n{}", lines(&findings));
     }
 }
+
+#[test]
+fn a_large_organisation_compiles() {
+    let one = |n: usize| {
+        let text = files().into_iter().find(|file| file.path == "identities/acme.toml").unwrap().text;
+        text.replace("prod/acme/connector", &format!("prod/acme/c{n}"))
+            .replace("connector-eu-1", &format!("c{n}"))
+    };
+    let mut files = files();
+    files.push(SourceFile { path: "identities/many.toml".into(), text: (0..2000).map(one).collect() });
+    let bundle = compile(&files).unwrap_or_else(|findings| panic!("{}", lines(&findings)));
+    assert_eq!(bundle.declared().identities.len(), 2005);
+    assert_eq!(lines(bundle.warnings()), "");
+}

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::SCHEMA;
 use crate::bundle::Finding;
-use crate::bundle::finding::line_of;
+use crate::bundle::page::Page;
 
 /// One rule, and where it stands.
 struct Placed {
@@ -41,19 +41,20 @@ fn parse(files: &[(String, String)]) -> (Vec<Placed>, Vec<Finding>) {
     let mut placed = Vec::new();
     let mut findings = Vec::new();
     for (path, text) in files {
+        let page = Page::new(path, text);
         match text.parse::<PolicySet>() {
             Ok(set) => {
                 findings.extend(set.templates().map(|template| {
-                    let line = template.as_ref().loc().map_or(0, |loc| line_of(text, loc.start()));
+                    let line = template.as_ref().loc().map_or(0, |loc| page.line(loc.start()));
                     slot(path, line)
                 }));
                 placed.extend(set.policies().map(|policy| {
-                    let line = policy.as_ref().loc().map_or(0, |loc| line_of(text, loc.start()));
+                    let line = policy.as_ref().loc().map_or(0, |loc| page.line(loc.start()));
                     Placed { policy: policy.clone(), path: path.clone(), line }
                 }));
             }
             Err(errors) => findings.extend(errors.iter().map(|error| {
-                let line = offset(error).map_or(0, |offset| line_of(text, offset));
+                let line = offset(error).map_or(0, |offset| page.line(offset));
                 finding("rule-syntax", path, line, format!("the rule cannot be read: {error}"))
             })),
         }
