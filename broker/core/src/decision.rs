@@ -17,6 +17,7 @@ use daypass_evidence::entry::{DecisionMade, KeyChanged, KeyUse, Profile, ProofKi
 use daypass_verify::ids::{CredentialId, Digest, TrustDomain};
 use daypass_verify::time::UnixMs;
 
+use denial::Known;
 pub use denial::{Denial, Outward, Why};
 pub use grant::Grant;
 
@@ -45,8 +46,9 @@ pub fn decide(
     id: CredentialId,
     now: UnixMs,
 ) -> Result<Grant, Denial> {
-    let mut denial = denial::Known::new(principal, request, state, now);
-    Decision { principal, request, state, now }.decide(id, &mut denial).map_err(|why| denial.because(why))
+    let mut known = Known::default();
+    let decision = Decision { principal, request, state, now };
+    decision.decide(id, &mut known).map_err(|why| known.because(why, &decision))
 }
 
 struct Decision<'a> {
@@ -63,7 +65,7 @@ struct Ground<'a> {
 }
 
 impl Decision<'_> {
-    fn decide(&self, id: CredentialId, known: &mut denial::Known) -> Result<Grant, Why> {
+    fn decide(&self, id: CredentialId, known: &mut Known) -> Result<Grant, Why> {
         let ground = self.ground()?;
         let caller = self.caller(&ground)?;
         known.identity = Some(caller.named.clone());

@@ -8,10 +8,8 @@ use daypass_evidence::entry::{
 use daypass_verify::ids::{Digest, IdentityName, Name};
 use daypass_verify::time::UnixMs;
 
+use super::Decision;
 use super::grant::proof_record;
-use crate::proof::Principal;
-use crate::request::Request;
-use crate::state::State;
 
 /// Declares [`Outward`] with the names of the API.
 macro_rules! outward {
@@ -184,35 +182,19 @@ fn cut(text: &str) -> String {
 }
 
 /// What is known of a request so far.
+#[derive(Default)]
 pub(super) struct Known {
     pub(super) identity: Option<NameAt<IdentityName>>,
     pub(super) target: Option<Name>,
     pub(super) asked: Option<Asked>,
-    task: String,
-    proof: Proof,
-    client: Option<Client>,
-    decision: Option<DecisionMade>,
-    at: UnixMs,
 }
 
 impl Known {
-    pub(super) fn new(principal: &Principal, request: &Request, state: &State, now: UnixMs) -> Self {
+    pub(super) fn because(self, why: Why, over: &Decision<'_>) -> Denial {
+        let (principal, state) = (over.principal, over.state);
         let issuer_at = state.declared_at(ObjectType::Issuer, principal.issuer().as_str());
         let clause = principal.identities().first().map_or(0, |(_, clause)| *clause);
         let under = |bundle: Digest| DecisionMade { bundle, state: state.at(), rules: BTreeSet::new() };
-        Self {
-            identity: None,
-            target: None,
-            asked: None,
-            task: request.task.clone(),
-            proof: proof_record(principal, issuer_at.unwrap_or_default(), clause),
-            client: request.client.clone(),
-            decision: state.bundle().map(|bundle| under(bundle.digest())),
-            at: now,
-        }
-    }
-
-    pub(super) fn because(self, why: Why) -> Denial {
         Denial {
             inner: why.inner,
             outward: why.outward,
@@ -221,13 +203,13 @@ impl Known {
             rules: why.rules,
             suspension: why.suspension,
             identity: self.identity,
-            task: self.task,
+            task: over.request.task.clone(),
             target: self.target,
             asked: self.asked,
-            proof: self.proof,
-            client: self.client,
-            decision: self.decision,
-            at: self.at,
+            proof: proof_record(principal, issuer_at.unwrap_or_default(), clause),
+            client: over.request.client.clone(),
+            decision: state.bundle().map(|bundle| under(bundle.digest())),
+            at: over.now,
         }
     }
 }

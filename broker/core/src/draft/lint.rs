@@ -129,7 +129,9 @@ mod tests {
     use crate::decision::decide;
     use crate::fixture::{self, NOW, WORLD};
 
-    fn linted(task: &str, spoil: fn(&mut CertificateParams)) -> Result<(), String> {
+    type Spoil = fn(&mut CertificateParams);
+
+    fn linted(task: &str, spoil: Spoil) -> Result<(), String> {
         let bundle = fixture::bundle(&fixture::declared(), fixture::PERMIT_ALL);
         let principal = fixture::bound_principal("job:nightly", &bundle);
         let request = fixture::certificate_request(task);
@@ -149,7 +151,7 @@ mod tests {
         assert_eq!((linted("mesh", |_| {}), linted("db", |_| {})), (Ok(()), Ok(())));
         assert!(linted("mesh", |it| it.serial_number = Some(SerialNumber::from_slice(&[1; 16]))).is_err());
         assert!(linted("mesh", |it| it.serial_number = None).is_err());
-        let spoils: [(&str, fn(&mut CertificateParams)); 14] = [
+        let spoils: [(&str, Spoil); 14] = [
             ("early", |it| it.not_before -= time::Duration::SECOND),
             ("late", |it| it.not_after += time::Duration::SECOND),
             ("named", |it| it.distinguished_name.push(DnType::CommonName, "admin")),
