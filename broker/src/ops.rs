@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 /// How often counts are condensed; between two, each one takes memory.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How long a caller may hold up the shutdown.
+const DRAIN: Duration = Duration::from_secs(1);
+
 /// A part that keeps the broker from issuing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotReady {
@@ -71,15 +74,20 @@ pub async fn serve(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let upkeep = tokio::spawn(condense(metrics.clone(), shutdown.clone()));
-    let served = axum::serve(listener, router(metrics, readiness))
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await;
-    upkeep.abort();
-    served
+    let served = axum::serve(listener, router(metrics.clone(), readiness))
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let drained = async {
+        condense(metrics, &shutdown).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = async { served.await } => served,
+        () = drained => Ok(()),
+    }
 }
 
-async fn condense(metrics: PrometheusHandle, shutdown: CancellationToken) {
+/// Until `shutdown`.
+async fn condense(metrics: PrometheusHandle, shutdown: &CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(UPKEEP_EVERY)).await.is_some() {
         metrics.run_upkeep();
     }
@@ -149,6 +157,21 @@ mod tests {
             assert!(matches!(refusal, OpsError::NotLoopback(_)), "{bad}");
         }
         assert!(bind("127.0.0.1:0".parse().unwrap()).await.unwrap().local_addr().unwrap().ip().is_loopback());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_never_finishes_does_not_hold_up_the_shutdown() {
+        use tokio::io::AsyncWriteExt;
+
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let mut caller = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, metrics, Arc::new(Vec::new), shutdown.clone()));
+        caller.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        shutdown.cancel();
+        tokio::time::timeout(DRAIN * 3, served).await.unwrap().unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ async fn a_new_certificate_is_shown_and_a_bad_one_never() {
 
     write(&key, &new.pem.1);
     assert!(bench.certificate.reload().unwrap());
+    assert!(!bench.certificate.reload().unwrap(), "what is shown already is not read again");
     bench.trust(&new);
     assert!(bench.connect(bench.client(&TLS13, None)).await.is_ok());
     bench.roots = old;
