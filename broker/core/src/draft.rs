@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daypass_evidence::canonical::CanonicalError;
 use daypass_evidence::entry::{Body, CredentialType, Index, NewEntry};
-use daypass_verify::ids::{CredentialId, Digest, KeyId, RequestId};
+use daypass_verify::ids::{CredentialId, Digest, KeyId};
 use daypass_verify::time::UnixMs;
 
 pub use certificate::assemble as assemble_certificate;
@@ -224,9 +224,8 @@ fn marks(grant: &Grant) -> Vec<Mark> {
         expires: mark.expires,
         earlier: None,
     });
-    // An id that the broker made itself cannot come again.
-    let own = grant.request == RequestId::from(grant.id);
-    let request = (!own).then(|| request_mark(grant));
+    // An id that the broker drew itself cannot come again.
+    let request = grant.id_is_callers.then(|| request_mark(grant));
     [proof, request].into_iter().flatten().collect()
 }
 

@@ -335,6 +335,7 @@ pub(crate) fn id() -> CredentialId {
 pub(crate) fn request(task: &str) -> Request {
     Request {
         id: RequestId::from(id()),
+        id_is_callers: false,
         task: task.into(),
         identity: None,
         audiences: [].into(),

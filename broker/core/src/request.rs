@@ -11,8 +11,10 @@ use daypass_verify::time::Seconds;
 /// A request for one credential. What is empty or absent is filled from the task.
 #[derive(Debug)]
 pub struct Request {
-    /// The caller's id for it, or one that the broker made from the credential's id.
+    /// The caller's id for it, or one that the broker drew.
     pub id: RequestId,
+    /// Whether the caller chose that id: a repeat of it within ten minutes is refused.
+    pub id_is_callers: bool,
     /// The task, as it was named.
     pub task: String,
     /// The identity, where the proof fits several.

@@ -32,6 +32,7 @@ pub(super) fn request(wire: &IssueRequest, caller: &Caller, supersedes: Option<I
     }
     Ok(Request {
         id: request_id(wire, caller)?,
+        id_is_callers: !wire.request_id.is_empty(),
         task: required("task", &wire.task)?,
         identity: optional("identity", &wire.identity)?,
         audiences: set("audiences", &wire.audiences)?,

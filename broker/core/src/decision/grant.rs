@@ -28,6 +28,7 @@ const SKEW: Seconds = Seconds::new(10);
 pub struct Grant {
     pub(crate) id: CredentialId,
     pub(crate) request: RequestId,
+    pub(crate) id_is_callers: bool,
     pub(crate) subject: SpiffeId,
     pub(crate) record: Unsigned,
     pub(crate) binding: Bound,
@@ -168,6 +169,7 @@ impl Parts<'_> {
         Grant {
             id,
             request: self.request.id,
+            id_is_callers: self.request.id_is_callers,
             subject,
             binding: self.binding,
             csr_key,

@@ -155,7 +155,7 @@ fn a_proof_that_buys_one_credential_is_spent_and_so_is_a_callers_request_id() {
     let kinds = |draft: &Draft| draft.marks().iter().map(|mark| mark.kind).collect::<Vec<_>>();
     assert_eq!(kinds(&draft(&principal, &fixture::request("post"))), [MarkKind::Proof]);
     let id: RequestId = "11111111-1111-4111-8111-111111111111".parse().unwrap();
-    let repeated = Request { id, ..fixture::request("post") };
+    let repeated = Request { id, id_is_callers: true, ..fixture::request("post") };
     assert_eq!(kinds(&draft(&principal, &repeated)), [MarkKind::Proof, MarkKind::Request]);
     let bundle = fixture::bundle(&fixture::declared(), fixture::PERMIT_ALL);
     let leaf = WORLD.workloads.leaf(vec![fixture::uri("spiffe://example.org/prod/billing/nightly")], |_| {});
