@@ -1,10 +1,10 @@
 //! What is declared: plain files, compiled as one object with one digest. A bundle that has anything wrong in it
 //! is refused as a whole, with every finding at once.
 
+pub mod access;
 pub mod finding;
 pub mod object;
 
-pub mod access;
 mod changes;
 mod check;
 pub(crate) mod page;

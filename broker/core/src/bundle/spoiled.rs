@@ -231,3 +231,12 @@ fn a_large_organisation_compiles() {
     assert_eq!(bundle.declared().identities.len(), 2005);
     assert_eq!(lines(bundle.warnings()), "");
 }
+
+#[test]
+fn a_task_that_names_no_lifetime_gets_the_default_within_its_ceiling() {
+    for (ceiling, expected) in [("2h", 900), ("10m", 600)] {
+        let ttl = format!("ttl_max = \"{ceiling}\"");
+        let bundle = compile(&spoiled("tasks.toml", "ttl = \"30m\"\nttl_max = \"2h\"", &ttl)).unwrap();
+        assert_eq!(bundle.declared().tasks["ledger-db"].ttl_s.get(), expected);
+    }
+}

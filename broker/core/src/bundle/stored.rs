@@ -14,6 +14,9 @@ use crate::policy;
 /// The version of the object's form.
 const VERSION: u32 = 1;
 
+/// How long an object may be: what a proposal may carry, in bytes.
+const OBJECT_LEN_MAX: usize = 8 * 1024 * 1024;
+
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     v: u32,
@@ -49,6 +52,9 @@ impl Bundle {
     /// When the bytes are not exactly what [`Bundle::to_object`] writes, or what they say is refused.
     pub fn from_object(bytes: &[u8]) -> Result<Self, StoredError> {
         let malformed = |error: &dyn std::fmt::Display| StoredError::Malformed(error.to_string());
+        if bytes.len() > OBJECT_LEN_MAX {
+            return Err(malformed(&format_args!("{} bytes: expected {OBJECT_LEN_MAX} at most", bytes.len())));
+        }
         let stored: Stored<'_> = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
         if stored.v != VERSION {
             return Err(malformed(&format_args!("version {} is unknown: expected {VERSION}", stored.v)));
@@ -67,13 +73,17 @@ impl Bundle {
 pub(super) fn write(declared: &Declared, rules: &[(String, String)]) -> Result<Vec<u8>, Finding> {
     let rules = rules.iter().map(|(path, text)| RuleFile { path: path.into(), text: text.into() }).collect();
     let stored = Stored { v: VERSION, declared: Cow::Borrowed(declared), rules, schema: schema_digest() };
-    canonical::to_vec_unbounded(&stored).map_err(|error| Finding {
-        path: "bundle".into(),
-        line: 0,
-        code: "not-canonical",
-        message: error.to_string(),
-        refuses: true,
-    })
+    let bytes =
+        canonical::to_vec_unbounded(&stored).map_err(|error| unfit("not-canonical", error.to_string()))?;
+    if bytes.len() > OBJECT_LEN_MAX {
+        let message = format!("{} bytes in all: expected {OBJECT_LEN_MAX} at most", bytes.len());
+        return Err(unfit("too-long", message));
+    }
+    Ok(bytes)
+}
+
+fn unfit(code: &'static str, message: String) -> Finding {
+    Finding { path: "bundle".into(), line: 0, code, message, refuses: true }
 }
 
 fn schema_digest() -> Digest {
@@ -108,6 +118,18 @@ mod tests {
         assert_ne!(digest(&other), sample);
         let rule = sample::spoiled("rules/base.cedar", "context.ttl_s > 900", "context.ttl_s > 901");
         assert_ne!(digest(&rule), sample);
+    }
+
+    #[test]
+    fn an_object_that_no_proposal_could_carry_is_refused() {
+        let long = vec![b' '; OBJECT_LEN_MAX + 1];
+        assert!(Bundle::from_object(&long).unwrap_err().to_string().contains("at most"));
+        let mut files = sample::files();
+        files.push(crate::bundle::SourceFile {
+            path: "rules/long.cedar".into(),
+            text: format!("// {}", "x".repeat(OBJECT_LEN_MAX)),
+        });
+        assert_eq!(compile(&files).unwrap_err()[0].code, "too-long");
     }
 
     #[test]

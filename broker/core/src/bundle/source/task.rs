@@ -9,6 +9,9 @@ use crate::bundle::object::{ApprovalNeed, ClaimSource, Target, Task};
 use crate::bundle::section::Section;
 use crate::bundle::value::Value as _;
 
+/// How long a credential lives where neither its task nor its caller says.
+const TTL_DEFAULT: Seconds = Seconds::new(900);
+
 pub(super) fn task(section: &mut Section<'_>) -> Option<Task> {
     let targets = section.required_set("targets");
     let scope = scope(section);
@@ -16,7 +19,7 @@ pub(super) fn task(section: &mut Section<'_>) -> Option<Task> {
     let profile = section.optional("profile").or_else(|| kinds.first().copied());
     let alg = section.optional("alg").unwrap_or_else(|| "ES256".to_owned());
     let ttl_max_s = section.required::<Seconds>("ttl_max");
-    let ttl_s = section.optional("ttl").or(ttl_max_s);
+    let ttl_s = section.optional("ttl").or(ttl_max_s.map(|longest| longest.min(TTL_DEFAULT)));
     let claims = section.section("claims").map(|claims| claim_sources(&claims)).unwrap_or_default();
     let dns_names = section.set("dns_names");
     let common_name = section.optional("common_name");
