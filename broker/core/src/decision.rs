@@ -1,6 +1,7 @@
 //! Principal to permit or deny. The declared ceilings narrow, the runtime state may stop, and the organisation's
 //! rules permit or refuse what is left, as a whole. The same arguments always give the same answer.
 
+mod binding;
 mod denial;
 mod grant;
 mod lifetime;
@@ -13,10 +14,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use daypass_evidence::entry::{DecisionMade, KeyChanged, KeyUse, Profile, ProofKind, ProofUse, Reach};
-use daypass_verify::ids::{CredentialId, Digest, TrustDomain};
+use daypass_evidence::entry::{DecisionMade, KeyChanged, KeyUse, Profile};
+use daypass_verify::ids::{CredentialId, TrustDomain};
 use daypass_verify::time::UnixMs;
 
+pub(crate) use binding::Bound;
 use denial::Known;
 pub use denial::{Denial, Outward, Why};
 pub use grant::Grant;
@@ -24,8 +26,8 @@ pub use grant::Grant;
 use crate::bundle::Bundle;
 use crate::bundle::object::ClaimSource;
 use crate::policy::{Question, Verdict};
-use crate::proof::{Binding, Principal};
-use crate::request::{Bind, Form, Request};
+use crate::proof::Principal;
+use crate::request::Request;
 use crate::state::{Selected, State};
 use lifetime::{Bounds, Lifetime};
 use resolve::{Caller, Destination};
@@ -155,44 +157,6 @@ impl Decision<'_> {
         }
     }
 
-    /// What the credential is bound to; none for a bearer token.
-    fn binding(&self, destination: &Destination<'_>, profile: Profile) -> Result<Bound, Why> {
-        let bind = match &self.request.form {
-            Form::Certificate { key, .. } => return Ok(Bound::Key(key.spki_digest())),
-            Form::Token { bind, .. } => *bind,
-        };
-        if profile == Profile::JwtSvid {
-            return self.check_replayable(destination, Bound::Nothing);
-        }
-        let bound = match (bind, self.principal.bound_certificate()) {
-            (Bind::Auto | Bind::Certificate, Some(binding)) => Bound::Certificate(*binding),
-            (Bind::Certificate, None) => {
-                let clause = "the connection has no client certificate to bind the token to";
-                return Err(Why::malformed("token.certificate", clause));
-            }
-            (Bind::Auto | Bind::Bearer, _) if destination.task.bearer => Bound::Nothing,
-            _ => {
-                let clause = format!(
-                    "task `{}` permits no bearer tokens: connect with a client certificate",
-                    destination.task_named.name
-                );
-                return Err(Why::new("BEARER_NOT_ALLOWED", Outward::NotAllowed, clause));
-            }
-        };
-        self.check_replayable(destination, bound)
-    }
-
-    // A token that is shown again and again may be stolen: what it buys must be bound, or within reach.
-    fn check_replayable(&self, destination: &Destination<'_>, bound: Bound) -> Result<Bound, Why> {
-        let replayable =
-            self.principal.kind() == ProofKind::IdToken && self.principal.usage() == ProofUse::UntilExpiry;
-        if replayable && bound == Bound::Nothing && destination.target.reach == Reach::None {
-            let clause = "a proof that may be shown again buys only what is bound, or can be revoked";
-            return Err(Why::new("REPLAYABLE_UNBOUND", Outward::NotAllowed, clause));
-        }
-        Ok(bound)
-    }
-
     /// The claims that the entry records: those that the clause, the task or a rule looks at. The rules see
     /// these and no others.
     fn recorded_claims(
@@ -286,17 +250,6 @@ impl Decision<'_> {
             }
         }
     }
-}
-
-/// What a credential is bound to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bound {
-    /// Nothing: whoever has it may use it.
-    Nothing,
-    /// The certificate of the caller's connection.
-    Certificate(Binding),
-    /// The key in the certificate that is issued.
-    Key(Digest),
 }
 
 /// Which use of key signs a profile.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use daypass_evidence::entry::Body;
+use daypass_evidence::entry::{Body, Reach};
 use daypass_verify::scope::Scope;
 use daypass_verify::time::Seconds;
 use proptest::prelude::*;

@@ -1,12 +1,13 @@
 //! Denials by reason, one thing changed at a time in a request that would be permitted.
 
-use daypass_evidence::entry::{Body, Selector, SuspensionSet};
+use daypass_evidence::entry::{Body, ProofUse, Selector, SuspensionSet};
 use daypass_verify::time::Seconds;
 
 use super::*;
 use crate::bundle::object::Declared;
 use crate::fixture::{self, NOW, PERMIT_ALL};
 use crate::proof::UnverifiedProof;
+use crate::request::{Bind, Form};
 use crate::state::State;
 
 const DAY_MS: i64 = 86_400_000;
@@ -200,6 +201,64 @@ fn a_proof_that_fits_several_identities_must_name_one() {
     assert_eq!((grant.identity().name.as_str(), grant.record.proof.clause), ("prod/billing/twin", 1));
     let nobody = decided(&declared, PERMIT_ALL, "job:nobody", &fixture::request("post"));
     assert_eq!(reasons(nobody), ("NO_IDENTITY", Outward::NotAllowed));
+}
+
+#[test]
+fn a_token_is_bound_whenever_it_can_be_and_bearer_only_where_the_task_permits() {
+    let bundle = fixture::bundle(&fixture::declared(), PERMIT_ALL);
+    let state = fixture::state(&bundle);
+    let alone = fixture::verify(fixture::id_token("job:nightly"), &bundle).unwrap();
+    let bound = fixture::bound_principal("job:nightly", &bundle);
+    let asked = |task: &str, bind| Request {
+        audiences: ["https://ledger.example.org".parse().unwrap()].into(),
+        form: Form::Token { profile: None, bind },
+        ..fixture::request(task)
+    };
+    for (principal, task, bind, expected) in [
+        (&bound, "post", Bind::Auto, Ok(true)),
+        (&bound, "post", Bind::Certificate, Ok(true)),
+        (&bound, "several", Bind::Auto, Ok(true)),
+        (&bound, "several", Bind::Bearer, Ok(false)),
+        (&alone, "several", Bind::Auto, Ok(false)),
+        (&alone, "several", Bind::Certificate, Err("MALFORMED")),
+        (&alone, "post", Bind::Auto, Err("BEARER_NOT_ALLOWED")),
+    ] {
+        let decided = decide(principal, &asked(task, bind), &state, fixture::id(), NOW);
+        assert_eq!(decided.map(|it| it.is_bound()).map_err(|it| it.inner), expected, "{task} {bind:?}");
+    }
+}
+
+#[test]
+fn a_proof_that_may_be_shown_again_buys_nothing_that_is_unbound_and_out_of_reach() {
+    let svid = || Request {
+        audiences: ["mesh".parse().unwrap()].into(),
+        form: Form::Token { profile: Some(Profile::JwtSvid), bind: Bind::Auto },
+        ..fixture::request("mesh")
+    };
+    assert!(nightly(&svid()).is_ok());
+    let mut declared = fixture::declared();
+    declared.issuers.get_mut("ci").unwrap().replay = ProofUse::UntilExpiry;
+    // The bundle itself refuses that for bearer tasks; JWT-SVIDs are bearer by their standard.
+    declared.tasks.get_mut("several").unwrap().bearer = false;
+    let result = decided(&declared, PERMIT_ALL, "job:nightly", &svid());
+    assert_eq!(reasons(result), ("REPLAYABLE_UNBOUND", Outward::NotAllowed));
+    assert!(decided(&declared, PERMIT_ALL, "job:nightly", &fixture::request("post")).is_ok(), "bound");
+}
+
+#[test]
+fn the_end_of_a_token_caps_what_it_buys_only_where_its_issuer_says_so() {
+    let mut declared = fixture::declared();
+    let ttl = |declared: &Declared| {
+        decided(declared, PERMIT_ALL, "job:nightly", &fixture::request("post"))
+            .unwrap()
+            .record
+            .granted
+            .ttl_s
+            .get()
+    };
+    assert_eq!(ttl(&declared), 900);
+    declared.issuers.get_mut("ci").unwrap().proof_caps = true;
+    assert_eq!(ttl(&declared), 300);
 }
 
 #[test]
