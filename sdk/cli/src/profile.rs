@@ -84,8 +84,8 @@ fn read_optional(path: &Path, named: bool) -> Result<Option<String>, Failure> {
 
 fn parse(path: &Path, text: &str) -> Result<Keys, Failure> {
     toml::from_str(text).map_err(|error| {
-        let line =
-            error.span().map_or(1, |span| text.get(..span.start).unwrap_or(text).lines().count().max(1));
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).unwrap_or(text).matches('\n').count() + 1;
         Failure::Usage(format!("{}:{line}: {}", path.display(), error.message().replace('\n', ", ")))
     })
 }
