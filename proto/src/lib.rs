@@ -14,3 +14,6 @@ pub mod v1 {
 
 /// The encoded `google.protobuf.FileDescriptorSet` of the package and all that it imports, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/daypass.binpb"));
+
+#[cfg(test)]
+mod tests;
