@@ -31,6 +31,10 @@ pub(super) struct Destination<'a> {
     pub(super) asked: Asked,
 }
 
+/// How many bytes of audiences, actions and resources one request may name: an entry holds them twice, beside
+/// the rest, in 16 KiB.
+const SCOPE_BYTES_MAX: usize = 4096;
+
 fn not_allowed(inner: &'static str, clause: impl Into<String>) -> Why {
     Why::new(inner, Outward::NotAllowed, clause)
 }
@@ -122,10 +126,12 @@ impl Decision<'_> {
         let at = |object, name: &Name| {
             self.state.declared_at(object, name.as_str()).ok_or_else(|| unrecorded(name))
         };
+        let asked = self.asked(task, target);
+        check_size(&asked.scope)?;
         Ok(Destination {
             task_named: NameAt { name: name.clone(), at: at(ObjectType::Task, name)? },
             target_named: NameAt { name: target_name.clone(), at: at(ObjectType::Target, target_name)? },
-            asked: self.asked(task, target),
+            asked,
             task,
             target,
         })
@@ -183,6 +189,17 @@ impl Decision<'_> {
             },
         )
     }
+}
+
+fn check_size(asked: &Scope) -> Result<(), Why> {
+    let audiences = asked.audiences.iter().map(|it| it.as_str().len());
+    let actions = asked.actions.iter().map(|it| it.as_str().len());
+    let resources = asked.resources.iter().map(|it| it.as_str().len());
+    if audiences.chain(actions).chain(resources).map(|len| len + 3).sum::<usize>() <= SCOPE_BYTES_MAX {
+        return Ok(());
+    }
+    let clause = format!("the scope is over {SCOPE_BYTES_MAX} bytes: ask for less at once, or by prefix");
+    Err(Why::malformed("resources", clause))
 }
 
 fn supplier<'a>(

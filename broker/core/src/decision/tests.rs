@@ -121,6 +121,15 @@ fn a_request_beyond_its_bounds_is_denied_with_its_reason() {
             "MALFORMED",
             Outward::Malformed,
         ),
+        (
+            "more than an entry can hold",
+            |it| {
+                it.resources =
+                    (0..200).map(|at| format!("eu/{at}/abcdefghijklmnopqrst").parse().unwrap()).collect();
+            },
+            "MALFORMED",
+            Outward::Malformed,
+        ),
         ("approval", |it| it.task = "approved".into(), "APPROVAL_REQUIRED", Outward::ApprovalRequired),
         (
             "approval by one's own word",

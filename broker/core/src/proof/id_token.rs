@@ -17,6 +17,8 @@ use crate::bundle::object::{Declared, Issuer, IssuerKind};
 /// No declaration makes a proof good for longer than this.
 const PROOF_TTL_MAX: Seconds = Seconds::new(86_400);
 const INSTANCE_LEN_MAX: usize = 256;
+/// Longer claims count as absent: whatever is looked at is recorded, and an entry is small.
+const CLAIM_LEN_MAX: usize = 512;
 
 /// What an issuer's declaration says about its tokens.
 struct Rules<'a> {
@@ -170,7 +172,8 @@ fn scalar_claims(token: &SignedToken) -> BTreeMap<String, String> {
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     };
-    token.claims().iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+    let named = token.claims().iter().filter_map(|(name, value)| Some((name.clone(), text(value)?)));
+    named.filter(|(_, value)| value.len() <= CLAIM_LEN_MAX).collect()
 }
 
 fn principal(

@@ -1,5 +1,7 @@
 //! One thing spoiled at a time, in tokens and certificates that would be good.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daypass_evidence::entry::ProofUse;
 use rcgen::{DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use serde_json::{Value, json};
@@ -264,4 +266,36 @@ fn a_certificate_that_nobody_claims_binds_a_token_and_says_nothing_else() {
     let principal = both("job:nightly", leaf).unwrap();
     assert_eq!(principal.bound_certificate().unwrap().certificate, digest);
     assert_eq!(principal.identities().len(), 1);
+}
+
+/// The order of P-256 (FIPS 186-5).
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// The same token with the other of the two signatures that fit: `(r, n - s)`.
+fn respelt(token: &str) -> String {
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = false;
+    for at in (0..32).rev() {
+        let (less, first) = P256_ORDER[at].overflowing_sub(signature[32 + at]);
+        let (less, second) = less.overflowing_sub(u8::from(borrow));
+        (signature[32 + at], borrow) = (less, first || second);
+    }
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[test]
+fn a_token_with_its_signature_respelt_is_the_same_proof() {
+    let token = WORLD.ci.mint(&fixture::header(), &fixture::claims("job:nightly"));
+    let other = respelt(&token);
+    assert_ne!(token, other);
+    let mark = |token: &str| {
+        let token = UnverifiedToken::parse(token).unwrap();
+        let principal = fixture::verify(UnverifiedProof::IdToken { token, holder: None }, &bundle()).unwrap();
+        principal.spent_mark().unwrap().key
+    };
+    assert_eq!(mark(&token), mark(&other));
 }
