@@ -28,6 +28,7 @@ mod credential;
 mod error;
 mod evidence;
 mod holder;
+mod issuance;
 mod kept;
 mod published;
 mod request;
