@@ -413,3 +413,22 @@ fn the_names_of_the_answers_are_those_of_the_api() {
     assert_eq!(names.len(), 26);
     assert!(names.iter().all(|it| it.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')));
 }
+
+#[test]
+fn the_sample_organisations_nightly_job_may_post_invoices_and_deploy_nothing() {
+    let bundle = std::sync::Arc::new(crate::bundle::sample::bundle());
+    let state = fixture::state(&bundle);
+    let mut claims = fixture::claims("project:42:ref:main");
+    claims["event"] = "schedule".into();
+    claims["exp"] = (NOW.seconds() + 200).into();
+    let token = fixture::WORLD.ci.mint(&fixture::header(), &claims);
+    let token = daypass_verify::jose::UnverifiedToken::parse(&token).unwrap();
+    let proof = UnverifiedProof::Both { token, chain: vec![fixture::self_signed()] };
+    let principal = fixture::verify(proof, &bundle).unwrap();
+    let decided = |task: &str| {
+        decide(&principal, &fixture::request(task), &state, fixture::id(), NOW).map_err(Box::new)
+    };
+    let grant = decided("post-invoices").unwrap();
+    assert_eq!(grant.decision().rules, ["billing/nightly".to_owned()].into());
+    assert_eq!(reasons(decided("deploy-web")), ("TASK_NOT_ALLOWED", Outward::TaskNotAllowed));
+}
