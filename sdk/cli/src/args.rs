@@ -28,28 +28,28 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused, 2 usage, 3 unreachable,
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
     /// A file of profiles [default: ~/.config/daypass/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "DAYPASS_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", hide_env_values = true, env = "DAYPASS_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// The profile in it [default: the keys at its top]
-    #[arg(long, global = true, value_name = "NAME", env = "DAYPASS_PROFILE")]
+    #[arg(long, global = true, value_name = "NAME", hide_env_values = true, env = "DAYPASS_PROFILE")]
     pub(crate) profile: Option<String>,
     /// The broker: https://HOST:PORT
-    #[arg(long, global = true, value_name = "URL", env = "DAYPASS_BROKER")]
+    #[arg(long, global = true, value_name = "URL", hide_env_values = true, env = "DAYPASS_BROKER")]
     pub(crate) broker: Option<Url>,
     /// Where the broker publishes its keys, which is also its issuer URL: https://HOST
-    #[arg(long, global = true, value_name = "URL", env = "DAYPASS_WEB")]
+    #[arg(long, global = true, value_name = "URL", hide_env_values = true, env = "DAYPASS_WEB")]
     pub(crate) web: Option<Url>,
     /// The roots that the broker's certificates are believed under, PEM
-    #[arg(long, global = true, value_name = "FILE", env = "DAYPASS_CA")]
+    #[arg(long, global = true, value_name = "FILE", hide_env_values = true, env = "DAYPASS_CA")]
     pub(crate) ca: Option<PathBuf>,
     /// The ID token to show
-    #[arg(long, global = true, value_name = "FILE", env = "DAYPASS_ID_TOKEN_FILE")]
+    #[arg(long, global = true, value_name = "FILE", hide_env_values = true, env = "DAYPASS_ID_TOKEN_FILE")]
     pub(crate) id_token_file: Option<PathBuf>,
     /// The client certificate to show, PEM
-    #[arg(long, global = true, value_name = "FILE", env = "DAYPASS_CERT")]
+    #[arg(long, global = true, value_name = "FILE", hide_env_values = true, env = "DAYPASS_CERT")]
     pub(crate) cert: Option<PathBuf>,
     /// Its key, PEM
-    #[arg(long, global = true, value_name = "FILE", env = "DAYPASS_KEY")]
+    #[arg(long, global = true, value_name = "FILE", hide_env_values = true, env = "DAYPASS_KEY")]
     pub(crate) key: Option<PathBuf>,
 }
 

@@ -61,7 +61,7 @@ async fn check(client: &Client, decoded: &Decoded, sheet: &mut Sheet) -> Result<
     };
     tell(sheet, "signature", &signature);
     let found = evidence::find(client, decoded).await;
-    let entry = found.as_ref().map(Found::describe).map_err(|failure| Failure::Usage(brief(failure)));
+    let entry = found.as_ref().map(Found::describe).map_err(|failure| Failure::Usage(failure.text()));
     tell(sheet, "entry", &entry);
     if let Ok(found) = &found {
         tell(sheet, "inclusion", &Ok(found.inclusion.clone()));
@@ -75,17 +75,9 @@ fn tell(sheet: &mut Sheet, name: &str, outcome: &Result<String, Failure>) {
     match outcome {
         Ok(text) => sheet.row(name, text),
         Err(failure @ (Failure::Verification(_) | Failure::Broker(daypass_sdk::Error::Unverified(_)))) => {
-            sheet.row(name, format!("DOES NOT HOLD: {}", brief(failure)));
+            sheet.row(name, format!("DOES NOT HOLD: {}", failure.text()));
         }
-        Err(failure) => sheet.row(name, format!("not checked: {}", brief(failure))),
-    }
-}
-
-fn brief(failure: &Failure) -> String {
-    match failure {
-        Failure::Broker(error) => error.to_string(),
-        Failure::Usage(text) | Failure::Refused(text) | Failure::Verification(text) => text.clone(),
-        Failure::ReaderGone => String::new(),
+        Err(failure) => sheet.row(name, format!("not checked: {}", failure.text())),
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn run(profile: &Profile, out: &Output) -> Result<(), Failure> 
     let mut tell = |sheet: &mut Sheet, name: &str, outcome: Result<String, Failure>| match outcome {
         Ok(text) => sheet.row(name, text),
         Err(failure) => {
-            sheet.row(name, "failed: see below");
+            sheet.row(name, format!("failed: {}", failure.text()));
             failed.get_or_insert(failure);
         }
     };
