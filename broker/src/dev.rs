@@ -1,12 +1,87 @@
-//! A whole organisation on one machine, for development and for tests: an issuer of ID tokens and a CA for
-//! workloads, each a real one on loopback with keys of its own.
-
-use std::path::PathBuf;
+//! A whole organisation on one machine, for development and for tests: a broker, an issuer of ID tokens for each that
+//! the sample organisation declares, and a CA for workloads, each a real one on loopback with keys of its own. It
+//! trusts its own clock and activates bundles alone, and says so wherever it can be seen.
 
 mod authority;
+mod caller;
 mod files;
 pub mod issuer;
+pub mod organisation;
+mod profiles;
+mod state;
+mod story;
+mod teller;
 pub mod workload_ca;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::init::{Deployment, init};
+use crate::serve::{self, Running};
+use organisation::Organisation;
+use state::State;
+
+/// How `dev` is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where everything is kept.
+    pub state: PathBuf,
+    /// Begin anew.
+    pub reset: bool,
+    /// End after the story.
+    pub exit: bool,
+}
+
+/// Runs the development organisation: its story, and then its service until Ctrl-C.
+///
+/// # Errors
+/// When a part does not start, or the story does not go as it should.
+pub async fn run(options: Options) -> Result<(), DevError> {
+    let state = State::open(&options.state, options.reset)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let organisation = Organisation::start(&state.folder, &state.issuer(), &clock).await?;
+    let broker = start(&state, &organisation, &clock).await?;
+    let profiles = profiles::write(&state, &organisation, &broker)?;
+    let told = story::tell(&state, &organisation, &broker, &profiles).await;
+    if told.is_ok() && !options.exit {
+        teller::commands(&profiles, &broker);
+        profiles.keep_fresh(&organisation, interrupted()).await;
+    }
+    broker.stop("the development broker was told to stop").await?;
+    told
+}
+
+async fn start(state: &State, organisation: &Organisation, clock: &Arc<dyn Clock>) -> Result<Running, DevError> {
+    let settings = state.settings(clock)?;
+    let now = clock.now();
+    if !settings.store.exists() {
+        let deployment = Deployment {
+            trust_domain: settings.trust_domain.clone(),
+            broker: settings.broker.clone(),
+            store: &settings.store,
+            kek: &settings.kek,
+            bundle: Some(&organisation.bundle),
+            clock: Arc::clone(clock),
+        };
+        state.keep(&init(&deployment).await?)?;
+    }
+    let broker = serve::start(settings).await?;
+    crate::activate::bootstrap(broker.log(), &broker.desk.ids, &organisation.bundle, now).await?;
+    broker.trust.follow(&organisation.bundle);
+    Ok(broker)
+}
+
+async fn interrupted() {
+    let mut terminated = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminated) => terminated,
+        Err(_) => return drop(tokio::signal::ctrl_c().await),
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
+    }
+}
 
 /// Why a part of the development organisation did not start or could not sign.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +117,27 @@ pub enum DevError {
     /// The TLS listener could not be set up.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// Another one runs on the same state.
+    #[error("another `daypass-broker dev` runs on `{}`: stop it, or name another directory with `--state`", .0.display())]
+    Locked(PathBuf),
+    /// The sample organisation is refused.
+    #[error("the sample organisation is refused:\n{0}")]
+    Bundle(String),
+    /// The deployment could not be made.
+    #[error(transparent)]
+    Init(#[from] crate::init::InitError),
+    /// The broker could not serve.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
+    /// The log could not be written.
+    #[error(transparent)]
+    Record(#[from] crate::log::RecordError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The story did not go as it should.
+    #[error("{0}")]
+    Story(String),
     /// The system gave no random bytes.
     #[error("the system gave no random bytes")]
     Random,

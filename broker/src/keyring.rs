@@ -61,12 +61,23 @@ pub struct Keyring {
 }
 
 impl Keyring {
+    /// No keys yet.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            pairs: HashMap::new(),
+            described: HashMap::new(),
+            certificates: HashMap::new(),
+            random: SystemRandom::new(),
+        }
+    }
+
     /// Opens the keys that the log's state names, but for the evidence key.
     ///
     /// # Errors
     /// When one is missing, sealed otherwise, or damaged.
     pub fn open(sealed: &[SealedKey], state: &State, kek: &Kek) -> Result<Self, KeyringError> {
-        let mut ring = Self { pairs: HashMap::new(), described: HashMap::new(), certificates: HashMap::new(), random: SystemRandom::new() };
+        let mut ring = Self::empty();
         for changed in state.keys().values().filter(|changed| changed.usage != KeyUse::Evidence) {
             let blob = find(sealed, &changed.key)?;
             ring.add(changed, &kek.unseal(&blob.sealed, changed)?, blob.certificate.as_deref())?;
@@ -117,13 +128,15 @@ impl Keyring {
     }
 }
 
-/// Opens the evidence key of a log.
+/// Opens the evidence key that `changed` names.
 ///
 /// # Errors
 /// When it is missing, sealed otherwise, or damaged.
-pub fn open_evidence_key(sealed: &[SealedKey], state: &State, kek: &Kek) -> Result<Ed25519KeyPair, KeyringError> {
-    let evidence = state.keys().values().find(|changed| changed.usage == KeyUse::Evidence);
-    let changed = evidence.ok_or_else(|| KeyringError::Missing(KeyId::from_thumbprint([0; 32])))?;
+pub fn open_evidence_key(
+    sealed: &[SealedKey],
+    changed: &KeyChanged,
+    kek: &Kek,
+) -> Result<Ed25519KeyPair, KeyringError> {
     let pkcs8 = kek.unseal(&find(sealed, &changed.key)?.sealed, changed)?;
     Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|error| KeyringError::Damaged(changed.key.clone(), error.to_string()))
 }

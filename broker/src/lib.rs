@@ -1,16 +1,19 @@
 //! The broker: proof in, durable record, credential out, ending proven.
 
+pub mod activate;
 pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod ids;
 pub mod index;
+pub mod init;
 pub mod issue;
 pub mod keyring;
 pub mod listen;
 pub mod log;
 pub mod ops;
 pub mod refusals;
+pub mod serve;
 pub mod server;
 pub mod signer;
 pub mod store;

@@ -12,7 +12,7 @@ mod writer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use daypass_core::draft::Draft;
 use daypass_core::state::State;
 use daypass_evidence::checkpoint::Checkpoint;
@@ -26,8 +26,9 @@ use crate::store::{Head, Live, SealedKey};
 
 pub use anchor::{Anchor, AnchorError};
 pub use settlement::Settlements;
-pub use start::{StartError, Started, verify_store};
-pub use writer::{LogSettings, open};
+pub(crate) use start::verify_without_key;
+pub use start::{StartError, Started, evidence_key_entry, verify_store};
+pub use writer::{LogSettings, create, open, read_state};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.
@@ -142,6 +143,7 @@ pub struct Log {
     settlements: Arc<Settlements>,
     arriving: Arc<AtomicUsize>,
     key: Arc<VerifierKey>,
+    fault: Arc<ArcSwapOption<String>>,
 }
 
 impl Log {
@@ -208,6 +210,12 @@ impl Log {
     #[must_use]
     pub fn state(&self) -> Arc<State> {
         Arc::clone(&self.published.load().state)
+    }
+
+    /// Why the newest batch could not be written; none when it was.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.fault.load().as_deref().cloned()
     }
 
     /// The key that verifies this log's checkpoints.

@@ -3,11 +3,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use daypass_core::decision::Denial;
-use daypass_evidence::entry::{By, Counts, NewEntry};
+use daypass_evidence::entry::{By, Counts, Latency, NewEntry};
 use daypass_verify::ids::RequestId;
 use daypass_verify::time::UnixMs;
+use hdrhistogram::Histogram;
 
 use crate::ids::Ids;
 
@@ -55,6 +57,7 @@ struct Inner {
     explained: HashMap<RequestId, Explanation>,
     order: VecDeque<RequestId>,
     counts: Counts,
+    latencies: Option<Histogram<u64>>,
 }
 
 /// Everything that was refused and is not yet written.
@@ -109,9 +112,16 @@ impl Refusals {
         inner.explain(request, Explanation { reason: reason.into(), clause: detail.into(), rules: Vec::new() });
     }
 
-    /// Counts a credential.
-    pub fn issued(&self) {
-        self.lock().counts.issued += 1;
+    /// Counts a credential, and how long it took.
+    pub fn issued(&self, took: Duration) {
+        let mut inner = self.lock();
+        inner.counts.issued += 1;
+        if inner.latencies.is_none() {
+            inner.latencies = Histogram::new_with_bounds(1, 60_000_000, 2).ok();
+        }
+        if let Some(latencies) = &mut inner.latencies {
+            latencies.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        }
     }
 
     /// Why a request was refused, if that is still in memory.
@@ -120,10 +130,26 @@ impl Refusals {
         self.lock().explained.get(request).cloned()
     }
 
-    /// The counts since this was last asked.
+    /// What was counted since this was last asked, and how long issuance took.
     #[must_use]
-    pub fn take_counts(&self) -> Counts {
-        std::mem::take(&mut self.lock().counts)
+    pub fn take_activity(&self) -> (Counts, Option<Latency>) {
+        let mut inner = self.lock();
+        let latency = inner.latencies.take().map(|latencies| {
+            let millis = |quantile| latencies.value_at_quantile(quantile).div_ceil(1000);
+            Latency { p50: millis(0.5), p99: millis(0.99) }
+        });
+        (std::mem::take(&mut inner.counts), latency)
+    }
+
+    /// Counts again what could not be written.
+    pub fn put_back(&self, counts: Counts) {
+        let now = &mut self.lock().counts;
+        now.issued += counts.issued;
+        now.refused += counts.refused;
+        now.unavailable += counts.unavailable;
+        for (reason, count) in counts.proof_failed {
+            *now.proof_failed.entry(reason).or_default() += count;
+        }
     }
 
     /// The entries that are due at `now`: the first of a kind at once, the rest once a minute; with `all`, every

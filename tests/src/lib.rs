@@ -1,1 +1,1 @@
-//! daypass-tests
+//! The harness: a whole deployment on loopback, with real issuers, real clients and real files.

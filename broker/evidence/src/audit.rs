@@ -9,8 +9,9 @@ mod uptime;
 
 use std::collections::BTreeMap;
 
-use daypass_verify::ids::TrustDomain;
+use daypass_verify::ids::{Digest, TrustDomain};
 use daypass_verify::time::UnixMs;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
@@ -40,13 +41,14 @@ pub struct Audit {
 }
 
 /// What an audit found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The log's origin, by its first entry.
     pub origin: Option<String>,
     /// How many entries were read.
     pub size: u64,
     /// The root of the tree over them.
+    #[serde(serialize_with = "as_digest")]
     pub root: Hash,
     /// The time of the last entry that could be read.
     pub last_time: Option<UnixMs>,
@@ -66,6 +68,10 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// How many more findings there were.
     pub findings_omitted: u64,
+}
+
+fn as_digest<S: Serializer>(root: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
+    Digest::from_bytes(*root).serialize(serializer)
 }
 
 impl Report {

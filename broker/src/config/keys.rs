@@ -1,7 +1,5 @@
 //! Every key of the configuration, once: its default, and what it means. The reference page is written from here.
 
-use std::fmt::Write as _;
-
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -77,16 +75,18 @@ pub fn reference() -> String {
     for key in KEYS {
         if key.section != section {
             section = key.section;
-            drop(write!(page, "\n## `[{section}]`\n\n| key | default | example | meaning |\n|---|---|---|---|\n"));
+            page += &format!("\n## `[{section}]`\n\n| key | default | example | meaning |\n|---|---|---|---|\n");
         }
         let default = key.default.map_or_else(|| "required".into(), |text| format!("`{text}`"));
-        drop(writeln!(page, "| `{}` | {default} | `{}` | {} |", key.name, key.example, key.meaning));
+        page += &format!("| `{}` | {default} | `{}` | {} |\n", key.name, key.example, key.meaning);
     }
     page
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::config::Config;
 

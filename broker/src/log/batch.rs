@@ -63,11 +63,6 @@ impl<'a> Assembly<'a> {
         })
     }
 
-    /// The index of the newest entry that changed the state, this batch included.
-    pub(super) fn state(&self) -> Index {
-        self.state
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.adds.rows.is_empty()
     }

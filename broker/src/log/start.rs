@@ -2,6 +2,7 @@
 
 use daypass_evidence::audit::{Audit, FindingCode, Report};
 use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::entry::{Body, Entry, KeyChanged, KeyUse};
 use daypass_evidence::note::VerifierKey;
 
 use super::{Anchor, AnchorError};
@@ -65,6 +66,29 @@ pub fn verify_store(reader: &dyn Reader, key: &VerifierKey, anchor: Option<&Anch
         }
     };
     if report.is_clean() { Ok(Started { head, report }) } else { Err(StartError::Refused(Box::new(report))) }
+}
+
+/// The entry of the evidence key: one of the first of the log. None where those are not what `init` wrote.
+///
+/// # Errors
+/// When the store fails.
+pub fn evidence_key_entry(reader: &dyn Reader) -> Result<Option<KeyChanged>, StoreError> {
+    const AMONG_THE_FIRST: u32 = 8;
+    let rows = reader.rows(0, AMONG_THE_FIRST)?;
+    Ok(rows.iter().find_map(|row| match Entry::read(&row.bytes).ok()?.body {
+        Body::KeyChanged(changed) if changed.usage == KeyUse::Evidence => Some(*changed),
+        _ => None,
+    }))
+}
+
+/// What can be said of a store whose key cannot be had.
+///
+/// # Errors
+/// When the store fails.
+pub(crate) fn verify_without_key(reader: &dyn Reader) -> Result<Report, StoreError> {
+    let mut audit = Audit::new();
+    feed(&mut audit, reader)?;
+    Ok(audit.finish(None))
 }
 
 fn feed(audit: &mut Audit, reader: &dyn Reader) -> Result<(), StoreError> {

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use daypass_core::bundle::Bundle;
 use daypass_core::draft::{Draft, Mark, MarkKind};
 use daypass_core::state::State;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Entry, Index, NewEntry};
+use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Entry, Index, NewEntry, StatementSigned};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use daypass_verify::time::UnixMs;
@@ -22,7 +22,8 @@ use super::settlement::Waiting;
 use super::{Anchor, Attached, Command, Log, Place, Published, RecordError, Recorded, Recording, Settlements, Voided};
 use crate::clock::Clock;
 use crate::ids::Ids;
-use crate::store::{Head, Live, Reader, Store, StoreError, Transaction};
+use crate::signer::Statement;
+use crate::store::{Batch, Head, Live, Reader, SealedKey, Store, StoreError, Transaction};
 
 /// How many commands may wait: past that, callers are told to come back.
 const QUEUE: usize = 4_096;
@@ -74,8 +75,7 @@ pub struct LogSettings {
 pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreError> {
     let reader = store.reader()?;
     let head = reader.head()?.ok_or_else(|| StoreError::Damaged("there is no log in this store".into()))?;
-    let mut state = State::empty();
-    fold(&mut state, reader.as_ref(), 0)?;
+    let state = read_state(reader.as_ref())?;
     let key = VerifierKey::of(&head.origin, &settings.key).map_err(|error| StoreError::Damaged(error.to_string()))?;
     let published = Published { head: Arc::new(head), state: Arc::new(state) };
     let (commands, queue) = mpsc::channel(QUEUE);
@@ -86,6 +86,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         settlements: Arc::default(),
         arriving: Arc::default(),
         key: Arc::new(key),
+        fault: Arc::default(),
     };
     let writer = Writer {
         store,
@@ -97,6 +98,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         settlements: Arc::clone(&log.settlements),
         arriving: Arc::clone(&log.arriving),
         key: Arc::clone(&log.key),
+        fault: Arc::clone(&log.fault),
         unresolved: None,
     };
     tokio::spawn(answer_all(outbox, Arc::clone(&log.settlements)));
@@ -144,6 +146,7 @@ struct Writer {
     settlements: Arc<Settlements>,
     arriving: Arc<AtomicUsize>,
     key: Arc<VerifierKey>,
+    fault: Arc<ArcSwapOption<String>>,
     unresolved: Option<Unresolved>,
 }
 
@@ -201,12 +204,16 @@ impl Writer {
         let began = Instant::now();
         match self.attempt(&commands, &settling) {
             Ok((fates, assembled)) => {
+                if self.fault.load().is_some() {
+                    self.fault.store(None);
+                }
                 metrics::histogram!(crate::telemetry::BATCH_ENTRIES).record(fates.len() as f64);
                 metrics::histogram!(crate::telemetry::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
                 self.answer(commands, fates, assembled)
             }
             Err(error) => {
                 tracing::error!(%error, "a batch was not written");
+                self.fault.store(Some(Arc::new(error.to_string())));
                 self.settlements.put_back(settling);
                 commands.into_iter().filter_map(|command| refused(command, &error)).collect()
             }
@@ -317,14 +324,7 @@ impl Writer {
         {
             tracing::error!(%error, "the anchor file could not be written");
         }
-        let covered = Covered {
-            first: head.size - adds.rows.len() as u64,
-            time: head.time,
-            leaves: adds.rows.iter().map(|row| row.leaf).collect(),
-            tree,
-            checkpoint: head.checkpoint.as_slice().into(),
-            origin: head.origin.as_str().into(),
-        };
+        let covered = Covered::of(&head, &adds, tree);
         metrics::gauge!(crate::telemetry::LOG_ENTRIES).set(head.size as f64);
         if adds.rows.iter().any(|row| row.folds) {
             self.publish();
@@ -361,6 +361,17 @@ struct Covered {
 }
 
 impl Covered {
+    fn of(head: &Head, adds: &Batch, tree: daypass_evidence::tree::Batch) -> Self {
+        Self {
+            first: head.size - adds.rows.len() as u64,
+            time: head.time,
+            leaves: adds.rows.iter().map(|row| row.leaf).collect(),
+            tree,
+            checkpoint: head.checkpoint.as_slice().into(),
+            origin: head.origin.as_str().into(),
+        }
+    }
+
     fn place(&self, index: Index) -> Option<Place> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         Some(Place {
@@ -558,6 +569,57 @@ fn assembly_failed(error: BatchError) -> RecordError {
 
 fn unavailable(error: StoreError) -> RecordError {
     RecordError::Unavailable(error.to_string())
+}
+
+/// The runtime state as the store's entries fold to it.
+///
+/// # Errors
+/// When the store fails, or its entries do not fold.
+pub fn read_state(reader: &dyn Reader) -> Result<State, StoreError> {
+    let mut state = State::empty();
+    fold(&mut state, reader, 0)?;
+    Ok(state)
+}
+
+/// Opens a log in an empty store: `opened` and what else is true from its first entry on. Statements that are
+/// recorded with it may be signed.
+///
+/// # Errors
+/// When there is a log already, or the store fails.
+pub fn create(
+    store: &mut dyn Store,
+    settings: &LogSettings,
+    origin: &str,
+    entries: Vec<Body>,
+    statements: Vec<(Statement, StatementSigned)>,
+    keys: Vec<SealedKey>,
+) -> Result<Vec<Recorded<Statement>>, RecordError> {
+    let time = settings.clock.now();
+    let author = Author { trust_domain: &settings.trust_domain, broker: &settings.broker, key: &settings.key };
+    let empty = Head {
+        origin: origin.into(),
+        size: 0,
+        state: 0,
+        time,
+        frontier: Vec::new(),
+        checkpoint: Vec::new(),
+    };
+    let mut assembly = Assembly::new(&author, &empty, time).map_err(assembly_failed)?;
+    for body in entries {
+        push(&mut assembly, &settings.ids, time, body)?;
+    }
+    let mut indexes = Vec::new();
+    for (_, entry) in &statements {
+        indexes.push(push(&mut assembly, &settings.ids, time, entry.clone().into())?);
+    }
+    assembly.adds.keys = keys;
+    let assembled = assembly.finish().map_err(assembly_failed)?;
+    store.open(&assembled.adds, &assembled.head).map_err(unavailable)?;
+    let covered = Covered::of(&assembled.head, &assembled.adds, assembled.tree);
+    let recorded = statements.into_iter().zip(indexes).filter_map(|((what, _), index)| {
+        covered.place(index).map(|place| Recorded { what, place })
+    });
+    Ok(recorded.collect())
 }
 
 /// Folds the entries from `from` on into `state`.

@@ -34,6 +34,9 @@ impl CredentialService for Service {
         let result = answered.as_ref().map_or_else(|outgoing| outgoing.reason.as_str(), |_| "issued");
         metrics::counter!(telemetry::ISSUES, "result" => result).increment(1);
         metrics::histogram!(telemetry::ISSUE_SECONDS).record(began.elapsed().as_secs_f64());
+        if answered.as_ref().is_ok_and(|answer| answer.receipt.is_some()) {
+            self.0.refusals.issued(began.elapsed());
+        }
         let mut response = Response::new(answered.map_err(|outgoing| outgoing.into_status(&id))?);
         if let Ok(value) = id.to_string().parse() {
             response.metadata_mut().insert(REQUEST_ID, value);
@@ -57,7 +60,6 @@ impl Service {
         let desk = &self.0.desk;
         match issue::issue(desk, &caller.principal, &request, known).await {
             Ok(credential) => {
-                self.0.refusals.issued();
                 Ok(response(desk, &credential))
             }
             Err(refusal) => Err(status::of_refusal(refusal, id, &self.0.refusals)),

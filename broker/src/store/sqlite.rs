@@ -20,8 +20,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pages of the write-ahead log above which a resting writer moves them into the database.
 const WAL_PAGES_AT_REST: i64 = 1_000;
 
-/// Pages of the write-ahead log above which the writer moves them even under load: 64 MiB.
-const WAL_PAGES_MAX: i64 = 16_384;
+/// Commits after which the write-ahead log is moved into the database even under load.
+const COMMITS_AT_MOST: u32 = 2_000;
 
 const TABLES: &str = "
     CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;
@@ -94,6 +94,9 @@ fn migrate(connection: &Connection) -> Result<(), StoreError> {
 
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        if self.commits_since_checkpoint > COMMITS_AT_MOST {
+            self.checkpoint_wal();
+        }
         let prune = self.marks_pruned_minute;
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

@@ -37,19 +37,25 @@ impl Failure {
         }
     }
 
-    /// Prints it to standard error.
-    pub(crate) fn show(&self) {
+    /// On one line, without advice.
+    pub(crate) fn text(&self) -> String {
         match self {
-            Self::ReaderGone => {}
-            Self::Usage(text) | Self::Refused(text) | Self::Verification(text) => {
-                eprintln!("daypass: {text}")
-            }
-            Self::Broker(error) => {
-                eprintln!("daypass: {error}");
-                if let Some(refusal) = error.refusal() {
-                    eprint!("{}", advice(refusal));
-                }
-            }
+            Self::ReaderGone => String::new(),
+            Self::Usage(text) | Self::Refused(text) | Self::Verification(text) => text.clone(),
+            Self::Broker(error) => error.to_string(),
+        }
+    }
+
+    /// Prints it to standard error, with the next step where there is one.
+    pub(crate) fn show(&self) {
+        if matches!(self, Self::ReaderGone) {
+            return;
+        }
+        eprintln!("daypass: {}", self.text());
+        if let Self::Broker(error) = self
+            && let Some(refusal) = error.refusal()
+        {
+            eprint!("{}", advice(refusal));
         }
     }
 }

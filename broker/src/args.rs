@@ -1,0 +1,74 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Issues short-lived credentials, and writes each into the evidence log before anyone can use it.
+#[derive(Debug, Parser)]
+#[command(name = "daypass-broker", version, after_help = "Exit codes: 0 done, 1 refused, 2 usage, 4 verification failed.")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A whole organisation on loopback, for development: tells its story, then serves
+    Dev {
+        /// Where it keeps its state
+        #[arg(long, value_name = "DIR", default_value = ".daypass-dev")]
+        state: PathBuf,
+        /// Begin anew: remove what earlier starts left
+        #[arg(long)]
+        reset: bool,
+        /// End after the story
+        #[arg(long)]
+        exit: bool,
+    },
+    /// Make a deployment: the store, the keys, a first certificate for the listeners
+    Init {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The first bundle: a folder of policies
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
+        /// A name or address of this host in the listeners' certificate; repeatable
+        #[arg(long, value_name = "HOST", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
+        host: Vec<String>,
+    },
+    /// Serve
+    Serve {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration, and the bundle beside it if one is named
+    Check {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// A folder of policies
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
+    },
+    /// Verify a whole store, offline: every leaf, the tree, the checkpoint, and what entries say of each other
+    Verify {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE", required_unless_present = "store", conflicts_with = "store")]
+        config: Option<PathBuf>,
+        /// The store
+        #[arg(long, value_name = "FILE")]
+        store: Option<PathBuf>,
+        /// The log's verifier key, kept outside [default: the one in the log's first entry]
+        #[arg(long, value_name = "VKEY")]
+        key: Option<String>,
+        /// The anchor file
+        #[arg(long, value_name = "FILE")]
+        anchor: Option<PathBuf>,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}

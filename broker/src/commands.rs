@@ -1,0 +1,207 @@
+//! What each command does, from arguments to values.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_broker::clock::SystemClock;
+use daypass_broker::config::{Config, ConfigError, Listener, Web};
+use daypass_broker::dev::{self, DevError};
+use daypass_broker::init::{self, Deployment, InitError};
+use daypass_broker::listen::Limits;
+use daypass_broker::log::StartError;
+use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
+use daypass_broker::telemetry::{self, TelemetryError};
+use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
+use daypass_evidence::audit::Report;
+use daypass_evidence::entry::Mode;
+use daypass_verify::ids::ParseError;
+
+use crate::args::Command;
+
+mod verify;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Dev(#[from] DevError),
+    #[error(transparent)]
+    Init(#[from] InitError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    #[error("the bundle is refused:\n{0}")]
+    Bundle(String),
+    #[error("`{0}` could not be read: {1}")]
+    File(String, std::io::Error),
+    #[error("{0}")]
+    Value(String),
+    #[error("the log does not verify: {0} findings")]
+    NotVerified(usize),
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::NotVerified(_) | Self::Serve(ServeError::Start(StartError::Refused(_))) => ExitCode::from(4),
+            Self::Value(_) | Self::Config(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<ParseError> for Failure {
+    fn from(error: ParseError) -> Self {
+        Self::Value(error.to_string())
+    }
+}
+
+pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Dev { state, reset, exit } => {
+            telemetry::start_logs("warn")?;
+            Ok(dev::run(dev::Options { state, reset, exit }).await?)
+        }
+        Command::Init { config, bundle, host } => init(&config, bundle.as_deref(), &host).await,
+        Command::Serve { config } => serve(&config).await,
+        Command::Check { config, bundle } => check(&config, bundle.as_deref()),
+        Command::Verify { config, store, key, anchor, json } => verify::run(config, store, key, anchor, json),
+    }
+}
+
+async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String]) -> Result<(), Failure> {
+    let config = Config::read(config)?;
+    let bundle = bundle.map(read_bundle).transpose()?;
+    let made = init::init(&Deployment {
+        trust_domain: config.broker.trust_domain.clone(),
+        broker: config.broker.name.clone(),
+        store: &config.store.path,
+        kek: &config.keys.kek_file,
+        bundle: bundle.as_ref(),
+        clock: Arc::new(SystemClock),
+    })
+    .await?;
+    println!("log      {}", made.origin);
+    println!("log key  {}   (keep it outside: it verifies every checkpoint)", made.log_key);
+    println!("store    {}", config.store.path.display());
+    println!("keys     unsealed with {} (keep it apart from the store's backups)", config.keys.kek_file.display());
+    if !config.api.key.exists() {
+        let folder = config.api.key.parent().unwrap_or(Path::new("."));
+        let files = init::write_listener_certificate(folder, hosts, daypass_broker::clock::Clock::now(&SystemClock))?;
+        println!("listener {} for {}; clients trust {}", files.certificate.display(), hosts.join(", "), files.ca.display());
+    }
+    if bundle.is_none() {
+        println!("no bundle is in force: nothing will be issued until one is");
+    }
+    Ok(())
+}
+
+async fn serve(path: &Path) -> Result<(), Failure> {
+    let config = Config::read(path)?;
+    telemetry::start_logs(&config.output.level)?;
+    let running = serve::start(settings(&config)?).await?;
+    tracing::info!(api = %running.api, web = %running.web, ops = %running.ops, "serving");
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| Failure::File("SIGTERM".into(), error))?;
+    let reason = tokio::select! {
+        _ = tokio::signal::ctrl_c() => "interrupted",
+        _ = terminated.recv() => "terminated",
+    };
+    running.stop(reason).await?;
+    Ok(())
+}
+
+fn check(path: &Path, bundle: Option<&Path>) -> Result<(), Failure> {
+    let config = Config::read(path)?;
+    settings(&config)?;
+    println!("{}: accepted", path.display());
+    if let Some(folder) = bundle {
+        let bundle = read_bundle(folder)?;
+        bundle.warnings().iter().for_each(|finding| println!("{finding}"));
+        println!("{}: accepted, {}", folder.display(), bundle.digest());
+    }
+    Ok(())
+}
+
+/// The configuration as the values that a broker runs with.
+fn settings(config: &Config) -> Result<Settings, Failure> {
+    let limits = Limits {
+        connections: config.limits.connections,
+        connections_per_address: config.limits.connections_per_address,
+        handshake: Duration::from_secs(config.limits.handshake_timeout_s),
+        age: Duration::from_secs(config.limits.connection_age_s),
+        ..Limits::default()
+    };
+    Ok(Settings {
+        trust_domain: config.broker.trust_domain.clone(),
+        broker: config.broker.name.clone(),
+        issuer: config.broker.issuer.parse().map_err(|error| Failure::Value(format!("{error}")))?,
+        mode: Mode::Production,
+        store: config.store.path.clone(),
+        anchor: config.store.anchor.clone(),
+        kek: config.keys.kek_file.clone(),
+        api: listen_at(config.api.listen, &config.api),
+        reflection: config.api.reflection,
+        web: listen_web(&config.web),
+        checkpoint: config.web.checkpoint,
+        ops: config.ops.listen,
+        limits,
+        config: config.digest,
+        clock: Arc::new(SystemClock),
+    })
+}
+
+fn listen_at(address: SocketAddr, listener: &Listener) -> ListenAt {
+    ListenAt { address, certificate: listener.certificate.clone(), key: listener.key.clone() }
+}
+
+fn listen_web(web: &Web) -> ListenAt {
+    ListenAt { address: web.listen, certificate: web.certificate.clone(), key: web.key.clone() }
+}
+
+/// Reads and compiles the bundle in `folder`.
+fn read_bundle(folder: &Path) -> Result<Bundle, Failure> {
+    let files = source_files(folder).map_err(|error| Failure::File(folder.display().to_string(), error))?;
+    compile(&files).map_err(|findings: Vec<Finding>| {
+        Failure::Bundle(findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn source_files(folder: &Path) -> std::io::Result<Vec<SourceFile>> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next)? {
+            let path = entry?.path();
+            let wanted = path.extension().is_some_and(|end| ["toml", "cedar", "cedarschema", "pem"].iter().any(|it| end == *it));
+            if path.is_dir() {
+                folders.push(path);
+            } else if wanted {
+                let text = std::fs::read_to_string(&path)?;
+                let relative = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
+                files.push(SourceFile { path: relative, text });
+            }
+        }
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(files)
+}
+
+/// What a verification found, for a person.
+fn print_report(report: &Report) {
+    println!("log          {}", report.origin.as_deref().unwrap_or("unknown"));
+    println!("entries      {}", report.size);
+    println!("credentials  {} issued, {} expired, {} revoked, {} void, {} alive", report.issued, report.ended_expired, report.ended_revoked, report.void, report.live);
+    for finding in &report.findings {
+        println!("{finding}");
+    }
+    if report.is_clean() {
+        println!("verified: no finding");
+    }
+}

@@ -1,0 +1,165 @@
+//! `init`: a new deployment on its own host: the store, the log's first entries, the keys, and a first certificate
+//! for the listeners.
+
+mod authority;
+mod listener;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use daypass_core::bundle::Bundle;
+use daypass_evidence::entry::{Body, KeyUse, LogOpened, NewEntry, OpenReason};
+use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::{Digest, Name, TrustDomain};
+use daypass_verify::time::UnixMs;
+use ring::signature::Ed25519KeyPair;
+
+use crate::activate;
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::keyring::{Kek, KekError, Keyring, KeyringError, Made, make_evidence_key, make_key};
+use crate::log::{self, Attached, LogSettings, RecordError};
+use crate::signer::{SignError, Signer};
+use crate::store::sqlite::SqliteStore;
+use crate::store::{SealedKey, StoreError};
+
+pub use listener::{ListenerFiles, write_listener_certificate};
+
+/// What a deployment is made from.
+pub struct Deployment<'a> {
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// The name of the broker that is set up here.
+    pub broker: Name,
+    /// The store to make.
+    pub store: &'a Path,
+    /// The key-encryption key to make, or to use where it is there.
+    pub kek: &'a Path,
+    /// The first bundle.
+    pub bundle: Option<&'a Bundle>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a deployment was not made.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what failed in its text")]
+pub enum InitError {
+    #[error("there is a store at `{0}` already: `init` never touches one; name another path, or serve it")]
+    Exists(String),
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error("a certificate could not be made: {0}")]
+    Certificate(String),
+    #[error("`{0}` could not be written: {1}")]
+    File(String, std::io::Error),
+}
+
+/// What was made.
+#[derive(Debug)]
+pub struct Initialised {
+    /// The log's origin.
+    pub origin: String,
+    /// The key that verifies its checkpoints: to be kept outside.
+    pub log_key: VerifierKey,
+    /// The root of the certificates that it will issue: DER.
+    pub root: Vec<u8>,
+}
+
+/// Makes a deployment. On an error nothing of it is left.
+///
+/// # Errors
+/// When there is one already, or a part of it cannot be made.
+pub async fn init(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
+    if deployment.store.exists() {
+        return Err(InitError::Exists(deployment.store.display().to_string()));
+    }
+    let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
+    let made = make(deployment, &kek).await;
+    if made.is_err() {
+        for suffix in ["", "-wal", "-shm"] {
+            let mut path = deployment.store.as_os_str().to_owned();
+            path.push(suffix);
+            drop(std::fs::remove_file(path));
+        }
+    }
+    made
+}
+
+/// A half-year, as shards of the log are named: `2026h2`.
+#[must_use]
+pub fn shard(now: UnixMs) -> String {
+    let date = time::OffsetDateTime::from_unix_timestamp(now.seconds()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    format!("{}h{}", date.year(), if u8::from(date.month()) <= 6 { 1 } else { 2 })
+}
+
+async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, InitError> {
+    let now = deployment.clock.now();
+    let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
+    let evidence = make_evidence_key(now)?;
+    let (mut root, mut ca) = (make_key(KeyUse::Root, now)?, make_key(KeyUse::Ca, now)?);
+    let settings = settings(deployment, &evidence)?;
+    let log_key = VerifierKey::of(&origin, &settings.key).map_err(|error| InitError::Certificate(error.to_string()))?;
+    let statements = authority::statements(&deployment.trust_domain, &root, &ca)?;
+    let opened = LogOpened {
+        origin: origin.clone(),
+        key: log_key.to_string(),
+        reason: OpenReason::First,
+        predecessor: None,
+        gap: None,
+    };
+    let first: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
+    let mut store = SqliteStore::open_file(deployment.store, true)?;
+    let sealed = vec![seal(kek, &evidence, None)?];
+    let recorded = log::create(&mut store, &settings, &origin, first, statements, sealed)?;
+
+    let mut keyring = Keyring::empty();
+    keyring.add(&root.changed, &root.pkcs8, None)?;
+    let signer = Signer::new(Arc::new(keyring));
+    let mut certificates = authority::sign(&signer, &recorded)?.into_iter();
+    let (root_der, ca_der) = (certificates.next().unwrap_or_default(), certificates.next().unwrap_or_default());
+    root.changed.certificate = Some(Digest::of(&root_der));
+    ca.changed.certificate = Some(Digest::of(&ca_der));
+    let (token, svid) = (make_key(KeyUse::Token, now)?, make_key(KeyUse::Svid, now)?);
+
+    let ids = Arc::clone(&settings.ids);
+    let log = log::open(Box::new(store), settings)?;
+    let keys = [(&root, Some(&root_der)), (&ca, Some(&ca_der)), (&token, None), (&svid, None)];
+    let sealed: Result<Vec<_>, _> = keys.iter().map(|(made, certificate)| seal(kek, made, *certificate)).collect();
+    let entries: Result<Vec<_>, _> = keys
+        .iter()
+        .map(|(made, _)| Ok(NewEntry { id: ids.draw(now)?, request: None, by: None, body: made.changed.clone().into() }))
+        .collect();
+    let entries = entries.map_err(|error: crate::ids::RandomnessFailed| RecordError::Unavailable(error.to_string()))?;
+    log.append(entries, Attached { objects: Vec::new(), keys: sealed? }).await?;
+    if let Some(bundle) = deployment.bundle {
+        activate::bootstrap(&log, &ids, bundle, now).await?;
+    }
+    Ok(Initialised { origin, log_key, root: root_der })
+}
+
+fn settings(deployment: &Deployment<'_>, evidence: &Made) -> Result<LogSettings, InitError> {
+    let key = Ed25519KeyPair::from_pkcs8(&evidence.pkcs8)
+        .map_err(|error| KeyringError::Damaged(evidence.changed.key.clone(), error.to_string()))?;
+    Ok(LogSettings {
+        trust_domain: deployment.trust_domain.clone(),
+        broker: deployment.broker.clone(),
+        key: Arc::new(key),
+        clock: Arc::clone(&deployment.clock),
+        ids: Arc::new(Ids::system()),
+        anchor: None,
+    })
+}
+
+fn seal(kek: &Kek, made: &Made, certificate: Option<&Vec<u8>>) -> Result<SealedKey, KekError> {
+    let sealed = kek.seal(&made.pkcs8, &made.changed)?;
+    Ok(SealedKey { key: made.changed.key.clone(), sealed, certificate: certificate.cloned() })
+}

@@ -1,0 +1,20 @@
+//! The broker's program: `dev`, `init`, `serve`, `check`, `verify`.
+
+mod args;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::run(args.command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("daypass-broker: {failure}");
+            failure.exit_code()
+        }
+    }
+}

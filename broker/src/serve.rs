@@ -1,0 +1,368 @@
+//! A broker, put together and running: from values to listeners, and back in order.
+
+mod documents;
+mod upkeep;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use daypass_evidence::audit::Report;
+use daypass_evidence::entry::{BrokerStarted, BrokerStopped, ClockStatus, KINDS, KeyUse, Mode, NewEntry, PreviousRun};
+use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::{Digest, Name, TrustDomain};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::index::Readers;
+use crate::issue::Desk;
+use crate::keyring::{self, Kek, KekError, Keyring, KeyringError};
+use crate::log::{self, Anchor, AnchorError, Attached, Log, LogSettings, RecordError, StartError, Started};
+use crate::ops::{self, NotReady, OpsError, Readiness};
+use crate::refusals::Refusals;
+use crate::server::{self, Api};
+use crate::signer::Signer;
+use crate::store::sqlite::{SCHEMA, SqliteStore};
+use crate::store::{Reader, Store, StoreError};
+use crate::tls::{self, CertificateFileError, ReloadableCertificate, Speaks};
+use crate::trust::{FetchLimits, Trust};
+use crate::web::{self, Authorities, IssuerUrl, Site};
+use crate::{listen, telemetry};
+
+/// How often certificate files are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+
+/// One TLS listener.
+#[derive(Debug, Clone)]
+pub struct ListenAt {
+    /// Its address; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Its certificate chain (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+}
+
+/// What a broker runs with.
+#[derive(Clone)]
+pub struct Settings {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// Its name in the log.
+    pub broker: Name,
+    /// The issuer URL.
+    pub issuer: IssuerUrl,
+    /// How it runs.
+    pub mode: Mode,
+    /// The SQLite file.
+    pub store: PathBuf,
+    /// The anchor file.
+    pub anchor: PathBuf,
+    /// The key-encryption key.
+    pub kek: PathBuf,
+    /// The gRPC listener.
+    pub api: ListenAt,
+    /// Whether it serves reflection.
+    pub reflection: bool,
+    /// The HTTP listener.
+    pub web: ListenAt,
+    /// Whether it serves the newest checkpoint.
+    pub checkpoint: bool,
+    /// The listener for operators.
+    pub ops: SocketAddr,
+    /// How much is served at once.
+    pub limits: listen::Limits,
+    /// SHA-256 of the configuration.
+    pub config: Option<Digest>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Why a broker did not start.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what failed in its text")]
+pub enum ServeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Certificate(#[from] CertificateFileError),
+    #[error(transparent)]
+    Ops(#[from] OpsError),
+    #[error("cannot listen on {0}: {1}")]
+    Bind(SocketAddr, std::io::Error),
+    #[error("TLS could not be set up: {0}")]
+    Tls(String),
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+}
+
+/// A store that was opened, and whose log was verified with its own key.
+pub struct Verified {
+    /// Reads it.
+    pub reader: Box<dyn Reader>,
+    /// What it was found to be.
+    pub started: Started,
+    /// What verifies its checkpoints.
+    pub key: VerifierKey,
+    store: SqliteStore,
+    kek: Kek,
+    evidence: ring::signature::Ed25519KeyPair,
+    anchor: Option<Anchor>,
+}
+
+/// Opens a store and verifies all of its log, before anything is signed.
+///
+/// # Errors
+/// When a file is missing, or the log does not verify.
+pub fn open_verified(store: &std::path::Path, kek: &std::path::Path, anchor: Option<&std::path::Path>) -> Result<Verified, ServeError> {
+    let store = SqliteStore::open_file(store, false)?;
+    let reader = store.reader()?;
+    let head = reader.head()?.ok_or(StartError::Empty)?;
+    let kek = Kek::read(kek)?;
+    let Some(entry) = log::evidence_key_entry(reader.as_ref())? else {
+        return Err(StartError::Refused(Box::new(log::verify_without_key(reader.as_ref())?)).into());
+    };
+    let evidence = keyring::open_evidence_key(&reader.keys()?, &entry, &kek)?;
+    let key = VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let anchor = anchor.map(Anchor::open).transpose()?;
+    let started = log::verify_store(reader.as_ref(), &key, anchor.as_ref())?;
+    Ok(Verified { reader, started, key, store, kek, evidence, anchor })
+}
+
+/// A running broker.
+pub struct Running {
+    /// Where gRPC is served.
+    pub api: SocketAddr,
+    /// Where HTTP is served.
+    pub web: SocketAddr,
+    /// Where metrics and health are served.
+    pub ops: SocketAddr,
+    /// What was verified at the start.
+    pub verified: Report,
+    /// What issues.
+    pub desk: Desk,
+    /// Whom it believes.
+    pub trust: Trust,
+    /// What reads the log.
+    pub readers: Readers,
+    refusals: Arc<Refusals>,
+    shutdown: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
+    upkeep: Vec<JoinHandle<()>>,
+}
+
+/// Starts a broker.
+///
+/// # Errors
+/// When its store does not verify, a key cannot be opened, or an address is taken.
+pub async fn start(settings: Settings) -> Result<Running, ServeError> {
+    let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
+    let api_listener = bind(settings.api.address).await?;
+    let web_listener = bind(settings.web.address).await?;
+    let ops_listener = ops::bind(settings.ops).await?;
+    let (head, verified) = (opened.started.head, opened.started.report);
+
+    let path = settings.store.clone();
+    let readers = Readers::new(Arc::new(move || SqliteStore::open_file(&path, false)?.reader()));
+    let ids = Arc::new(Ids::system());
+    let sealed = opened.reader.keys()?;
+    let log = log::open(
+        Box::new(opened.store),
+        LogSettings {
+            trust_domain: settings.trust_domain.clone(),
+            broker: settings.broker.clone(),
+            key: Arc::new(opened.evidence),
+            clock: Arc::clone(&settings.clock),
+            ids: Arc::clone(&ids),
+            anchor: opened.anchor,
+        },
+    )?;
+    let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &opened.kek)?);
+    let desk = Desk {
+        signer: Signer::new(Arc::clone(&keyring) as Arc<_>),
+        keyring,
+        clock: Arc::clone(&settings.clock),
+        ids: Arc::clone(&ids),
+        issuer: settings.issuer.as_str().into(),
+        log,
+    };
+    let (events, alarms) = mpsc::channel(256);
+    let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
+    if let Some(bundle) = desk.log.state().bundle() {
+        trust.follow(bundle);
+    }
+    announce(&desk, &settings, &head, opened.reader.as_ref()).await?;
+
+    let refusals = Arc::new(Refusals::default());
+    let api = Arc::new(Api {
+        desk: desk.clone(),
+        trust: trust.clone(),
+        readers: readers.clone(),
+        refusals: Arc::clone(&refusals),
+    });
+    let shutdown = CancellationToken::new();
+    let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
+    let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
+    let site = Arc::new(site(&settings, &desk, web_at));
+    let listeners = vec![
+        serve_api(api_listener, &settings, api, &shutdown)?,
+        serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
+        serve_ops(ops_listener, &desk, &shutdown)?,
+    ];
+    let upkeep = upkeep::start(&desk, &trust, &refusals, alarms, site, settings.issuer.clone());
+    Ok(Running { api: api_at, web: web_at, ops: ops_at, verified, desk, trust, readers, refusals, shutdown, listeners, upkeep })
+}
+
+impl Running {
+    /// Stops in order: no new callers, those in flight end, what became of their credentials is written, then that
+    /// the broker stopped.
+    ///
+    /// # Errors
+    /// When the last entries cannot be written.
+    pub async fn stop(self, reason: &str) -> Result<(), ServeError> {
+        self.shutdown.cancel();
+        for listener in self.listeners {
+            drop(listener.await);
+        }
+        for task in &self.upkeep {
+            task.abort();
+        }
+        let now = self.desk.clock.now();
+        let mut entries = self.refusals.due(now, &self.desk.ids, true);
+        if let Ok(id) = self.desk.ids.draw(now) {
+            let body = BrokerStopped { reason: reason.into() }.into();
+            entries.push(NewEntry { id, request: None, by: None, body });
+        }
+        self.desk.log.append(entries, Attached::default()).await?;
+        Ok(())
+    }
+
+    /// The log.
+    #[must_use]
+    pub fn log(&self) -> &Log {
+        &self.desk.log
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
+}
+
+/// `broker.started`: who serves from here on, and how the run before ended.
+async fn announce(
+    desk: &Desk,
+    settings: &Settings,
+    head: &crate::store::Head,
+    reader: &dyn Reader,
+) -> Result<(), ServeError> {
+    let last = head.size.saturating_sub(1);
+    let newest = reader.rows(last, 1)?;
+    let entry = newest.first().and_then(|row| daypass_evidence::entry::Entry::read(&row.bytes).ok());
+    let clean = entry.is_some_and(|entry| entry.envelope.kind == "broker.stopped");
+    let body = BrokerStarted {
+        version: env!("CARGO_PKG_VERSION").into(),
+        build: None,
+        config: settings.config,
+        mode: settings.mode,
+        store: "sqlite".into(),
+        durability: "fsync".into(),
+        schema: SCHEMA,
+        boot: upkeep::boot_id(),
+        clock: ClockStatus::default(),
+        previous: Some(PreviousRun { index: last, clean }),
+        reads: KINDS.iter().map(|(kind, version)| ((*kind).to_owned(), *version)).collect(),
+    };
+    let now = desk.clock.now();
+    let id = desk.ids.draw(now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
+    desk.log.append(vec![NewEntry { id, request: None, by: None, body: body.into() }], Attached::default()).await?;
+    Ok(())
+}
+
+fn site(settings: &Settings, desk: &Desk, at: SocketAddr) -> Site {
+    let others = [at.to_string(), format!("localhost:{}", at.port())];
+    let log = desk.log.clone();
+    let served = settings.checkpoint;
+    Site {
+        documents: ArcSwap::from_pointee(documents::current(desk, &settings.issuer)),
+        checkpoint: Arc::new(move || served.then(|| log.published().head.checkpoint.as_slice().into())),
+        authorities: Authorities::new(&settings.issuer, others),
+    }
+}
+
+fn server_tls(
+    at: &ListenAt,
+    speaks: Speaks,
+    shutdown: &CancellationToken,
+) -> Result<Arc<rustls::ServerConfig>, ServeError> {
+    let certificate = Arc::new(ReloadableCertificate::open(&at.certificate, &at.key)?);
+    tokio::spawn(Arc::clone(&certificate).watch(CERTIFICATES_EVERY, shutdown.clone()));
+    tls::server_config(certificate, speaks).map_err(|error| ServeError::Tls(error.to_string()))
+}
+
+fn serve_api(
+    listener: TcpListener,
+    settings: &Settings,
+    api: Arc<Api>,
+    shutdown: &CancellationToken,
+) -> Result<JoinHandle<()>, ServeError> {
+    let tls = server_tls(&settings.api, Speaks::Http2, shutdown)?;
+    let service = server::routes(api, settings.reflection);
+    Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, service, shutdown.clone())))
+}
+
+fn serve_web(
+    listener: TcpListener,
+    settings: &Settings,
+    site: Arc<Site>,
+    shutdown: &CancellationToken,
+) -> Result<JoinHandle<()>, ServeError> {
+    let tls = server_tls(&settings.web, Speaks::Http1And2, shutdown)?;
+    let router = web::router(site);
+    Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, router, shutdown.clone())))
+}
+
+fn serve_ops(listener: TcpListener, desk: &Desk, shutdown: &CancellationToken) -> Result<JoinHandle<()>, ServeError> {
+    let metrics = upkeep::metrics()?;
+    let readiness = readiness(desk);
+    let shutdown = shutdown.clone();
+    Ok(tokio::spawn(async move {
+        if let Err(error) = ops::serve(listener, metrics, readiness, shutdown).await {
+            tracing::error!(%error, "the listener for operators failed");
+        }
+    }))
+}
+
+/// Ready means: it can record and sign.
+fn readiness(desk: &Desk) -> Readiness {
+    let desk = desk.clone();
+    Arc::new(move || {
+        let (state, now) = (desk.log.state(), desk.clock.now());
+        let mut reasons = Vec::new();
+        if state.bundle().is_none() {
+            reasons.push(NotReady { part: "bundle", detail: "no bundle is in force: activate one".into() });
+        }
+        if state.signing_key(KeyUse::Token, now).is_none() {
+            reasons.push(NotReady { part: "keys", detail: "no key for tokens may sign now: rotate".into() });
+        }
+        if let Some(fault) = desk.log.fault() {
+            reasons.push(NotReady { part: "log", detail: fault });
+        }
+        reasons
+    })
+}

@@ -1,0 +1,32 @@
+//! What verifiers are told of our keys, from the state and the keyring.
+
+use daypass_evidence::entry::KeyUse;
+use daypass_verify::jwks::p256_jwk;
+use daypass_verify::time::Seconds;
+
+use crate::issue::Desk;
+use crate::web::{Documents, IssuerUrl, KeySchedule, PublishedKey, documents};
+
+/// How long a copy may be used: keys are published at least this long before they sign.
+const MAX_AGE: Seconds = Seconds::new(300);
+
+/// The documents as of now.
+pub(super) fn current(desk: &Desk, issuer: &IssuerUrl) -> Documents {
+    let (state, now) = (desk.log.state(), desk.clock.now());
+    let jwk = |key, usage| desk.keyring.public_point(key).map(|point| p256_jwk(&point, usage).1);
+    let mut keys = Vec::new();
+    for changed in state.published_keys(KeyUse::Token, now) {
+        keys.extend(jwk(&changed.key, "sig").map(PublishedKey::Token));
+    }
+    for changed in state.published_keys(KeyUse::Svid, now) {
+        keys.extend(jwk(&changed.key, "jwt-svid").map(PublishedKey::JwtSvid));
+    }
+    for changed in state.published_keys(KeyUse::Root, now) {
+        if let (Some(jwk), Some(certificate)) =
+            (jwk(&changed.key, "x509-svid"), desk.keyring.certificate(&changed.key).cloned())
+        {
+            keys.push(PublishedKey::X509Svid { jwk, certificate });
+        }
+    }
+    documents(issuer, &keys, KeySchedule { max_age_s: MAX_AGE, sequence: state.at() })
+}
