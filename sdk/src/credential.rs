@@ -37,7 +37,8 @@ pub enum Secret {
     Token {
         /// The compact serialisation.
         value: SecretString,
-        /// `Bearer`, or `N_A` for a token that is bound to the client's certificate (RFC 8693, section 2.2.1).
+        /// `Bearer`, also where it is bound to a certificate (RFC 8705); `N_A` for what is no access token
+        /// (RFC 8693, section 2.2.1).
         kind: String,
     },
     /// A certificate.

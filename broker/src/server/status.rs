@@ -102,11 +102,16 @@ pub(super) fn of_proof(error: &ProofError) -> Outgoing {
     }
 }
 
+/// The inner reasons of a bare `NOT_ALLOWED` that speak of nothing but the caller's own ceiling.
+const OWN_CEILING: &[&str] = &["NARROWED", "BEARER_NOT_ALLOWED"];
+
 /// What a caller is told whose request was denied: which of its own wishes went beyond its own ceiling, and never
 /// what anybody else may do.
 pub(super) fn of_denial(denial: &Denial) -> Outgoing {
     let message = match denial.outward {
-        Outward::NotAllowed => "the request is not allowed: an operator can explain it by its request id".to_owned(),
+        Outward::NotAllowed if !OWN_CEILING.contains(&denial.inner) => {
+            "the request is not allowed: an operator can explain it by its request id".to_owned()
+        }
         _ => denial.clause.clone(),
     };
     match denial.field {
@@ -133,14 +138,23 @@ pub(super) fn of_refusal(refusal: Refusal, request: RequestId, refusals: &Refusa
     }
 }
 
-fn internal(request: RequestId, refusals: &Refusals, reason: &str, error: &dyn std::fmt::Display) -> Outgoing {
+fn internal(
+    request: RequestId,
+    refusals: &Refusals,
+    reason: &str,
+    error: &dyn std::fmt::Display,
+) -> Outgoing {
     tracing::error!(%request, reason, %error, "a credential could not be made");
     refusals.unavailable(request, reason, &error.to_string());
-    Outgoing::new(Outward::Internal, "the broker could not make the credential: tell its operators the request id")
+    Outgoing::new(
+        Outward::Internal,
+        "the broker could not make the credential: tell its operators the request id",
+    )
 }
 
 fn of_record(error: &RecordError) -> Outgoing {
-    let retry = |reason, message: &str, seconds| Outgoing::new(reason, message).retry(Duration::from_secs(seconds));
+    let retry =
+        |reason, message: &str, seconds| Outgoing::new(reason, message).retry(Duration::from_secs(seconds));
     match error {
         RecordError::Replayed => Outgoing::new(
             Outward::ProofReplayed,
@@ -150,13 +164,18 @@ fn of_record(error: &RecordError) -> Outgoing {
             Outward::AlreadyIssued,
             "a credential was issued for this request id within the last ten minutes: use it, or ask under a new id",
         ),
-        RecordError::Unavailable(_) => {
-            retry(Outward::EvidenceUnavailable, "the evidence log cannot be written: nothing is issued without a record", 2)
+        RecordError::Unavailable(_) => retry(
+            Outward::EvidenceUnavailable,
+            "the evidence log cannot be written: nothing is issued without a record",
+            2,
+        ),
+        RecordError::Clock(_) => {
+            retry(Outward::Clock, "the broker's clock cannot be trusted: nothing is issued", 10)
         }
-        RecordError::Clock(_) => retry(Outward::Clock, "the broker's clock cannot be trusted: nothing is issued", 10),
-        RecordError::Rollback(_) => {
-            Outgoing::new(Outward::Rollback, "the broker's log went back: nothing is issued until its operators recover it")
-        }
+        RecordError::Rollback(_) => Outgoing::new(
+            Outward::Rollback,
+            "the broker's log went back: nothing is issued until its operators recover it",
+        ),
         RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
         RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
     }
@@ -165,5 +184,6 @@ fn of_record(error: &RecordError) -> Outgoing {
 /// What a reader is told when the store fails.
 pub(super) fn of_store(error: &StoreError) -> Outgoing {
     tracing::error!(%error, "the store could not be read");
-    Outgoing::new(Outward::EvidenceUnavailable, "the evidence log cannot be read: try again later").retry(Duration::from_secs(2))
+    Outgoing::new(Outward::EvidenceUnavailable, "the evidence log cannot be read: try again later")
+        .retry(Duration::from_secs(2))
 }

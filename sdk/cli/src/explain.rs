@@ -2,24 +2,26 @@
 
 use daypass_sdk::Client;
 use daypass_verify::ids::RequestId;
+use daypass_verify::time::UnixMs;
+use serde_json::Value;
 
 use crate::args::{CredentialKind, Explain};
 use crate::ask::{self, Form};
 use crate::failure::Failure;
 use crate::get::reach;
-use crate::output::{Output, Sheet, joined};
+use crate::output::{Output, Sheet, joined, plain};
 use crate::profile::Profile;
 
 pub(crate) async fn run(explain: &Explain, profile: &Profile, out: &Output) -> Result<(), Failure> {
     let client = Client::new(profile.config()?)?;
     let sheet = match explain.subject.parse::<RequestId>() {
-        Ok(_) => of_request(&client, &explain.subject).await?,
+        Ok(_) => of_request(&client, &explain.subject, out).await?,
         Err(_) => of_task(&client, explain).await?,
     };
     out.sheet(&sheet)
 }
 
-async fn of_request(client: &Client, id: &str) -> Result<Sheet, Failure> {
+async fn of_request(client: &Client, id: &str, out: &Output) -> Result<Sheet, Failure> {
     let explanation = client.explain(id).await?;
     let mut sheet = Sheet::default();
     sheet.row("request", id);
@@ -27,10 +29,25 @@ async fn of_request(client: &Client, id: &str) -> Result<Sheet, Failure> {
     sheet.row("because", &explanation.clause);
     sheet.row("rules", joined(&explanation.rules));
     sheet.row("known from", source(&explanation.source));
-    if let Some(entry) = &explanation.entry {
-        sheet.row("entry", String::from_utf8_lossy(entry));
+    if let Some(bytes) = &explanation.entry {
+        add_entry(&mut sheet, bytes, out.is_json());
     }
     Ok(sheet)
+}
+
+/// The whole entry for programs; for people what they compare.
+fn add_entry(sheet: &mut Sheet, bytes: &[u8], whole: bool) {
+    if whole {
+        return sheet.row("entry", String::from_utf8_lossy(bytes));
+    }
+    let entry: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let time = entry.get("time").and_then(Value::as_i64).map(|ms| UnixMs::new(ms).to_string());
+    let kind = entry.get("kind").and_then(Value::as_str).unwrap_or_default();
+    sheet.row("recorded", format!("{kind} at {}", time.unwrap_or_default()));
+    for name in ["identity", "task", "asked", "granted"] {
+        let value = entry.get(name).map(|value| value.get("name").unwrap_or(value));
+        sheet.row(name, value.map(plain).unwrap_or_default());
+    }
 }
 
 fn source(source: &str) -> &str {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::failure::Failure;
-use crate::output::Sheet;
+use crate::output::{Sheet, plain};
 
 /// A credential, taken apart.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ fn token(text: &str) -> Option<Decoded> {
         parse_object(&data_encoding::BASE64URL_NOPAD.decode(text.split('.').next()?.as_bytes()).ok()?)
             .ok()?;
     let mut sheet = Sheet::default();
-    let said = |name: &str| header.get(name).map(shown).unwrap_or_else(|| "none".into());
+    let said = |name: &str| header.get(name).map(plain).unwrap_or_else(|| "none".into());
     sheet.row("credential", format!("token, typ {}, alg {}, kid {}", said("typ"), said("alg"), said("kid")));
     for (name, value) in &claims {
         sheet.row(name, claim(name, value));
@@ -89,12 +89,8 @@ fn token(text: &str) -> Option<Decoded> {
 fn claim(name: &str, value: &Value) -> String {
     match (name, value.as_i64()) {
         ("iat" | "nbf" | "exp", Some(seconds)) => UnixMs::from_seconds(seconds).to_string(),
-        _ => shown(value),
+        _ => plain(value),
     }
-}
-
-fn shown(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn certificate(chain: Vec<CertificateDer<'static>>) -> Option<Decoded> {
@@ -126,7 +122,7 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
         GeneralName::URI(text) | GeneralName::DNSName(text) => (*text).to_owned(),
         other => other.to_string(),
     };
-    names.iter().flat_map(|names| names.value.general_names.iter().map(shown)).collect()
+    names.iter().flat_map(|names| names.value.general_names.iter().map(plain)).collect()
 }
 
 fn task(leaf: &X509Certificate<'_>) -> Option<String> {
