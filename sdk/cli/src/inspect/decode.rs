@@ -122,7 +122,7 @@ fn names(leaf: &X509Certificate<'_>) -> Vec<String> {
         GeneralName::URI(text) | GeneralName::DNSName(text) => (*text).to_owned(),
         other => other.to_string(),
     };
-    names.iter().flat_map(|names| names.value.general_names.iter().map(plain)).collect()
+    names.iter().flat_map(|names| names.value.general_names.iter().map(shown)).collect()
 }
 
 fn task(leaf: &X509Certificate<'_>) -> Option<String> {
