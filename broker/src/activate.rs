@@ -15,23 +15,35 @@ use crate::log::{Attached, Log, Place, RecordError};
 ///
 /// # Errors
 /// When the log cannot be written.
-pub async fn bootstrap(log: &Log, ids: &Ids, bundle: &Bundle, now: UnixMs) -> Result<Option<Place>, RecordError> {
+pub async fn bootstrap(
+    log: &Log,
+    ids: &Ids,
+    bundle: &Bundle,
+    now: UnixMs,
+) -> Result<Option<Place>, RecordError> {
     let state = log.state();
     if state.bundle().is_some_and(|inforce| inforce.digest() == bundle.digest()) {
         return Ok(None);
     }
-    let entries = entries(&state, bundle, ids, now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
+    let entries =
+        entries(&state, bundle, ids, now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
     let attached = Attached { objects: vec![(bundle.digest(), bundle.to_object())], keys: Vec::new() };
     Ok(log.append(entries, attached).await?.pop())
 }
 
-fn entries(state: &State, bundle: &Bundle, ids: &Ids, now: UnixMs) -> Result<Vec<NewEntry>, RandomnessFailed> {
+fn entries(
+    state: &State,
+    bundle: &Bundle,
+    ids: &Ids,
+    now: UnixMs,
+) -> Result<Vec<NewEntry>, RandomnessFailed> {
     let before: Option<&Arc<Bundle>> = state.bundle();
     let digest = bundle.digest();
-    let changes = bundle.changes_from(before.map(Arc::as_ref)).into_iter().map(|(object, name, change, declared)| {
-        let was = state.declared_at(object, name.as_str());
-        RegistryChanged { object, name, change, was, bundle: digest, declared }.into()
-    });
+    let changes =
+        bundle.changes_from(before.map(Arc::as_ref)).into_iter().map(|(object, name, change, declared)| {
+            let was = state.declared_at(object, name.as_str());
+            RegistryChanged { object, name, change, was, bundle: digest, declared }.into()
+        });
     let activated = BundleActivated {
         digest,
         previous: before.map(|bundle| bundle.digest()),

@@ -6,7 +6,11 @@ use clap::{Parser, Subcommand};
 
 /// Issues short-lived credentials, and writes each into the evidence log before anyone can use it.
 #[derive(Debug, Parser)]
-#[command(name = "daypass-broker", version, after_help = "Exit codes: 0 done, 1 refused, 2 usage, 4 verification failed.")]
+#[command(
+    name = "daypass-broker",
+    version,
+    after_help = "Exit codes: 0 done, 1 refused, 2 usage, 4 verification failed."
+)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -49,7 +49,9 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
-            Self::NotVerified(_) | Self::Serve(ServeError::Start(StartError::Refused(_))) => ExitCode::from(4),
+            Self::NotVerified(_) | Self::Serve(ServeError::Start(StartError::Refused(_))) => {
+                ExitCode::from(4)
+            }
             Self::Value(_) | Self::Config(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
@@ -90,11 +92,20 @@ async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String]) -> Result<
     println!("log      {}", made.origin);
     println!("log key  {}   (keep it outside: it verifies every checkpoint)", made.log_key);
     println!("store    {}", config.store.path.display());
-    println!("keys     unsealed with {} (keep it apart from the store's backups)", config.keys.kek_file.display());
+    println!(
+        "keys     unsealed with {} (keep it apart from the store's backups)",
+        config.keys.kek_file.display()
+    );
     if !config.api.key.exists() {
         let folder = config.api.key.parent().unwrap_or(Path::new("."));
-        let files = init::write_listener_certificate(folder, hosts, daypass_broker::clock::Clock::now(&SystemClock))?;
-        println!("listener {} for {}; clients trust {}", files.certificate.display(), hosts.join(", "), files.ca.display());
+        let files =
+            init::write_listener_certificate(folder, hosts, daypass_broker::clock::Clock::now(&SystemClock))?;
+        println!(
+            "listener {} for {}; clients trust {}",
+            files.certificate.display(),
+            hosts.join(", "),
+            files.ca.display()
+        );
     }
     if bundle.is_none() {
         println!("no bundle is in force: nothing will be issued until one is");
@@ -179,7 +190,9 @@ fn source_files(folder: &Path) -> std::io::Result<Vec<SourceFile>> {
     while let Some(next) = folders.pop() {
         for entry in std::fs::read_dir(next)? {
             let path = entry?.path();
-            let wanted = path.extension().is_some_and(|end| ["toml", "cedar", "cedarschema", "pem"].iter().any(|it| end == *it));
+            let wanted = path
+                .extension()
+                .is_some_and(|end| ["toml", "cedar", "cedarschema", "pem"].iter().any(|it| end == *it));
             if path.is_dir() {
                 folders.push(path);
             } else if wanted {
@@ -197,7 +210,10 @@ fn source_files(folder: &Path) -> std::io::Result<Vec<SourceFile>> {
 fn print_report(report: &Report) {
     println!("log          {}", report.origin.as_deref().unwrap_or("unknown"));
     println!("entries      {}", report.size);
-    println!("credentials  {} issued, {} expired, {} revoked, {} void, {} alive", report.issued, report.ended_expired, report.ended_revoked, report.void, report.live);
+    println!(
+        "credentials  {} issued, {} expired, {} revoked, {} void, {} alive",
+        report.issued, report.ended_expired, report.ended_revoked, report.void, report.live
+    );
     for finding in &report.findings {
         println!("{finding}");
     }

@@ -19,7 +19,9 @@ pub enum ConfigError {
     #[error("the configuration `{0}` could not be read: {1}")]
     File(String, std::io::Error),
     /// It is not valid TOML, lacks a key, or holds one that is unknown.
-    #[error("the configuration `{path}` is refused: {detail}; every key is described in docs/configuration.md")]
+    #[error(
+        "the configuration `{path}` is refused: {detail}; every key is described in docs/configuration.md"
+    )]
     Form {
         /// Where.
         path: String,
@@ -170,7 +172,8 @@ impl Config {
         let form = |detail: String| ConfigError::Form { path: name.into(), detail };
         let given: toml::Table = toml::from_str(text).map_err(|error| form(error.to_string()))?;
         let whole = keys::with_defaults(given);
-        let mut config: Self = whole.try_into().map_err(|error: toml::de::Error| form(error.message().into()))?;
+        let mut config: Self =
+            whole.try_into().map_err(|error: toml::de::Error| form(error.message().into()))?;
         config.digest = Some(Digest::of(text.as_bytes()));
         config.check()?;
         Ok(config)
@@ -179,15 +182,28 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let refuse = |key, detail: &str| Err(ConfigError::Value { key, detail: detail.into() });
         match Url::parse(&self.broker.issuer) {
-            Ok(url) if url.scheme() == "https" && url.path() == "/" && !self.broker.issuer.ends_with('/')
-                && url.query().is_none() && url.fragment().is_none() && url.username().is_empty() => {}
-            _ => return refuse(
-                "broker.issuer",
-                &format!("`{}`: expected `https://HOST` or `https://HOST:PORT`, without a path or a `/` at its end; it is for ever", self.broker.issuer),
-            ),
+            Ok(url)
+                if url.scheme() == "https"
+                    && url.path() == "/"
+                    && !self.broker.issuer.ends_with('/')
+                    && url.query().is_none()
+                    && url.fragment().is_none()
+                    && url.username().is_empty() => {}
+            _ => {
+                return refuse(
+                    "broker.issuer",
+                    &format!(
+                        "`{}`: expected `https://HOST` or `https://HOST:PORT`, without a path or a `/` at its end; it is for ever",
+                        self.broker.issuer
+                    ),
+                );
+            }
         }
         if !self.ops.listen.ip().is_loopback() {
-            return refuse("ops.listen", &format!("`{}`: expected a loopback address such as `127.0.0.1:9090`", self.ops.listen));
+            return refuse(
+                "ops.listen",
+                &format!("`{}`: expected a loopback address such as `127.0.0.1:9090`", self.ops.listen),
+            );
         }
         if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
             return refuse("limits", "a limit of 0 connections would serve nobody: expected 1 or more");
@@ -215,7 +231,8 @@ impl Config {
 mod tests {
     use super::*;
 
-    const SMALLEST: &str = "[broker]\ntrust_domain = \"example.org\"\nissuer = \"https://daypass.example.org\"\n";
+    const SMALLEST: &str =
+        "[broker]\ntrust_domain = \"example.org\"\nissuer = \"https://daypass.example.org\"\n";
 
     #[test]
     fn the_smallest_configuration_names_only_what_has_no_default() {

@@ -52,7 +52,11 @@ pub async fn run(options: Options) -> Result<(), DevError> {
     told
 }
 
-async fn start(state: &State, organisation: &Organisation, clock: &Arc<dyn Clock>) -> Result<Running, DevError> {
+async fn start(
+    state: &State,
+    organisation: &Organisation,
+    clock: &Arc<dyn Clock>,
+) -> Result<Running, DevError> {
     let settings = state.settings(clock)?;
     let now = clock.now();
     if !settings.store.exists() {

@@ -77,7 +77,9 @@ impl Filter {
             && self.until.is_none_or(|until| *time <= until)
             && self.request.is_none_or(|wanted| *request == Some(wanted))
             && self.identity.as_ref().is_none_or(|wanted| identity_of(entry) == Some(wanted))
-            && self.credential.is_none_or(|_| credential_at.is_some_and(|at| concerns(index, &entry.body, at)))
+            && self
+                .credential
+                .is_none_or(|_| credential_at.is_some_and(|at| concerns(index, &entry.body, at)))
     }
 }
 
@@ -205,7 +207,8 @@ impl Nodes for StoredNodes<'_> {
         let mut hashes: Vec<[u8; 32]> = rows.iter().map(|row| row.leaf).collect();
         while hashes.len() > 1 {
             let pairs = hashes.as_chunks::<2>().0;
-            hashes = pairs.iter().map(|[left, right]| daypass_evidence::tree::node_hash(left, right)).collect();
+            hashes =
+                pairs.iter().map(|[left, right]| daypass_evidence::tree::node_hash(left, right)).collect();
         }
         hashes.first().copied()
     }

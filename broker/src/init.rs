@@ -97,7 +97,8 @@ pub async fn init(deployment: &Deployment<'_>) -> Result<Initialised, InitError>
 /// A half-year, as shards of the log are named: `2026h2`.
 #[must_use]
 pub fn shard(now: UnixMs) -> String {
-    let date = time::OffsetDateTime::from_unix_timestamp(now.seconds()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
+    let date =
+        time::OffsetDateTime::from_unix_timestamp(now.seconds()).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     format!("{}h{}", date.year(), if u8::from(date.month()) <= 6 { 1 } else { 2 })
 }
 
@@ -107,7 +108,8 @@ async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, Ini
     let evidence = make_evidence_key(now)?;
     let (mut root, mut ca) = (make_key(KeyUse::Root, now)?, make_key(KeyUse::Ca, now)?);
     let settings = settings(deployment, &evidence)?;
-    let log_key = VerifierKey::of(&origin, &settings.key).map_err(|error| InitError::Certificate(error.to_string()))?;
+    let log_key =
+        VerifierKey::of(&origin, &settings.key).map_err(|error| InitError::Certificate(error.to_string()))?;
     let statements = authority::statements(&deployment.trust_domain, &root, &ca)?;
     let opened = LogOpened {
         origin: origin.clone(),
@@ -125,7 +127,8 @@ async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, Ini
     keyring.add(&root.changed, &root.pkcs8, None)?;
     let signer = Signer::new(Arc::new(keyring));
     let mut certificates = authority::sign(&signer, &recorded)?.into_iter();
-    let (root_der, ca_der) = (certificates.next().unwrap_or_default(), certificates.next().unwrap_or_default());
+    let (root_der, ca_der) =
+        (certificates.next().unwrap_or_default(), certificates.next().unwrap_or_default());
     root.changed.certificate = Some(Digest::of(&root_der));
     ca.changed.certificate = Some(Digest::of(&ca_der));
     let (token, svid) = (make_key(KeyUse::Token, now)?, make_key(KeyUse::Svid, now)?);
@@ -133,12 +136,16 @@ async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, Ini
     let ids = Arc::clone(&settings.ids);
     let log = log::open(Box::new(store), settings)?;
     let keys = [(&root, Some(&root_der)), (&ca, Some(&ca_der)), (&token, None), (&svid, None)];
-    let sealed: Result<Vec<_>, _> = keys.iter().map(|(made, certificate)| seal(kek, made, *certificate)).collect();
+    let sealed: Result<Vec<_>, _> =
+        keys.iter().map(|(made, certificate)| seal(kek, made, *certificate)).collect();
     let entries: Result<Vec<_>, _> = keys
         .iter()
-        .map(|(made, _)| Ok(NewEntry { id: ids.draw(now)?, request: None, by: None, body: made.changed.clone().into() }))
+        .map(|(made, _)| {
+            Ok(NewEntry { id: ids.draw(now)?, request: None, by: None, body: made.changed.clone().into() })
+        })
         .collect();
-    let entries = entries.map_err(|error: crate::ids::RandomnessFailed| RecordError::Unavailable(error.to_string()))?;
+    let entries =
+        entries.map_err(|error: crate::ids::RandomnessFailed| RecordError::Unavailable(error.to_string()))?;
     log.append(entries, Attached { objects: Vec::new(), keys: sealed? }).await?;
     if let Some(bundle) = deployment.bundle {
         activate::bootstrap(&log, &ids, bundle, now).await?;

@@ -12,8 +12,8 @@ use daypass_evidence::entry::{KeyChanged, KeyUse};
 use daypass_verify::ids::KeyId;
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING,
-    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -89,7 +89,12 @@ impl Keyring {
     ///
     /// # Errors
     /// When `pkcs8` is no P-256 key.
-    pub fn add(&mut self, changed: &KeyChanged, pkcs8: &[u8], certificate: Option<&[u8]>) -> Result<(), KeyringError> {
+    pub fn add(
+        &mut self,
+        changed: &KeyChanged,
+        pkcs8: &[u8],
+        certificate: Option<&[u8]>,
+    ) -> Result<(), KeyringError> {
         let ca = matches!(changed.usage, KeyUse::Ca | KeyUse::Root | KeyUse::Node);
         let algorithm = if ca { &ECDSA_P256_SHA256_ASN1_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING };
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &self.random)
@@ -138,7 +143,8 @@ pub fn open_evidence_key(
     kek: &Kek,
 ) -> Result<Ed25519KeyPair, KeyringError> {
     let pkcs8 = kek.unseal(&find(sealed, &changed.key)?.sealed, changed)?;
-    Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|error| KeyringError::Damaged(changed.key.clone(), error.to_string()))
+    Ed25519KeyPair::from_pkcs8(&pkcs8)
+        .map_err(|error| KeyringError::Damaged(changed.key.clone(), error.to_string()))
 }
 
 fn find<'a>(sealed: &'a [SealedKey], key: &KeyId) -> Result<&'a SealedKey, KeyringError> {

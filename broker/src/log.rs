@@ -4,9 +4,12 @@
 //! and one message with all its answers.
 
 mod anchor;
+mod answer;
 mod batch;
+mod open;
 mod settlement;
 mod start;
+mod work;
 mod writer;
 
 use std::sync::Arc;
@@ -25,10 +28,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::store::{Head, Live, SealedKey};
 
 pub use anchor::{Anchor, AnchorError};
+pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
 pub(crate) use start::verify_without_key;
 pub use start::{StartError, Started, evidence_key_entry, verify_store};
-pub use writer::{LogSettings, create, open, read_state};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.
@@ -129,8 +132,16 @@ pub struct Published {
 }
 
 enum Command {
-    Record { draft: Box<Draft>, known: Option<Checkpoint>, answer: oneshot::Sender<Result<Recording, RecordError>> },
-    Append { entries: Vec<NewEntry>, attached: Attached, answer: oneshot::Sender<Result<Vec<Place>, RecordError>> },
+    Record {
+        draft: Box<Draft>,
+        known: Option<Checkpoint>,
+        answer: oneshot::Sender<Result<Recording, RecordError>>,
+    },
+    Append {
+        entries: Vec<NewEntry>,
+        attached: Attached,
+        answer: oneshot::Sender<Result<Vec<Place>, RecordError>>,
+    },
     Sweep,
     Flush,
 }
@@ -177,7 +188,11 @@ impl Log {
     ///
     /// # Errors
     /// When nothing was written.
-    pub async fn append(&self, entries: Vec<NewEntry>, attached: Attached) -> Result<Vec<Place>, RecordError> {
+    pub async fn append(
+        &self,
+        entries: Vec<NewEntry>,
+        attached: Attached,
+    ) -> Result<Vec<Place>, RecordError> {
         let (answer, written) = oneshot::channel();
         self.send(Command::Append { entries, attached, answer })?;
         written.await.unwrap_or_else(|_| Err(stopped()))

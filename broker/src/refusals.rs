@@ -109,7 +109,10 @@ impl Refusals {
     pub fn unavailable(&self, request: RequestId, reason: &str, detail: &str) {
         let mut inner = self.lock();
         inner.counts.unavailable += 1;
-        inner.explain(request, Explanation { reason: reason.into(), clause: detail.into(), rules: Vec::new() });
+        inner.explain(
+            request,
+            Explanation { reason: reason.into(), clause: detail.into(), rules: Vec::new() },
+        );
     }
 
     /// Counts a credential, and how long it took.
@@ -192,6 +195,10 @@ impl Inner {
 fn entry(counting: &Counting, ids: &Ids, now: UnixMs) -> Option<NewEntry> {
     let refused = counting.newest.to_entry(counting.waiting, counting.first)?;
     let proof = refused.proof.digest;
-    let by = refused.identity.as_ref().map(|identity| By { operator: None, identity: Some(identity.name.clone()), proof });
+    let by = refused.identity.as_ref().map(|identity| By {
+        operator: None,
+        identity: Some(identity.name.clone()),
+        proof,
+    });
     Some(NewEntry { id: ids.draw(now).ok()?, request: Some(counting.request), by, body: refused.into() })
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use daypass_evidence::audit::Report;
-use daypass_evidence::entry::{BrokerStarted, BrokerStopped, ClockStatus, KINDS, KeyUse, Mode, NewEntry, PreviousRun};
+use daypass_evidence::entry::{
+    BrokerStarted, BrokerStopped, ClockStatus, KINDS, KeyUse, Mode, NewEntry, PreviousRun,
+};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use tokio::net::TcpListener;
@@ -130,7 +132,11 @@ pub struct Verified {
 ///
 /// # Errors
 /// When a file is missing, or the log does not verify.
-pub fn open_verified(store: &std::path::Path, kek: &std::path::Path, anchor: Option<&std::path::Path>) -> Result<Verified, ServeError> {
+pub fn open_verified(
+    store: &std::path::Path,
+    kek: &std::path::Path,
+    anchor: Option<&std::path::Path>,
+) -> Result<Verified, ServeError> {
     let store = SqliteStore::open_file(store, false)?;
     let reader = store.reader()?;
     let head = reader.head()?.ok_or(StartError::Empty)?;
@@ -139,7 +145,8 @@ pub fn open_verified(store: &std::path::Path, kek: &std::path::Path, anchor: Opt
         return Err(StartError::Refused(Box::new(log::verify_without_key(reader.as_ref())?)).into());
     };
     let evidence = keyring::open_evidence_key(&reader.keys()?, &entry, &kek)?;
-    let key = VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let key =
+        VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
     let anchor = anchor.map(Anchor::open).transpose()?;
     let started = log::verify_store(reader.as_ref(), &key, anchor.as_ref())?;
     Ok(Verified { reader, started, key, store, kek, evidence, anchor })
@@ -226,7 +233,19 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         serve_ops(ops_listener, &desk, &shutdown)?,
     ];
     let upkeep = upkeep::start(&desk, &trust, &refusals, alarms, site, settings.issuer.clone());
-    Ok(Running { api: api_at, web: web_at, ops: ops_at, verified, desk, trust, readers, refusals, shutdown, listeners, upkeep })
+    Ok(Running {
+        api: api_at,
+        web: web_at,
+        ops: ops_at,
+        verified,
+        desk,
+        trust,
+        readers,
+        refusals,
+        shutdown,
+        listeners,
+        upkeep,
+    })
 }
 
 impl Running {
@@ -290,7 +309,9 @@ async fn announce(
     };
     let now = desk.clock.now();
     let id = desk.ids.draw(now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
-    desk.log.append(vec![NewEntry { id, request: None, by: None, body: body.into() }], Attached::default()).await?;
+    desk.log
+        .append(vec![NewEntry { id, request: None, by: None, body: body.into() }], Attached::default())
+        .await?;
     Ok(())
 }
 
@@ -337,7 +358,11 @@ fn serve_web(
     Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, router, shutdown.clone())))
 }
 
-fn serve_ops(listener: TcpListener, desk: &Desk, shutdown: &CancellationToken) -> Result<JoinHandle<()>, ServeError> {
+fn serve_ops(
+    listener: TcpListener,
+    desk: &Desk,
+    shutdown: &CancellationToken,
+) -> Result<JoinHandle<()>, ServeError> {
     let metrics = upkeep::metrics()?;
     let readiness = readiness(desk);
     let shutdown = shutdown.clone();

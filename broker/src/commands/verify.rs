@@ -22,7 +22,8 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let config = config.as_deref().map(Config::read).transpose()?;
     let store = store.or_else(|| config.as_ref().map(|config| config.store.path.clone()));
-    let anchor = anchor.or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
+    let anchor = anchor
+        .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
     let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
     let report = verified(&store, key.as_deref(), anchor.as_deref())?;
     if json {
@@ -30,14 +31,17 @@ pub(super) fn run(
     } else {
         print_report(&report);
         if key.is_none() {
-            println!("the checkpoint was checked with the key that the log itself names: give the one you kept with --key");
+            println!(
+                "the checkpoint was checked with the key that the log itself names: give the one you kept with --key"
+            );
         }
     }
     if report.is_clean() { Ok(()) } else { Err(Failure::NotVerified(report.findings.len())) }
 }
 
 fn verified(store: &Path, key: Option<&str>, anchor: Option<&Path>) -> Result<Report, Failure> {
-    let reader = SqliteStore::open_file(store, false).map_err(ServeError::from)?.reader().map_err(ServeError::from)?;
+    let reader =
+        SqliteStore::open_file(store, false).map_err(ServeError::from)?.reader().map_err(ServeError::from)?;
     let key: VerifierKey = match key {
         Some(text) => text.parse().map_err(|error| Failure::Value(format!("{error}")))?,
         None => named_by_log(reader.as_ref())?,
@@ -57,7 +61,7 @@ fn named_by_log(reader: &dyn Reader) -> Result<VerifierKey, Failure> {
         Body::LogOpened(opened) => Some(opened),
         _ => None,
     });
-    opened
-        .and_then(|opened| opened.key.parse().ok())
-        .ok_or_else(|| Failure::Value("the log's first entry names no key: give the one you kept with --key".into()))
+    opened.and_then(|opened| opened.key.parse().ok()).ok_or_else(|| {
+        Failure::Value("the log's first entry names no key: give the one you kept with --key".into())
+    })
 }

@@ -27,26 +27,116 @@ const fn key(
 
 /// All of them, in the order of the reference.
 pub const KEYS: &[Key] = &[
-    key("broker", "trust_domain", None, r#""example.org""#, "The trust domain: one deployment, one trust domain, one log. It is part of every identity and cannot change."),
-    key("broker", "issuer", None, r#""https://daypass.example.org""#, "The issuer URL, byte for byte the `iss` of every token and the only audience that a proof may name. No path, no `/` at its end. It is for ever."),
-    key("broker", "name", Some(r#""b1""#), r#""b1""#, "This broker's name in the log: one segment of a-z, 0-9 and `-`."),
-    key("store", "path", Some(r#""daypass.db""#), r#""/var/lib/daypass/daypass.db""#, "The SQLite file that holds the log, the sealed keys and what is live. `init` makes it."),
-    key("store", "anchor", Some(r#""daypass.anchor""#), r#""/var/lib/daypass-anchor/anchor""#, "A file that keeps the newest checkpoint outside the store, so that a store that was put back is found. Keep it on another disk or in another backup."),
-    key("keys", "kek_file", Some(r#""kek""#), r#""/etc/daypass/kek""#, "The key-encryption key, mode 0600: the only secret file. `init` makes it. Whoever has it and the store has every key."),
-    key("api", "listen", Some(r#""127.0.0.1:8443""#), r#""0.0.0.0:8443""#, "The address of the gRPC listener (TLS 1.3, HTTP/2; client certificates are asked for)."),
-    key("api", "certificate", Some(r#""server.pem""#), r#""/etc/daypass/server.pem""#, "Its certificate chain, PEM. Read again when the file changes."),
+    key(
+        "broker",
+        "trust_domain",
+        None,
+        r#""example.org""#,
+        "The trust domain: one deployment, one trust domain, one log. It is part of every identity and cannot change.",
+    ),
+    key(
+        "broker",
+        "issuer",
+        None,
+        r#""https://daypass.example.org""#,
+        "The issuer URL, byte for byte the `iss` of every token and the only audience that a proof may name. No path, no `/` at its end. It is for ever.",
+    ),
+    key(
+        "broker",
+        "name",
+        Some(r#""b1""#),
+        r#""b1""#,
+        "This broker's name in the log: one segment of a-z, 0-9 and `-`.",
+    ),
+    key(
+        "store",
+        "path",
+        Some(r#""daypass.db""#),
+        r#""/var/lib/daypass/daypass.db""#,
+        "The SQLite file that holds the log, the sealed keys and what is live. `init` makes it.",
+    ),
+    key(
+        "store",
+        "anchor",
+        Some(r#""daypass.anchor""#),
+        r#""/var/lib/daypass-anchor/anchor""#,
+        "A file that keeps the newest checkpoint outside the store, so that a store that was put back is found. Keep it on another disk or in another backup.",
+    ),
+    key(
+        "keys",
+        "kek_file",
+        Some(r#""kek""#),
+        r#""/etc/daypass/kek""#,
+        "The key-encryption key, mode 0600: the only secret file. `init` makes it. Whoever has it and the store has every key.",
+    ),
+    key(
+        "api",
+        "listen",
+        Some(r#""127.0.0.1:8443""#),
+        r#""0.0.0.0:8443""#,
+        "The address of the gRPC listener (TLS 1.3, HTTP/2; client certificates are asked for).",
+    ),
+    key(
+        "api",
+        "certificate",
+        Some(r#""server.pem""#),
+        r#""/etc/daypass/server.pem""#,
+        "Its certificate chain, PEM. Read again when the file changes.",
+    ),
     key("api", "key", Some(r#""server.key""#), r#""/etc/daypass/server.key""#, "Its key, PEM, mode 0600."),
     key("api", "reflection", Some("false"), "true", "Whether gRPC reflection is served."),
-    key("web", "listen", Some(r#""127.0.0.1:8444""#), r#""0.0.0.0:443""#, "The address of the HTTP listener: discovery, keys, bundle, checkpoint."),
-    key("web", "certificate", Some(r#""server.pem""#), r#""/etc/daypass/web.pem""#, "Its certificate chain, PEM."),
+    key(
+        "web",
+        "listen",
+        Some(r#""127.0.0.1:8444""#),
+        r#""0.0.0.0:443""#,
+        "The address of the HTTP listener: discovery, keys, bundle, checkpoint.",
+    ),
+    key(
+        "web",
+        "certificate",
+        Some(r#""server.pem""#),
+        r#""/etc/daypass/web.pem""#,
+        "Its certificate chain, PEM.",
+    ),
     key("web", "key", Some(r#""server.key""#), r#""/etc/daypass/web.key""#, "Its key, PEM, mode 0600."),
-    key("web", "checkpoint", Some("false"), "true", "Whether the newest checkpoint is served to anybody (hashes and a size, never an entry)."),
-    key("ops", "listen", Some(r#""127.0.0.1:9090""#), r#""127.0.0.1:9090""#, "The address of metrics, health and readiness: loopback only."),
+    key(
+        "web",
+        "checkpoint",
+        Some("false"),
+        "true",
+        "Whether the newest checkpoint is served to anybody (hashes and a size, never an entry).",
+    ),
+    key(
+        "ops",
+        "listen",
+        Some(r#""127.0.0.1:9090""#),
+        r#""127.0.0.1:9090""#,
+        "The address of metrics, health and readiness: loopback only.",
+    ),
     key("limits", "connections", Some("8192"), "8192", "Connections in all, counted before TLS."),
-    key("limits", "connections_per_address", Some("512"), "512", "Connections of one address, counted before TLS."),
+    key(
+        "limits",
+        "connections_per_address",
+        Some("512"),
+        "512",
+        "Connections of one address, counted before TLS.",
+    ),
     key("limits", "handshake_timeout_s", Some("5"), "5", "How long a TLS handshake may take, in seconds."),
-    key("limits", "connection_age_s", Some("900"), "900", "How old a connection gets before it is closed in order, in seconds."),
-    key("output", "level", Some(r#""info""#), r#""info,daypass_broker::trust=debug""#, "What is written to standard error: `error`, `warn`, `info`, `debug`, or a filter by module. Never a token, a proof or a key."),
+    key(
+        "limits",
+        "connection_age_s",
+        Some("900"),
+        "900",
+        "How old a connection gets before it is closed in order, in seconds.",
+    ),
+    key(
+        "output",
+        "level",
+        Some(r#""info""#),
+        r#""info,daypass_broker::trust=debug""#,
+        "What is written to standard error: `error`, `warn`, `info`, `debug`, or a filter by module. Never a token, a proof or a key.",
+    ),
 ];
 
 /// What is given, and the defaults for what is not.
@@ -75,7 +165,8 @@ pub fn reference() -> String {
     for key in KEYS {
         if key.section != section {
             section = key.section;
-            page += &format!("\n## `[{section}]`\n\n| key | default | example | meaning |\n|---|---|---|---|\n");
+            page +=
+                &format!("\n## `[{section}]`\n\n| key | default | example | meaning |\n|---|---|---|---|\n");
         }
         let default = key.default.map_or_else(|| "required".into(), |text| format!("`{text}`"));
         page += &format!("| `{}` | {default} | `{}` | {} |\n", key.name, key.example, key.meaning);
@@ -107,7 +198,11 @@ mod tests {
     fn every_documented_key_is_understood_and_no_other() {
         Config::parse(&example(), "the reference's examples").unwrap();
         for key in KEYS {
-            let without: Vec<Key> = KEYS.iter().copied().filter(|other| (other.section, other.name) != (key.section, key.name)).collect();
+            let without: Vec<Key> = KEYS
+                .iter()
+                .copied()
+                .filter(|other| (other.section, other.name) != (key.section, key.name))
+                .collect();
             assert_eq!(without.len() + 1, KEYS.len(), "`{}.{}` is there twice", key.section, key.name);
         }
     }
@@ -118,6 +213,10 @@ mod tests {
         if std::env::var_os("DAYPASS_BLESS").is_some() {
             std::fs::write(path, reference()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), reference(), "run the test with DAYPASS_BLESS=1 to write it anew");
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            reference(),
+            "run the test with DAYPASS_BLESS=1 to write it anew"
+        );
     }
 }

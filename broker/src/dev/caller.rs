@@ -65,7 +65,9 @@ impl Caller {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let value = MetadataValue::try_from(format!("Bearer {token}"));
-            request.metadata_mut().insert("authorization", value.map_err(|_| Status::internal("not a header"))?);
+            request
+                .metadata_mut()
+                .insert("authorization", value.map_err(|_| Status::internal("not a header"))?);
         }
         Ok(request)
     }

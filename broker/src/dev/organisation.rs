@@ -12,11 +12,11 @@ use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
 use daypass_verify::ids::Name;
 use serde_json::{Map, Value, json};
 
+use super::DevError;
+use super::files::private_directory;
 use super::issuer::{DevIssuer, Start, Workloads};
 use super::state::trust_domain;
 use super::workload_ca::WorkloadCa;
-use super::DevError;
-use super::files::private_directory;
 use crate::clock::Clock;
 
 /// The sample's files, part of the program.
@@ -32,7 +32,9 @@ struct Sample;
 #[must_use]
 pub fn sample() -> Vec<SourceFile> {
     let text = |path: &str| Sample::get(path).map(|file| String::from_utf8_lossy(&file.data).into_owned());
-    Sample::iter().filter_map(|path| Some(SourceFile { text: text(&path)?, path: path.into_owned() })).collect()
+    Sample::iter()
+        .filter_map(|path| Some(SourceFile { text: text(&path)?, path: path.into_owned() }))
+        .collect()
 }
 
 /// A running organisation.
@@ -83,7 +85,8 @@ impl Organisation {
             }
         }
         let workloads = WorkloadCa::load_or_new(folder, &trust_domain()?, clock.now())?;
-        let bundle = compile(&brought_here(files, &issuers, &workloads)?).map_err(|findings| refused(&findings))?;
+        let bundle =
+            compile(&brought_here(files, &issuers, &workloads)?).map_err(|findings| refused(&findings))?;
         Ok(Self { bundle, workloads, issuers, audience: audience.to_owned() })
     }
 
@@ -92,7 +95,8 @@ impl Organisation {
     /// # Errors
     /// When there is no such clause.
     pub fn token(&self, issuer: &str, who: &str) -> Result<String, DevError> {
-        let missing = || DevError::Story(format!("the sample organisation has no `{who}` with tokens of `{issuer}`"));
+        let missing =
+            || DevError::Story(format!("the sample organisation has no `{who}` with tokens of `{issuer}`"));
         let claims = self.claims(issuer, who).ok_or_else(missing)?;
         self.issuer(issuer).ok_or_else(missing)?.issue(claims)
     }
@@ -124,7 +128,8 @@ impl Organisation {
 }
 
 fn refused(findings: &[Finding]) -> DevError {
-    let lines: Vec<String> = findings.iter().filter(|finding| finding.refuses).map(|finding| format!("  {finding}")).collect();
+    let lines: Vec<String> =
+        findings.iter().filter(|finding| finding.refuses).map(|finding| format!("  {finding}")).collect();
     DevError::Bundle(lines.join("\n"))
 }
 
@@ -177,7 +182,9 @@ fn brought_here(
             return Ok(source);
         }
         let mut table: toml::Table = toml::from_str(&source.text).map_err(|error| broken(&error))?;
-        for (name, declared) in table.get_mut("issuer").and_then(toml::Value::as_table_mut).into_iter().flatten() {
+        for (name, declared) in
+            table.get_mut("issuer").and_then(toml::Value::as_table_mut).into_iter().flatten()
+        {
             let Some(declared) = declared.as_table_mut() else { continue };
             match issuers.get(name.as_str()) {
                 Some(issuer) => point_at(declared, issuer),
@@ -210,6 +217,11 @@ fn believe(declared: &mut toml::Table, workloads: &WorkloadCa) {
 }
 
 fn pem_of(der: &[u8]) -> String {
-    let lines: Vec<String> = STANDARD.encode(der).as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let lines: Vec<String> = STANDARD
+        .encode(der)
+        .as_bytes()
+        .chunks(64)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

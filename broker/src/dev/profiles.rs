@@ -45,7 +45,11 @@ pub(super) struct Profiles {
 }
 
 /// Writes profiles, certificate and tokens.
-pub(super) fn write(state: &State, organisation: &Organisation, broker: &Running) -> Result<Profiles, DevError> {
+pub(super) fn write(
+    state: &State,
+    organisation: &Organisation,
+    broker: &Running,
+) -> Result<Profiles, DevError> {
     let profiles = Profiles {
         config: state.path("daypass.toml"),
         operator_token: state.path("operator.token"),
@@ -68,7 +72,13 @@ pub(super) fn write(state: &State, organisation: &Organisation, broker: &Running
     Ok(profiles)
 }
 
-fn text(state: &State, profiles: &Profiles, broker: &Running, cert: &Path, key: &Path) -> Result<String, DevError> {
+fn text(
+    state: &State,
+    profiles: &Profiles,
+    broker: &Running,
+    cert: &Path,
+    key: &Path,
+) -> Result<String, DevError> {
     let path = |path: &Path| toml::Value::from(path.display().to_string());
     let common = || {
         toml::Table::from_iter([

@@ -48,7 +48,8 @@ impl State {
             .truncate(false)
             .open(&lock_path)
             .map_err(failed(&lock_path))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| DevError::Locked(folder.clone()))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| DevError::Locked(folder.clone()))?;
         if reset {
             empty(&folder)?;
         }

@@ -86,7 +86,8 @@ impl Stage<'_> {
 
     async fn nightly(&self) -> Result<Caller, DevError> {
         let id: SpiffeId = format!("spiffe://example.org/{NIGHTLY}").parse().map_err(failed)?;
-        let certificate = self.organisation.workloads.issue(&id, self.broker.desk.clock.now(), Seconds::new(3600))?;
+        let certificate =
+            self.organisation.workloads.issue(&id, self.broker.desk.clock.now(), Seconds::new(3600))?;
         fact("proof", &format!("client certificate\nURI: {id}\nissuer: the organisation's workload CA"));
         self.connect(Some(&certificate)).await
     }
@@ -99,7 +100,8 @@ impl Stage<'_> {
         let token = self.organisation.token(CI, NIGHTLY)?;
         fact("proof", &format!("ID token\n{}", claims(&token)));
         let caller = self.connect(Some(&possession()?)).await?.with_token(token);
-        let request = pb::IssueRequest { task: "post-invoices".into(), run: "JOB-88123".into(), ..Default::default() };
+        let request =
+            pb::IssueRequest { task: "post-invoices".into(), run: "JOB-88123".into(), ..Default::default() };
         let response = self.issue(&caller, request).await?;
         self.explain(&response).await?;
         if let Some(Answered::Token(token)) = &response.credential {
@@ -129,8 +131,10 @@ impl Stage<'_> {
         let roots = std::fs::read(self.state.path("root.pem")).map_err(failed)?;
         let root = pem::parse(roots).map_err(failed)?.into_contents();
         let anchors = TrustAnchors::new(vec![CertificateDer::from(root)]).map_err(failed)?;
-        let chain: Vec<CertificateDer<'_>> = certificate.chain.iter().map(|der| CertificateDer::from(der.as_ref())).collect();
-        let verified = verify_certificate(&chain, &anchors, None, &trust_domain()?, self.broker.desk.clock.now());
+        let chain: Vec<CertificateDer<'_>> =
+            certificate.chain.iter().map(|der| CertificateDer::from(der.as_ref())).collect();
+        let verified =
+            verify_certificate(&chain, &anchors, None, &trust_domain()?, self.broker.desk.clock.now());
         let verified = verified.map_err(failed)?;
         Ok(format!(
             "X.509 certificate, verified against the root\nsubject: {}\ntask: {}\nserial: {}\nvalid until: {}",
@@ -150,13 +154,22 @@ impl Stage<'_> {
         let issued = self.issuance(&response.credential_id).await?;
         let rules: Vec<&str> = issued.decision.rules.iter().map(String::as_str).collect();
         fact("decision", &format!("permitted for {} by {}", issued.identity.name, rules.join(", ")));
-        fact("granted", &format!(
-            "{} for {} on {}",
-            list(issued.granted.scope.actions.iter()),
-            issued.granted.ttl_s,
-            list(issued.granted.scope.audiences.iter()),
-        ));
-        fact("record", &format!("entry {index}, durable before the signature; proven by {} hashes", receipt.inclusion.len()));
+        fact(
+            "granted",
+            &format!(
+                "{} for {} on {}",
+                list(issued.granted.scope.actions.iter()),
+                issued.granted.ttl_s,
+                list(issued.granted.scope.audiences.iter()),
+            ),
+        );
+        fact(
+            "record",
+            &format!(
+                "entry {index}, durable before the signature; proven by {} hashes",
+                receipt.inclusion.len()
+            ),
+        );
         Ok(())
     }
 
@@ -193,7 +206,10 @@ impl Stage<'_> {
         let operator = self.operator().await?;
         let request = operator.request(pb::ExplainRequest { request_id }).map_err(failed_call)?;
         let explained = operator.evidence().explain(request).await.map_err(failed_call)?.into_inner();
-        fact("explained", &format!("to an operator, from {}: {}: {}", explained.source, explained.reason, explained.clause));
+        fact(
+            "explained",
+            &format!("to an operator, from {}: {}: {}", explained.source, explained.reason, explained.clause),
+        );
         Ok(())
     }
 
@@ -201,8 +217,12 @@ impl Stage<'_> {
         let ttl = prost_types::Duration { seconds: SHORT_LIFE_S, nanos: 0 };
         let request = pb::IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
         let response = self.issue(nightly, request).await?;
-        let index = response.receipt.and_then(|receipt| receipt.entry).map(|entry| entry.index).unwrap_or_default();
-        fact("record", &format!("entry {index}: credential {}, alive for {SHORT_LIFE_S} s", response.credential_id));
+        let index =
+            response.receipt.and_then(|receipt| receipt.entry).map(|entry| entry.index).unwrap_or_default();
+        fact(
+            "record",
+            &format!("entry {index}: credential {}, alive for {SHORT_LIFE_S} s", response.credential_id),
+        );
         let id: CredentialId = response.credential_id.parse().map_err(failed)?;
         for second in 0..ENDS_WITHIN.as_secs() {
             let ended = self.entries(&id.to_string()).await?.into_iter().find_map(|entry| match entry.body {
@@ -214,7 +234,10 @@ impl Stage<'_> {
                 fact("ended", &format!("{:?} at {time}: the log names entry {index} as ended", ended.how));
                 return Ok(());
             }
-            countdown(36_u64.saturating_sub(second), "the leeway of receivers ends, and then its entry is written");
+            countdown(
+                36_u64.saturating_sub(second),
+                "the leeway of receivers ends, and then its entry is written",
+            );
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Err(DevError::Story("the credential did not end in time".into()))
@@ -224,14 +247,20 @@ impl Stage<'_> {
         let key = self.broker.log().key().clone();
         let verified = self.broker.readers.run(move |reader| Ok(verify_store(reader, &key, None))).await?;
         let report = verified.map_err(failed)?.report;
-        fact("verified", &format!(
-            "{} entries, every leaf, the signed checkpoint, and what the entries say of each other: no finding",
-            report.size
-        ));
-        fact("credentials", &format!(
-            "{} issued, {} expired, {} void, {} still alive",
-            report.issued, report.ended_expired, report.void, report.live
-        ));
+        fact(
+            "verified",
+            &format!(
+                "{} entries, every leaf, the signed checkpoint, and what the entries say of each other: no finding",
+                report.size
+            ),
+        );
+        fact(
+            "credentials",
+            &format!(
+                "{} issued, {} expired, {} void, {} still alive",
+                report.issued, report.ended_expired, report.void, report.live
+            ),
+        );
         Ok(())
     }
 }

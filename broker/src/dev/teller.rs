@@ -23,7 +23,9 @@ fn line(text: &str) {
 
 pub(super) fn banner(state: &State, broker: &Running) {
     line(&paint("1;33", "daypass dev — FOR DEVELOPMENT ONLY"));
-    line("It believes issuers that it runs itself, activates its bundle alone, and trusts its own clock. Its log says so too.");
+    line(
+        "It believes issuers that it runs itself, activates its bundle alone, and trusts its own clock. Its log says so too.",
+    );
     line("");
     fact("state", &state.folder.display().to_string());
     fact("gRPC", &format!("https://{}", broker.api));
@@ -49,7 +51,9 @@ pub(super) fn fact(name: &str, value: &str) {
 /// JSON on one line a member, for claims and fields.
 pub(super) fn members(value: &Value) -> String {
     match value.as_object() {
-        Some(object) => object.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\n"),
+        Some(object) => {
+            object.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("\n")
+        }
         None => value.to_string(),
     }
 }
@@ -58,7 +62,11 @@ pub(super) fn members(value: &Value) -> String {
 pub(super) fn countdown(seconds: u64, what: &str) {
     if std::io::stdout().is_terminal() {
         let mut out = std::io::stdout().lock();
-        drop(write!(out, "\r   {} {what} in {seconds:>2} s ", paint("36", &format!("{:<NAMES$}", "waiting"))));
+        drop(write!(
+            out,
+            "\r   {} {what} in {seconds:>2} s ",
+            paint("36", &format!("{:<NAMES$}", "waiting"))
+        ));
         drop(out.flush());
     } else if seconds.is_multiple_of(10) {
         fact("waiting", &format!("{what} in {seconds} s"));
@@ -100,7 +108,10 @@ pub(super) fn commands(profiles: &Profiles, broker: &Running) {
         line(&format!("   {command}"));
     }
     line("");
-    line(&format!("Serving {NIGHTLY} and the others on https://{}. Ctrl-C stops; a second start goes on with the same log.", broker.api));
+    line(&format!(
+        "Serving {NIGHTLY} and the others on https://{}. Ctrl-C stops; a second start goes on with the same log.",
+        broker.api
+    ));
 }
 
 /// `daypass` lies beside this program.
@@ -113,5 +124,9 @@ fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
     let relative = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
     let text = relative.as_deref().unwrap_or(path).display().to_string();
-    if text.contains(|c: char| c.is_whitespace() || c == '\'') { format!("'{}'", text.replace('\'', r"'\''")) } else { text }
+    if text.contains(|c: char| c.is_whitespace() || c == '\'') {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    } else {
+        text
+    }
 }

@@ -5,8 +5,8 @@ use daypass_evidence::entry::StatementSigned;
 use daypass_verify::ids::TrustDomain;
 use daypass_verify::time::UnixMs;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose,
-    PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
 };
 use std::cell::RefCell;
 
@@ -103,7 +103,10 @@ fn params(
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
     params.distinguished_name.push(DnType::CommonName, name);
-    let uri = format!("spiffe://{trust_domain}").as_str().try_into().map_err(|error: rcgen::Error| failed(error.to_string()))?;
+    let uri = format!("spiffe://{trust_domain}")
+        .as_str()
+        .try_into()
+        .map_err(|error: rcgen::Error| failed(error.to_string()))?;
     params.subject_alt_names = vec![SanType::URI(uri)];
     params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

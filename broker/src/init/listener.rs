@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use daypass_verify::time::UnixMs;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 
 use super::InitError;
@@ -33,7 +33,11 @@ pub struct ListenerFiles {
 ///
 /// # Errors
 /// When a key cannot be made or a file cannot be written; an existing key is never overwritten.
-pub fn write_listener_certificate(folder: &Path, hosts: &[String], now: UnixMs) -> Result<ListenerFiles, InitError> {
+pub fn write_listener_certificate(
+    folder: &Path,
+    hosts: &[String],
+    now: UnixMs,
+) -> Result<ListenerFiles, InitError> {
     let failed = |error: rcgen::Error| InitError::Certificate(error.to_string());
     let (ca_key, key) = (KeyPair::generate().map_err(failed)?, KeyPair::generate().map_err(failed)?);
     let mut ca_params = params("Daypass listener CA", now)?;
@@ -45,7 +49,8 @@ pub fn write_listener_certificate(folder: &Path, hosts: &[String], now: UnixMs) 
     leaf.use_authority_key_identifier_extension = true;
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    leaf.subject_alt_names = hosts.iter().map(|host| alternative_name(host)).collect::<Result<_, _>>().map_err(failed)?;
+    leaf.subject_alt_names =
+        hosts.iter().map(|host| alternative_name(host)).collect::<Result<_, _>>().map_err(failed)?;
     let issuer = Issuer::from_params(&ca_params, &ca_key);
     let certificate = leaf.signed_by(&key, &issuer).map_err(failed)?;
     let files = ListenerFiles {

@@ -23,7 +23,9 @@ pub enum KekError {
     #[error("the key-encryption key `{0}` could not be used: {1}")]
     File(String, std::io::Error),
     /// Others may read it.
-    #[error("the key-encryption key `{path}` has mode {mode:o}: expected 600, so that only its owner reads it; run `chmod 600 {path}`")]
+    #[error(
+        "the key-encryption key `{path}` has mode {mode:o}: expected 600, so that only its owner reads it; run `chmod 600 {path}`"
+    )]
     Mode {
         /// Where.
         path: String,
@@ -84,7 +86,9 @@ impl Kek {
     }
 
     fn from_bytes(bytes: &[u8; 32]) -> Result<Self, KekError> {
-        UnboundKey::new(&AES_256_GCM, bytes).map(|key| Self(LessSafeKey::new(key))).map_err(|_| KekError::Random)
+        UnboundKey::new(&AES_256_GCM, bytes)
+            .map(|key| Self(LessSafeKey::new(key)))
+            .map_err(|_| KekError::Random)
     }
 
     /// Seals a PKCS#8 document: nonce, ciphertext, tag.
@@ -122,7 +126,8 @@ impl Kek {
 }
 
 fn associated(changed: &KeyChanged) -> Option<Vec<u8>> {
-    let times = [changed.publish_from_ms, changed.sign_from_ms, changed.sign_until_ms, changed.publish_until_ms];
+    let times =
+        [changed.publish_from_ms, changed.sign_from_ms, changed.sign_until_ms, changed.publish_until_ms];
     let associated = Associated {
         key: changed.key.as_str(),
         usage: changed.usage.as_str(),

@@ -38,8 +38,8 @@ fn lifetimes(usage: KeyUse) -> (Seconds, Seconds) {
 /// When the random source fails.
 pub fn make_key(usage: KeyUse, now: UnixMs) -> Result<Made, KekError> {
     let random = SystemRandom::new();
-    let document =
-        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| KekError::Random)?;
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+        .map_err(|_| KekError::Random)?;
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random)
         .map_err(|_| KekError::Random)?;
     let point: [u8; 65] = pair.public_key().as_ref().try_into().map_err(|_| KekError::Random)?;
@@ -61,7 +61,13 @@ pub fn make_evidence_key(now: UnixMs) -> Result<Made, KekError> {
     Ok(Made { changed, pkcs8: Zeroizing::new(document.as_ref().to_vec()), spki })
 }
 
-fn new_key(key: daypass_verify::ids::KeyId, usage: KeyUse, alg: &str, spki: &[u8], now: UnixMs) -> KeyChanged {
+fn new_key(
+    key: daypass_verify::ids::KeyId,
+    usage: KeyUse,
+    alg: &str,
+    spki: &[u8],
+    now: UnixMs,
+) -> KeyChanged {
     let now = now.floor_second();
     let (signs, outlives) = lifetimes(usage);
     KeyChanged {
@@ -82,8 +88,8 @@ fn new_key(key: daypass_verify::ids::KeyId, usage: KeyUse, alg: &str, spki: &[u8
 
 /// SubjectPublicKeyInfo up to the point: id-ecPublicKey, prime256v1 (RFC 5480, section 2.1).
 const P256_SPKI_PREFIX: &[u8] = &[
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// SubjectPublicKeyInfo up to the key: id-Ed25519 (RFC 8410, section 4).

@@ -64,7 +64,8 @@ impl Anchor {
     /// # Errors
     /// When the file cannot be read.
     pub fn newest(&self, key: &VerifierKey) -> Result<Option<Checkpoint>, AnchorError> {
-        let read = |slot| self.read_slot(slot).map_err(|source| AnchorError::File { path: "anchor".into(), source });
+        let read =
+            |slot| self.read_slot(slot).map_err(|source| AnchorError::File { path: "anchor".into(), source });
         let open = |note: Vec<u8>| Checkpoint::open(&note, key).ok();
         let slots = [read(0)?.and_then(open), read(1)?.and_then(open)];
         Ok(slots.into_iter().flatten().max_by_key(|checkpoint| checkpoint.size))

@@ -38,7 +38,8 @@ pub enum StartError {
 
 fn findings(report: &Report) -> String {
     const SHOWN: usize = 20;
-    let mut lines: Vec<String> = report.findings.iter().take(SHOWN).map(|finding| format!("  {finding}")).collect();
+    let mut lines: Vec<String> =
+        report.findings.iter().take(SHOWN).map(|finding| format!("  {finding}")).collect();
     if let Some(more) = report.findings.len().checked_sub(SHOWN).filter(|more| *more > 0) {
         lines.push(format!("  and {more} more"));
     }
@@ -50,7 +51,11 @@ fn findings(report: &Report) -> String {
 ///
 /// # Errors
 /// When it cannot be read, or does not verify.
-pub fn verify_store(reader: &dyn Reader, key: &VerifierKey, anchor: Option<&Anchor>) -> Result<Started, StartError> {
+pub fn verify_store(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<Started, StartError> {
     let head = reader.head()?.ok_or(StartError::Empty)?;
     let mut audit = Audit::new();
     if let Some(anchored) = anchor.map(|anchor| anchor.newest(key)).transpose()?.flatten() {
@@ -61,7 +66,10 @@ pub fn verify_store(reader: &dyn Reader, key: &VerifierKey, anchor: Option<&Anch
     let report = match Checkpoint::open(&head.checkpoint, key) {
         Ok(checkpoint) => audit.finish(Some(&checkpoint)),
         Err(error) => {
-            audit.fault(FindingCode::RootMismatch, format!("the head's checkpoint is not signed by this log's key: {error}"));
+            audit.fault(
+                FindingCode::RootMismatch,
+                format!("the head's checkpoint is not signed by this log's key: {error}"),
+            );
             audit.finish(None)
         }
     };
@@ -119,7 +127,10 @@ fn compare_frontier(audit: &mut Audit, head: &Head) {
     let widths = (0..64_u32).rev().map(|bit| 1_u64 << bit).filter(|width| head.size & width != 0);
     for ((width, kept), computed) in widths.zip(&head.frontier).zip(found.nodes()) {
         if kept != computed {
-            let detail = format!("entries {first} to {} are not what they were when the head was signed", first + width - 1);
+            let detail = format!(
+                "entries {first} to {} are not what they were when the head was signed",
+                first + width - 1
+            );
             audit.fault(FindingCode::RootMismatch, detail);
         }
         first += width;

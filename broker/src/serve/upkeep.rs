@@ -123,7 +123,8 @@ async fn raise(desk: Desk, mut events: mpsc::Receiver<TrustEvent>) {
         }
         let key = (issuer.clone(), event.code());
         if event.clears().is_empty() && !standing.contains_key(&key) {
-            let raised = record(&desk, alarm(event.code(), AlarmState::Raised, None, &issuer, event.detail())).await;
+            let raised =
+                record(&desk, alarm(event.code(), AlarmState::Raised, None, &issuer, event.detail())).await;
             standing.extend(raised.map(|place| (key, place.index)));
         }
     }
@@ -143,7 +144,8 @@ async fn record(desk: &Desk, alarm: Alarm) -> Option<Place> {
 async fn append(desk: &Desk, body: Body) -> Result<Place, RecordError> {
     let failed = |detail: String| RecordError::Unavailable(detail);
     let id = desk.ids.draw(desk.clock.now()).map_err(|error| failed(error.to_string()))?;
-    let written = desk.log.append(vec![NewEntry { id, request: None, by: None, body }], Attached::default()).await?;
+    let written =
+        desk.log.append(vec![NewEntry { id, request: None, by: None, body }], Attached::default()).await?;
     written.into_iter().next().ok_or_else(|| failed("nothing was written".into()))
 }
 

@@ -17,8 +17,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use tonic::body::Body;
 use tower::Service;
 
-use super::status::{self, Outgoing};
 use super::Api;
+use super::status::{self, Outgoing};
 use crate::listen::Connection;
 
 /// The metadata that carries the request id of every answer.
@@ -116,7 +116,10 @@ async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgo
 }
 
 fn missing() -> ProofError {
-    ProofError::Refused { inner: "NO_PROOF", detail: "the call carried neither a client certificate nor an ID token".into() }
+    ProofError::Refused {
+        inner: "NO_PROOF",
+        detail: "the call carried neither a client certificate nor an ID token".into(),
+    }
 }
 
 /// The principal of a connection's certificate: worked out once, and checked on each request that it still holds.
@@ -155,7 +158,9 @@ async fn with_token(
         proof.verify(bundle, &api.trust.known(), &api.desk.issuer, api.desk.clock.now())
     };
     let principal = match verify() {
-        Err(ProofError::UnknownKey { issuer } | ProofError::ReplacedKey { issuer }) if api.trust.refresh(&issuer).await => {
+        Err(ProofError::UnknownKey { issuer } | ProofError::ReplacedKey { issuer })
+            if api.trust.refresh(&issuer).await =>
+        {
             verify()
         }
         other => other,
@@ -167,7 +172,12 @@ async fn with_token(
 fn bearer(headers: &HeaderMap) -> Option<Result<&str, Outgoing>> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?;
-    let refuse = || Outgoing::new(Outward::ProofRefused, "the `authorization` header is refused: expected one, `Bearer` and an ID token");
+    let refuse = || {
+        Outgoing::new(
+            Outward::ProofRefused,
+            "the `authorization` header is refused: expected one, `Bearer` and an ID token",
+        )
+    };
     let token = value.to_str().ok().and_then(|text| text.split_once(' '));
     Some(match (token, values.next()) {
         (Some((scheme, token)), None) if scheme.eq_ignore_ascii_case("bearer") => Ok(token),
@@ -178,7 +188,9 @@ fn bearer(headers: &HeaderMap) -> Option<Result<&str, Outgoing>> {
 fn client(connection: Option<&Connection>, headers: &HeaderMap) -> Option<Client> {
     let addr = connection.map(|connection| connection.peer.addr.ip().to_string());
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    let agent = agent.map(|agent| agent.chars().take(AGENT_BYTES_MAX).collect::<String>()).filter(|agent| !agent.is_empty());
+    let agent = agent
+        .map(|agent| agent.chars().take(AGENT_BYTES_MAX).collect::<String>())
+        .filter(|agent| !agent.is_empty());
     (addr.is_some() || agent.is_some()).then_some(Client { addr, agent })
 }
 

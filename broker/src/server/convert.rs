@@ -26,7 +26,11 @@ const LIST_MAX: usize = 64;
 const RUN_BYTES_MAX: usize = 128;
 
 /// The request of `caller`; `supersedes` is the issuance that it renews, found in the log.
-pub(super) fn request(wire: &IssueRequest, caller: &Caller, supersedes: Option<Index>) -> Result<Request, Outgoing> {
+pub(super) fn request(
+    wire: &IssueRequest,
+    caller: &Caller,
+    supersedes: Option<Index>,
+) -> Result<Request, Outgoing> {
     if wire.delegation.is_some() {
         return Err(Outgoing::new(Outward::Unimplemented, "delegation is not offered by this release"));
     }
@@ -73,9 +77,13 @@ pub(super) fn optional<T: FromStr<Err: Display>>(field: &str, text: &str) -> Res
 
 fn set<T: FromStr<Err: Display> + Ord>(field: &str, texts: &[String]) -> Result<BTreeSet<T>, Outgoing> {
     if texts.len() > LIST_MAX {
-        return Err(Outgoing::malformed(field, format!("{} values: expected at most {LIST_MAX}", texts.len())));
+        return Err(Outgoing::malformed(
+            field,
+            format!("{} values: expected at most {LIST_MAX}", texts.len()),
+        ));
     }
-    let parse = |text: &String| text.parse().map_err(|error: T::Err| Outgoing::malformed(field, error.to_string()));
+    let parse =
+        |text: &String| text.parse().map_err(|error: T::Err| Outgoing::malformed(field, error.to_string()));
     texts.iter().map(parse).collect()
 }
 
@@ -97,7 +105,11 @@ fn run(text: &str) -> Result<Option<String>, Outgoing> {
 }
 
 fn approval(text: &str) -> Result<Option<Index>, Outgoing> {
-    if text.is_empty() { Ok(None) } else { Err(Outgoing::new(Outward::Unimplemented, "approvals are not offered by this release")) }
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        Err(Outgoing::new(Outward::Unimplemented, "approvals are not offered by this release"))
+    }
 }
 
 fn form(wire: &IssueRequest) -> Result<Form, Outgoing> {
@@ -138,7 +150,9 @@ fn bind(token: &TokenParameters) -> Result<Bind, Outgoing> {
         None => Ok(Bind::Auto),
         Some(Confirmation::Certificate(true)) => Ok(Bind::Certificate),
         Some(Confirmation::Certificate(false)) => Ok(Bind::Bearer),
-        Some(Confirmation::Jkt(_)) => Err(Outgoing::new(Outward::Unimplemented, "binding by DPoP is not offered by this release")),
+        Some(Confirmation::Jkt(_)) => {
+            Err(Outgoing::new(Outward::Unimplemented, "binding by DPoP is not offered by this release"))
+        }
     }
 }
 

@@ -29,7 +29,8 @@ impl CredentialService for Service {
         let began = Instant::now();
         let caller = super::evidence::caller(&request)?;
         let wire = request.into_inner();
-        let id = convert::request_id(&wire, &caller).map_err(|outgoing| outgoing.into_status(&caller.request))?;
+        let id =
+            convert::request_id(&wire, &caller).map_err(|outgoing| outgoing.into_status(&caller.request))?;
         let answered = self.answer(&wire, &caller, id).await;
         let result = answered.as_ref().map_or_else(|outgoing| outgoing.reason.as_str(), |_| "issued");
         metrics::counter!(telemetry::ISSUES, "result" => result).increment(1);
@@ -44,13 +45,21 @@ impl CredentialService for Service {
         Ok(response)
     }
 
-    async fn revoke(&self, request: Request<pb::RevokeRequest>) -> Result<Response<pb::RevokeResponse>, Status> {
+    async fn revoke(
+        &self,
+        request: Request<pb::RevokeRequest>,
+    ) -> Result<Response<pb::RevokeResponse>, Status> {
         later::not_yet(&request)
     }
 }
 
 impl Service {
-    async fn answer(&self, wire: &pb::IssueRequest, caller: &Caller, id: RequestId) -> Result<pb::IssueResponse, Outgoing> {
+    async fn answer(
+        &self,
+        wire: &pb::IssueRequest,
+        caller: &Caller,
+        id: RequestId,
+    ) -> Result<pb::IssueResponse, Outgoing> {
         let supersedes = self.superseded(wire, caller).await?;
         let request = convert::request(wire, caller, supersedes)?;
         if wire.validate_only {
@@ -59,9 +68,7 @@ impl Service {
         let known = self.known_checkpoint(wire)?;
         let desk = &self.0.desk;
         match issue::issue(desk, &caller.principal, &request, known).await {
-            Ok(credential) => {
-                Ok(response(desk, &credential))
-            }
+            Ok(credential) => Ok(response(desk, &credential)),
             Err(refusal) => Err(status::of_refusal(refusal, id, &self.0.refusals)),
         }
     }
@@ -75,11 +82,11 @@ impl Service {
     ) -> Result<pb::IssueResponse, Outgoing> {
         let desk = &self.0.desk;
         let now = desk.clock.now();
-        let drawn = desk.ids.draw(now).map_err(|error| status::of_refusal(error.into(), id, &self.0.refusals))?;
+        let drawn =
+            desk.ids.draw(now).map_err(|error| status::of_refusal(error.into(), id, &self.0.refusals))?;
         let decided = decide(&caller.principal, request, &desk.log.state(), drawn, now);
-        let grant = decided.map_err(|denial| {
-            status::of_refusal(Refusal::Denied(Box::new(denial)), id, &self.0.refusals)
-        })?;
+        let grant = decided
+            .map_err(|denial| status::of_refusal(Refusal::Denied(Box::new(denial)), id, &self.0.refusals))?;
         Ok(pb::IssueResponse {
             narrowed: grant.narrowed().iter().map(ToString::to_string).collect(),
             granted: Some(granted(&grant)),
@@ -94,13 +101,18 @@ impl Service {
         }
         let opened = Checkpoint::open(&wire.known_checkpoint, self.0.desk.log.key());
         opened.map(Some).map_err(|error| {
-            Outgoing::malformed("known_checkpoint", format!("expected a checkpoint of this log or nothing: {error}"))
+            Outgoing::malformed(
+                "known_checkpoint",
+                format!("expected a checkpoint of this log or nothing: {error}"),
+            )
         })
     }
 
     /// The issuance that a renewal supersedes: one of the caller's own.
     async fn superseded(&self, wire: &pb::IssueRequest, caller: &Caller) -> Result<Option<Index>, Outgoing> {
-        let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else { return Ok(None) };
+        let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else {
+            return Ok(None);
+        };
         let find = self.0.readers.run(move |reader| crate::index::find(reader, &id));
         let found = find.await.map_err(|error| status::of_store(&error))?;
         let own = |row: &crate::store::Row| match Entry::read(&row.bytes).map(|entry| entry.body) {
@@ -119,8 +131,12 @@ fn response(desk: &issue::Desk, credential: &Credential) -> pb::IssueResponse {
     let grant = credential.granted();
     let life = grant.expires_at().millis_since(grant.issued_at());
     let answered = match credential.assembled() {
-        Assembled::Token(value) => Answered::Token(pb::Token { value: value.clone(), r#type: token_type(grant).into() }),
-        Assembled::Certificate(der) => Answered::Certificate(pb::Certificate { chain: chain(desk, grant, der) }),
+        Assembled::Token(value) => {
+            Answered::Token(pb::Token { value: value.clone(), r#type: token_type(grant).into() })
+        }
+        Assembled::Certificate(der) => {
+            Answered::Certificate(pb::Certificate { chain: chain(desk, grant, der) })
+        }
     };
     pb::IssueResponse {
         credential_id: credential.id().to_string(),

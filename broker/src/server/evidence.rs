@@ -37,7 +37,11 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Who calls, as the layer before found out.
 pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("the call was not authenticated"))
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Status::unauthenticated("the call was not authenticated"))
 }
 
 #[tonic::async_trait]
@@ -51,19 +55,25 @@ impl EvidenceService for Service {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
         let caller = caller(&request)?;
-        let head = self.log_named(&request.get_ref().log).map_err(|refusal| refusal.into_status(&caller.request))?;
+        let head =
+            self.log_named(&request.get_ref().log).map_err(|refusal| refusal.into_status(&caller.request))?;
         match request.get_ref().size {
-            size if size == 0 || size == head.size => {
-                Ok(Response::new(pb::GetCheckpointResponse { checkpoint: Bytes::copy_from_slice(&head.checkpoint) }))
-            }
+            size if size == 0 || size == head.size => Ok(Response::new(pb::GetCheckpointResponse {
+                checkpoint: Bytes::copy_from_slice(&head.checkpoint),
+            })),
             size => {
-                let detail = format!("the checkpoint of size {size} is not kept: ask for the newest (size 0) and a consistency proof from {size}");
+                let detail = format!(
+                    "the checkpoint of size {size} is not kept: ask for the newest (size 0) and a consistency proof from {size}"
+                );
                 Err(Outgoing::new(Outward::NotFound, detail).into_status(&caller.request))
             }
         }
     }
 
-    async fn get_proof(&self, request: Request<pb::GetProofRequest>) -> Result<Response<pb::GetProofResponse>, Status> {
+    async fn get_proof(
+        &self,
+        request: Request<pb::GetProofRequest>,
+    ) -> Result<Response<pb::GetProofResponse>, Status> {
         let caller = caller(&request)?;
         let answer = self.prove(request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
@@ -85,11 +95,17 @@ impl EvidenceService for Service {
         later::not_yet(&request)
     }
 
-    async fn export(&self, request: Request<pb::ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+    async fn export(
+        &self,
+        request: Request<pb::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
         later::not_yet(&request)
     }
 
-    async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
         let caller = caller(&request)?;
         let answer = self.explanation(&caller, &request.get_ref().request_id).await;
         answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
@@ -111,7 +127,10 @@ impl Service {
         if log.is_empty() || log == head.origin {
             return Ok(head);
         }
-        Err(Outgoing::new(Outward::NotFound, format!("there is no log `{}` here: this one is `{}`", log.escape_debug(), head.origin)))
+        Err(Outgoing::new(
+            Outward::NotFound,
+            format!("there is no log `{}` here: this one is `{}`", log.escape_debug(), head.origin),
+        ))
     }
 
     async fn prove(&self, wire: pb::GetProofRequest) -> Result<pb::GetProofResponse, Outgoing> {
@@ -121,11 +140,18 @@ impl Service {
             return Err(Outgoing::malformed("size", format!("the log has {} entries", head.size)));
         }
         let hashes = match wire.of {
-            Some(Of::Index(at)) if at < size => self.nodes(move |nodes| tree::inclusion_proof(at, size, nodes)).await?,
+            Some(Of::Index(at)) if at < size => {
+                self.nodes(move |nodes| tree::inclusion_proof(at, size, nodes)).await?
+            }
             Some(Of::FirstSize(first)) if first <= size => {
                 self.nodes(move |nodes| tree::consistency_proof(first, size, nodes)).await?
             }
-            _ => return Err(Outgoing::malformed("of", format!("expected an index below {size}, or a first size up to it"))),
+            _ => {
+                return Err(Outgoing::malformed(
+                    "of",
+                    format!("expected an index below {size}, or a first size up to it"),
+                ));
+            }
         };
         let hashes = hashes.iter().map(|hash| Bytes::copy_from_slice(hash)).collect();
         Ok(pb::GetProofResponse { hashes, checkpoint: Bytes::copy_from_slice(&head.checkpoint) })
@@ -136,7 +162,8 @@ impl Service {
         prove: impl FnOnce(&StoredNodes<'_>) -> Option<Vec<tree::Hash>> + Send + 'static,
     ) -> Result<Vec<tree::Hash>, Outgoing> {
         let prove = move |reader: &dyn Reader| {
-            prove(&StoredNodes(reader)).ok_or_else(|| StoreError::Damaged("a node of the tree is missing".into()))
+            prove(&StoredNodes(reader))
+                .ok_or_else(|| StoreError::Damaged("a node of the tree is missing".into()))
         };
         self.0.readers.run(prove).await.map_err(|error| status::of_store(&error))
     }
@@ -147,7 +174,8 @@ impl Service {
         let Some(bundle) = state.bundle() else { return false };
         caller.principal.operators().iter().any(|(name, _)| {
             let operator = bundle.declared().operators.get(name);
-            operator.is_some_and(|operator| operator.roles.contains(READ_EVIDENCE) && now < operator.expires_ms)
+            operator
+                .is_some_and(|operator| operator.roles.contains(READ_EVIDENCE) && now < operator.expires_ms)
         })
     }
 
@@ -180,10 +208,14 @@ impl Service {
 
     async fn explanation(&self, caller: &Caller, request_id: &str) -> Result<pb::ExplainResponse, Outgoing> {
         if !self.reads_evidence(caller) {
-            return Err(Outgoing::new(Outward::NotAllowed, "explaining a refusal is an operator's right (`read_evidence`)"));
+            return Err(Outgoing::new(
+                Outward::NotAllowed,
+                "explaining a refusal is an operator's right (`read_evidence`)",
+            ));
         }
-        let id: RequestId = convert::optional("request_id", request_id)?
-            .ok_or_else(|| Outgoing::malformed("request_id", "expected the request id that the caller was told"))?;
+        let id: RequestId = convert::optional("request_id", request_id)?.ok_or_else(|| {
+            Outgoing::malformed("request_id", "expected the request id that the caller was told")
+        })?;
         let logged = self.0.readers.run(move |reader| explained_by_log(reader, id));
         if let Some((row, entry)) = logged.await.map_err(|error| status::of_store(&error))? {
             return Ok(from_entry(&row, &entry));
@@ -218,11 +250,22 @@ fn explained_by_log(reader: &dyn Reader, id: RequestId) -> Result<Option<(Row, E
 
 fn from_entry(row: &Row, entry: &Entry) -> pb::ExplainResponse {
     let (reason, clause, rules) = match &entry.body {
-        Body::CredentialRefused(refused) => (refused.reason.clone(), refused.clause.clone(), refused.rules.clone()),
+        Body::CredentialRefused(refused) => {
+            (refused.reason.clone(), refused.clause.clone(), refused.rules.clone())
+        }
         Body::CredentialIssued(issued) => {
-            let narrowed = issued.asked.scope != issued.granted.scope || issued.asked.ttl_s != Some(issued.granted.ttl_s);
-            let clause = if narrowed { "less was granted than asked: compare `asked` and `granted`" } else { "granted as asked" };
-            (if narrowed { "NARROWED" } else { "ISSUED" }.to_owned(), clause.to_owned(), issued.decision.rules.clone())
+            let narrowed = issued.asked.scope != issued.granted.scope
+                || issued.asked.ttl_s != Some(issued.granted.ttl_s);
+            let clause = if narrowed {
+                "less was granted than asked: compare `asked` and `granted`"
+            } else {
+                "granted as asked"
+            };
+            (
+                if narrowed { "NARROWED" } else { "ISSUED" }.to_owned(),
+                clause.to_owned(),
+                issued.decision.rules.clone(),
+            )
         }
         _ => Default::default(),
     };

@@ -21,7 +21,8 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The answer to a method that is not offered yet.
 pub(super) fn not_yet<T, R>(request: &Request<T>) -> Result<Response<R>, Status> {
     let caller = caller(request)?;
-    Err(Outgoing::new(Outward::Unimplemented, "this method is not offered by this release").into_status(&caller.request))
+    Err(Outgoing::new(Outward::Unimplemented, "this method is not offered by this release")
+        .into_status(&caller.request))
 }
 
 macro_rules! later {

@@ -80,7 +80,8 @@ impl SqliteStore {
 }
 
 fn migrate(connection: &Connection) -> Result<(), StoreError> {
-    let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    let version: u32 =
+        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
     match version {
         SCHEMA => Ok(()),
         0 => connection
@@ -100,8 +101,9 @@ impl Store for SqliteStore {
         let prune = self.marks_pruned_minute;
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let head = read::head(&transaction)?
-            .ok_or_else(|| StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into()))?;
+        let head = read::head(&transaction)?.ok_or_else(|| {
+            StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into())
+        })?;
         self.commits_since_checkpoint = self.commits_since_checkpoint.saturating_add(1);
         let pruned = &mut self.marks_pruned_minute;
         Ok(Box::new(SqliteTransaction { transaction, head, pruned, prune_after: prune }))
@@ -211,9 +213,10 @@ fn head_params(head: &Head) -> Result<HeadParams<'_>, StoreError> {
 }
 
 fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), StoreError> {
-    let run = |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
-        transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement)).map_err(failed)
-    };
+    let run =
+        |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
+            transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement)).map_err(failed)
+        };
     run("INSERT INTO entries VALUES (?1, ?2, ?3)", &mut |statement| {
         batch.rows.iter().try_for_each(|row| {
             statement.execute(params![signed(row.index), row.leaf.as_slice(), row.bytes]).map(drop)
@@ -221,7 +224,11 @@ fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), 
     })?;
     if batch.rows.iter().any(|row| row.folds) {
         run("INSERT INTO folds VALUES (?1)", &mut |statement| {
-            batch.rows.iter().filter(|row| row.folds).try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
+            batch
+                .rows
+                .iter()
+                .filter(|row| row.folds)
+                .try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
         })?;
     }
     run("INSERT INTO live VALUES (?1, ?2, ?3)", &mut |statement| {

@@ -64,26 +64,33 @@ impl Reader for SqliteReader {
     fn subtree(&self, level: u8, index: u64) -> Result<Option<[u8; 32]>, StoreError> {
         self.connection
             .prepare_cached("SELECT hash FROM subtrees WHERE level = ?1 AND idx = ?2")
-            .and_then(|mut select| select.query_row(params![level, signed(index)], |row| row.get(0)).optional())
+            .and_then(|mut select| {
+                select.query_row(params![level, signed(index)], |row| row.get(0)).optional()
+            })
             .map_err(failed)
     }
 
     fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.connection
             .prepare_cached("SELECT bytes FROM objects WHERE digest = ?1")
-            .and_then(|mut select| select.query_row([digest.as_bytes().as_slice()], |row| row.get(0)).optional())
+            .and_then(|mut select| {
+                select.query_row([digest.as_bytes().as_slice()], |row| row.get(0)).optional()
+            })
             .map_err(failed)
     }
 
     fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
-        let mut select =
-            self.connection.prepare_cached("SELECT key, sealed, certificate FROM keys ORDER BY key").map_err(failed)?;
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT key, sealed, certificate FROM keys ORDER BY key")
+            .map_err(failed)?;
         let rows = select
             .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))
             .map_err(failed)?;
         rows.map(|row| {
             let (key, sealed, certificate) = row.map_err(failed)?;
-            let key = key.parse().map_err(|error| StoreError::Damaged(format!("in the table of keys: {error}")))?;
+            let key =
+                key.parse().map_err(|error| StoreError::Damaged(format!("in the table of keys: {error}")))?;
             Ok(SealedKey { key, sealed, certificate })
         })
         .collect()

@@ -1,0 +1,154 @@
+//! Making a log, and opening one: the state folded, the writer started.
+
+use std::sync::Arc;
+use std::thread;
+
+use arc_swap::ArcSwap;
+use daypass_core::bundle::Bundle;
+use daypass_core::state::State;
+use daypass_evidence::entry::{Body, Entry, Index, StatementSigned};
+use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::{Digest, Name, TrustDomain};
+use ring::signature::Ed25519KeyPair;
+use tokio::sync::mpsc;
+
+use super::answer::{Covered, answer_all};
+use super::batch::{Assembly, Author};
+use super::work::{assembly_failed, push, unavailable};
+use super::writer::Writer;
+use super::{Anchor, Log, Published, RecordError, Recorded};
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::signer::Statement;
+use crate::store::{Head, Reader, SealedKey, Store, StoreError};
+
+/// How many commands may wait: past that, callers are told to come back.
+const QUEUE: usize = 4_096;
+
+/// What a log is opened with.
+pub struct LogSettings {
+    /// The trust domain.
+    pub trust_domain: TrustDomain,
+    /// This broker's name.
+    pub broker: Name,
+    /// The evidence key.
+    pub key: Arc<Ed25519KeyPair>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<Ids>,
+    /// Where the newest checkpoint is kept outside the store.
+    pub anchor: Option<Anchor>,
+}
+
+/// Starts the writer on an opened and verified store.
+///
+/// # Errors
+/// When the store has no log, or the state cannot be folded.
+pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreError> {
+    let reader = store.reader()?;
+    let head = reader.head()?.ok_or_else(|| StoreError::Damaged("there is no log in this store".into()))?;
+    let state = read_state(reader.as_ref())?;
+    let key = VerifierKey::of(&head.origin, &settings.key)
+        .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let published = Published { head: Arc::new(head), state: Arc::new(state) };
+    let (commands, queue) = mpsc::channel(QUEUE);
+    let (answers, outbox) = mpsc::channel(QUEUE);
+    let log = Log {
+        commands,
+        published: Arc::new(ArcSwap::from_pointee(published)),
+        settlements: Arc::default(),
+        arriving: Arc::default(),
+        key: Arc::new(key),
+        fault: Arc::default(),
+    };
+    let writer = Writer {
+        store,
+        reader,
+        settings,
+        queue,
+        answers,
+        published: Arc::clone(&log.published),
+        settlements: Arc::clone(&log.settlements),
+        arriving: Arc::clone(&log.arriving),
+        key: Arc::clone(&log.key),
+        fault: Arc::clone(&log.fault),
+        unresolved: None,
+        halted: None,
+    };
+    tokio::spawn(answer_all(outbox, Arc::clone(&log.settlements)));
+    thread::Builder::new()
+        .name("log-writer".into())
+        .spawn(move || writer.run())
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+    Ok(log)
+}
+
+/// The runtime state as the store's entries fold to it.
+///
+/// # Errors
+/// When the store fails, or its entries do not fold.
+pub fn read_state(reader: &dyn Reader) -> Result<State, StoreError> {
+    let mut state = State::empty();
+    fold(&mut state, reader, 0)?;
+    Ok(state)
+}
+
+/// Opens a log in an empty store: `opened` and what else is true from its first entry on. Statements that are
+/// recorded with it may be signed.
+///
+/// # Errors
+/// When there is a log already, or the store fails.
+pub fn create(
+    store: &mut dyn Store,
+    settings: &LogSettings,
+    origin: &str,
+    entries: Vec<Body>,
+    statements: Vec<(Statement, StatementSigned)>,
+    keys: Vec<SealedKey>,
+) -> Result<Vec<Recorded<Statement>>, RecordError> {
+    let time = settings.clock.now();
+    let author =
+        Author { trust_domain: &settings.trust_domain, broker: &settings.broker, key: &settings.key };
+    let empty =
+        Head { origin: origin.into(), size: 0, state: 0, time, frontier: Vec::new(), checkpoint: Vec::new() };
+    let mut assembly = Assembly::new(&author, &empty, time).map_err(assembly_failed)?;
+    for body in entries {
+        push(&mut assembly, &settings.ids, time, body)?;
+    }
+    let mut indexes = Vec::new();
+    for (_, entry) in &statements {
+        indexes.push(push(&mut assembly, &settings.ids, time, entry.clone().into())?);
+    }
+    assembly.adds.keys = keys;
+    let assembled = assembly.finish().map_err(assembly_failed)?;
+    store.open(&assembled.adds, &assembled.head).map_err(unavailable)?;
+    let covered = Covered::of(&assembled.head, &assembled.adds, assembled.tree);
+    let recorded = statements
+        .into_iter()
+        .zip(indexes)
+        .filter_map(|((what, _), index)| covered.place(index).map(|place| Recorded { what, place }));
+    Ok(recorded.collect())
+}
+
+/// Folds the entries from `from` on into `state`.
+pub(super) fn fold(state: &mut State, reader: &dyn Reader, from: Index) -> Result<(), StoreError> {
+    let damaged =
+        |index: Index, error: &dyn std::fmt::Display| StoreError::Damaged(format!("entry {index}: {error}"));
+    let bundle = |digest: &Digest| {
+        let bytes = reader.object(digest).ok().flatten()?;
+        Bundle::from_object(&bytes).ok().map(Arc::new)
+    };
+    let mut from = from;
+    loop {
+        let rows = reader.fold_rows(from, 1_000)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        from = last.index + 1;
+        for row in &rows {
+            let entry = Entry::read(&row.bytes).map_err(|error| damaged(row.index, &error))?;
+            state
+                .apply(row.index, entry.envelope.time, &entry.body, &bundle)
+                .map_err(|error| damaged(row.index, &error))?;
+        }
+    }
+}
