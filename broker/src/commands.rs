@@ -1,7 +1,7 @@
 //! What each command does, from arguments to values.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
-use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::Mode;
 use daypass_verify::ids::ParseError;
 
 use crate::args::Command;
+use bundle::read_bundle;
 
+mod bundle;
 mod verify;
 
 /// Why a command failed.
@@ -174,36 +175,6 @@ fn listen_at(address: SocketAddr, listener: &Listener) -> ListenAt {
 
 fn listen_web(web: &Web) -> ListenAt {
     ListenAt { address: web.listen, certificate: web.certificate.clone(), key: web.key.clone() }
-}
-
-/// Reads and compiles the bundle in `folder`.
-fn read_bundle(folder: &Path) -> Result<Bundle, Failure> {
-    let files = source_files(folder).map_err(|error| Failure::File(folder.display().to_string(), error))?;
-    compile(&files).map_err(|findings: Vec<Finding>| {
-        Failure::Bundle(findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n"))
-    })
-}
-
-fn source_files(folder: &Path) -> std::io::Result<Vec<SourceFile>> {
-    let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next)? {
-            let path = entry?.path();
-            let wanted = path
-                .extension()
-                .is_some_and(|end| ["toml", "cedar", "cedarschema", "pem"].iter().any(|it| end == *it));
-            if path.is_dir() {
-                folders.push(path);
-            } else if wanted {
-                let text = std::fs::read_to_string(&path)?;
-                let relative = path.strip_prefix(folder).unwrap_or(&path).display().to_string();
-                files.push(SourceFile { path: relative, text });
-            }
-        }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
 }
 
 /// What a verification found, for a person.
