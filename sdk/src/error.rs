@@ -24,7 +24,7 @@ pub enum Error {
         refusal: Refusal,
     },
     /// The request is malformed, or names what is not there: change it.
-    #[error("{refusal}{}", list(.violations))]
+    #[error("{refusal}{}", list(.violations, .refusal))]
     FixRequest {
         /// Which fields, and what each should be.
         violations: Vec<FieldViolation>,
@@ -79,8 +79,10 @@ pub struct FieldViolation {
     pub description: String,
 }
 
-fn list(violations: &[FieldViolation]) -> String {
-    violations.iter().map(|it| format!("; `{}`: {}", it.field, it.description)).collect()
+/// What each field should be, unless the message has said so.
+fn list(violations: &[FieldViolation], refusal: &Refusal) -> String {
+    let unsaid = violations.iter().filter(|it| !refusal.message.contains(&it.description));
+    unsaid.map(|it| format!("; `{}`: {}", it.field, it.description)).collect()
 }
 
 impl Error {

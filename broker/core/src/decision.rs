@@ -241,7 +241,9 @@ impl Decision<'_> {
             return Ok(());
         }
         let first = narrowed.dimensions.first().map(|it| (it.name(), it.outward()));
-        match first.or(lifetime.is_shortened.then_some(("ttl", Outward::NotAllowed))) {
+        // A lifetime that the caller left open is not one it asked for: any is as good as the task's default.
+        let is_shorter = lifetime.is_shortened && self.request.ttl_s.is_some();
+        match first.or(is_shorter.then_some(("ttl", Outward::NotAllowed))) {
             None => Ok(()),
             Some((what, outward)) => {
                 let clause =

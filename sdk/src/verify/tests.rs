@@ -109,6 +109,9 @@ fn less_than_asked_is_taken_only_where_that_is_allowed() {
     let answer = v1::IssueResponse { narrowed: vec!["ttl".into()], ..answer() };
     assert!(granted(&request(), &answer).is_err());
     assert!(granted(&IssueRequest { allow_narrowed: true, ..request() }, &answer).is_ok());
+    assert!(granted(&IssueRequest { ttl: None, ..request() }, &answer).is_ok());
+    let answer = v1::IssueResponse { narrowed: vec!["actions".into()], ..answer };
+    assert!(granted(&IssueRequest { ttl: None, ..request() }, &answer).is_err());
 }
 
 fn two_entries() -> (Log, v1::Receipt) {

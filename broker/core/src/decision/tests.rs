@@ -311,6 +311,21 @@ fn what_was_narrowed_is_said_and_refused_on_demand() {
 }
 
 #[test]
+fn a_lifetime_that_was_left_open_is_no_reason_to_refuse_a_shorter_one() {
+    let mut declared = fixture::declared();
+    let soon = NOW.floor_second().plus(Seconds::new(60));
+    declared.identities.values_mut().for_each(|identity| identity.expires_ms = soon);
+    let open = Request { refuse_narrowed: true, ttl_s: None, ..fixture::request("post") };
+    let grant = decided(&declared, PERMIT_ALL, "job:nightly", &open).unwrap();
+    assert_eq!((grant.expires_at(), grant.narrowed()), (soon, &["ttl"][..]));
+    let named = Request { ttl_s: Some(Seconds::new(61)), ..open };
+    assert_eq!(
+        reasons(decided(&declared, PERMIT_ALL, "job:nightly", &named)),
+        ("NARROWED", Outward::NotAllowed)
+    );
+}
+
+#[test]
 fn a_suppliers_ceiling_holds_for_its_identities() {
     let grant = decided(&fixture::declared(), PERMIT_ALL, "job:acme", &fixture::request("post")).unwrap();
     assert_eq!(grant.scope().actions, ["invoice:read".parse().unwrap()].into());
