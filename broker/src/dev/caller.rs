@@ -7,8 +7,9 @@ use std::sync::Arc;
 use daypass_proto::v1::credential_service_client::CredentialServiceClient;
 use daypass_proto::v1::evidence_service_client::EvidenceServiceClient;
 use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,14 +22,18 @@ use super::DevError;
 use super::workload_ca::WorkloadCertificate;
 
 /// A connection to the broker.
-pub(super) struct Caller {
+#[derive(Clone)]
+pub struct Caller {
     channel: Channel,
     token: Option<String>,
 }
 
 impl Caller {
     /// Connects to the broker on `port`, whose listener's CA lies at `ca`; with a client certificate, or with none.
-    pub(super) async fn connect(
+    ///
+    /// # Errors
+    /// When nobody answers there, or not under that CA.
+    pub async fn connect(
         port: u16,
         ca: &Path,
         certificate: Option<&WorkloadCertificate>,
@@ -48,20 +53,34 @@ impl Caller {
     }
 
     /// The same connection, showing this ID token with each call.
-    pub(super) fn with_token(self, token: String) -> Self {
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
         Self { token: Some(token), ..self }
     }
 
-    pub(super) fn credentials(&self) -> CredentialServiceClient<Channel> {
+    /// A client of the credential service.
+    #[must_use]
+    pub fn credentials(&self) -> CredentialServiceClient<Channel> {
         CredentialServiceClient::new(self.channel.clone())
     }
 
-    pub(super) fn evidence(&self) -> EvidenceServiceClient<Channel> {
+    /// A client of the evidence service.
+    #[must_use]
+    pub fn evidence(&self) -> EvidenceServiceClient<Channel> {
         EvidenceServiceClient::new(self.channel.clone())
     }
 
+    /// The connection itself.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// A request with this caller's proof.
-    pub(super) fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
+    ///
+    /// # Errors
+    /// When the token cannot be a header.
+    pub fn request<T>(&self, message: T) -> Result<Request<T>, Status> {
         let mut request = Request::new(message);
         if let Some(token) = &self.token {
             let value = MetadataValue::try_from(format!("Bearer {token}"));
@@ -73,7 +92,22 @@ impl Caller {
     }
 }
 
-fn client_config(ca: &Path, certificate: Option<&WorkloadCertificate>) -> Result<ClientConfig, DevError> {
+/// A fresh self-signed certificate: it proves possession of a key, and so binds the token.
+///
+/// # Errors
+/// When no key could be made.
+pub fn possession() -> Result<WorkloadCertificate, DevError> {
+    let key = KeyPair::generate()?;
+    let certificate = CertificateParams::new(Vec::<String>::new())?.self_signed(&key)?;
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    Ok(WorkloadCertificate { chain: vec![certificate.der().clone()], key })
+}
+
+/// What a caller's side of TLS is set up with.
+///
+/// # Errors
+/// When the CA cannot be read, or the certificate and its key do not fit.
+pub fn client_config(ca: &Path, certificate: Option<&WorkloadCertificate>) -> Result<ClientConfig, DevError> {
     let unusable = |source: io::Error| DevError::File { path: ca.to_owned(), source };
     let mut roots = RootCertStore::empty();
     for der in CertificateDer::pem_file_iter(ca).map_err(|error| unusable(io::Error::other(error)))? {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use daypass_core::bundle::Bundle;
 use daypass_core::decision::Outward;
@@ -14,6 +15,7 @@ use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, header};
+use tokio::time::timeout;
 use tonic::body::Body;
 use tower::Service;
 
@@ -26,6 +28,9 @@ pub(super) const REQUEST_ID: &str = "daypass-request-id";
 
 /// Services that are open to all: they say nothing that is not public.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
+
+/// How long a request may take until its answer begins; streams may go on after that.
+const REQUEST_TIME: Duration = Duration::from_secs(5);
 
 /// How many bytes of a caller's `user-agent` are kept.
 const AGENT_BYTES_MAX: usize = 128;
@@ -88,7 +93,8 @@ where
             match caller(&api, &parts, id).await {
                 Ok(caller) => {
                     parts.extensions.insert(caller);
-                    Ok(told(inner.call(Request::from_parts(parts, body)).await?, &id))
+                    let answer = timeout(REQUEST_TIME, inner.call(Request::from_parts(parts, body))).await;
+                    answer.map_or_else(|_| Ok(too_late().into_status(&id).into_http()), |answer| Ok(told(answer?, &id)))
                 }
                 Err(outgoing) => Ok(outgoing.into_status(&id).into_http()),
             }
@@ -113,6 +119,11 @@ async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgo
         status::of_proof(&error)
     })?;
     Ok(Caller { principal, request: id, client })
+}
+
+/// What was recorded by then is void: its caller is gone.
+fn too_late() -> Outgoing {
+    Outgoing::new(Outward::EvidenceUnavailable, "the request took longer than 5 s, and was given up: try again")
 }
 
 fn missing() -> ProofError {

@@ -1,0 +1,215 @@
+//! A deployment to measure: the sample organisation with one more way for its nightly job to prove itself, the
+//! broker in a process of its own.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_broker::clock::{Clock, SystemClock};
+use daypass_broker::dev::issuer::{DevIssuer, Start};
+use daypass_broker::dev::organisation::{Organisation, sample};
+use daypass_broker::init::{self, write_listener_certificate};
+use daypass_broker::listen::Limits;
+use daypass_broker::serve::{self, ListenAt, Settings};
+use daypass_core::bundle::{SourceFile, compile};
+use daypass_evidence::entry::Mode;
+use serde::{Deserialize, Serialize};
+
+use crate::Fault;
+use crate::process::{Process, stay_on_core};
+
+/// The identity that every case issues for.
+pub(crate) const NIGHTLY: &str = "prod/billing/nightly";
+
+/// Where the parts of a deployment listen.
+#[derive(Serialize, Deserialize)]
+struct Ports {
+    api: u16,
+    web: u16,
+    ops: u16,
+}
+
+/// A running deployment.
+pub(crate) struct Deployment {
+    pub(crate) process: Process,
+    pub(crate) api: SocketAddr,
+    pub(crate) ops: SocketAddr,
+    pub(crate) ca: PathBuf,
+    pub(crate) organisation: Organisation,
+    /// An issuer of RS256 tokens that may be shown again, and be verified again each time.
+    pub(crate) rs256: DevIssuer,
+    pub(crate) audience: String,
+    child: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Deployment {
+    pub(crate) async fn start() -> Result<Self, Fault> {
+        // On the disk that the program was built on: a file system in memory would make syncs free.
+        let beside = std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?;
+        let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(beside)?;
+        let ports = Ports { api: free_port()?, web: free_port()?, ops: free_port()? };
+        fs::write(folder.path().join("ports.json"), serde_json::to_vec(&ports)?)?;
+        let audience = format!("https://127.0.0.1:{}", ports.web);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let rs256 =
+            DevIssuer::start(Start { rs256: Some(rsa_key()?), ..Start::in_memory(Arc::clone(&clock)) })
+                .await?;
+        let files = with_rs256(sample(), &rs256);
+        let organisation = Organisation::start_declaring(files, folder.path(), &audience, &clock).await?;
+        let settings = settings(folder.path(), &ports)?;
+        write_listener_certificate(folder.path(), &["127.0.0.1".into(), "localhost".into()], clock.now())?;
+        init::init(&init::Deployment {
+            trust_domain: settings.trust_domain,
+            broker: settings.broker,
+            store: &settings.store,
+            kek: &settings.kek,
+            bundle: Some(&organisation.bundle),
+            clock,
+        })
+        .await?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["broker".as_ref(), folder.path().as_os_str()])
+            .stdin(Stdio::null())
+            .spawn()?;
+        let deployment = Self {
+            process: Process(child.id()),
+            api: settings.api.address,
+            ops: settings.ops,
+            ca: folder.path().join("server-ca.pem"),
+            organisation,
+            rs256,
+            audience,
+            child,
+            folder,
+        };
+        deployment.ready().await?;
+        Ok(deployment)
+    }
+
+    async fn ready(&self) -> Result<(), Fault> {
+        for _ in 0..100 {
+            let answer = reqwest_plain(self.ops, "/readyz").await;
+            if answer.is_ok_and(|text| text.contains("\"ready\":true")) {
+                // The keys of issuers come a moment later.
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err("the broker did not become ready in 10 s".into())
+    }
+
+    /// How many commits the broker made: each is one sync of the log.
+    pub(crate) async fn commits(&self) -> Result<f64, Fault> {
+        let metrics = reqwest_plain(self.ops, "/metrics").await?;
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix("daypass_log_commit_duration_seconds_count "));
+        Ok(line.ok_or("no such metric")?.trim().parse()?)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<(), Fault> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The broker's own process: core 0, as many threads as that core gives it.
+pub(crate) fn serve(folder: &Path) -> Result<(), Fault> {
+    stay_on_core(0)?;
+    let ports: Ports = serde_json::from_slice(&fs::read(folder.join("ports.json"))?)?;
+    let settings = settings(folder, &ports)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let running = serve::start(settings).await?;
+        let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        terminated.recv().await;
+        Ok(running.stop("the benchmark is over").await?)
+    })
+}
+
+fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let listen = |port| ListenAt {
+        address: at(port),
+        certificate: folder.join("server.pem"),
+        key: folder.join("server.key"),
+    };
+    Ok(Settings {
+        trust_domain: "example.org".parse()?,
+        broker: "b1".parse()?,
+        issuer: format!("https://127.0.0.1:{}", ports.web).parse()?,
+        mode: Mode::Production,
+        store: folder.join("daypass.db"),
+        anchor: folder.join("daypass.anchor"),
+        kek: folder.join("kek"),
+        api: listen(ports.api),
+        reflection: false,
+        web: listen(ports.web),
+        checkpoint: true,
+        ops: at(ports.ops),
+        limits: Limits::default(),
+        config: None,
+        clock: Arc::new(SystemClock),
+    })
+}
+
+/// The sample's files, with an issuer of RS256 tokens that the nightly job may prove itself by. It holds its keys in
+/// the bundle, so that what is measured is verification and not fetching.
+fn with_rs256(mut files: Vec<SourceFile>, issuer: &DevIssuer) -> Vec<SourceFile> {
+    let jwks = issuer.jwks().to_string();
+    files.push(SourceFile {
+        path: "bench/issuer.toml".into(),
+        text: format!(
+            "[issuer.bench]\nkind = \"oidc\"\nurl = \"{}\"\njwks = '{jwks}'\nenvironment = \"prod\"\nalgs = [\"RS256\"]\n\
+             proof_ttl_max = \"24h\"\ninstance_claim = \"pod_uid\"\nreplay = \"until_expiry\"\ninternal = true\n",
+            issuer.url()
+        ),
+    });
+    for file in &mut files {
+        let clause = "{ issuer = \"workloads\", spiffe_id = \"spiffe://example.org/prod/billing/nightly\" },";
+        let more = format!("{clause}\n  {{ issuer = \"bench\", subject = \"nightly\" }},");
+        file.text = file.text.replace(clause, &more);
+    }
+    debug_assert!(compile(&files).is_ok());
+    files
+}
+
+fn rsa_key() -> Result<String, Fault> {
+    let made = Command::new("openssl")
+        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        .stderr(Stdio::null())
+        .output()?;
+    Ok(String::from_utf8(made.stdout)?)
+}
+
+fn free_port() -> Result<u16, Fault> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// One plain HTTP request on loopback.
+async fn reqwest_plain(at: SocketAddr, path: &str) -> Result<String, Fault> {
+    Ok(reqwest::Client::builder()
+        .no_proxy()
+        .build()?
+        .get(format!("http://{at}{path}"))
+        .send()
+        .await?
+        .text()
+        .await?)
+}

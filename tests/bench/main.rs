@@ -1,0 +1,93 @@
+//! `bench`: what the broker does in a second, beside what its parts cost alone, measured in one run.
+
+mod broker;
+mod case;
+mod client;
+mod process;
+mod raw;
+mod table;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use broker::Deployment;
+use case::{CASES, Case};
+
+/// How much is in flight at once.
+const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
+
+/// What went wrong; a benchmark that cannot measure says so and ends.
+pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(name = "bench", about = "Measures the broker, with what its parts cost alone, in one run")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Issuance: broker on one core, clients on the other, mTLS gRPC, durable before the answer
+    Issue {
+        /// One JSON object a row instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Seconds of load for each row
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Only this case
+        #[arg(long)]
+        case: Option<String>,
+        /// Only this many in flight
+        #[arg(long)]
+        in_flight: Option<usize>,
+    },
+    /// The broker itself, on core 0: what `issue` starts
+    #[command(hide = true)]
+    Broker { folder: PathBuf },
+}
+
+fn main() -> Result<(), Fault> {
+    match Args::parse().what {
+        What::Broker { folder } => broker::serve(&folder),
+        What::Issue { json, seconds, case, in_flight } => {
+            let wanted = |it: &&Case| case.as_deref().is_none_or(|name| it.name == name);
+            let sizes: Vec<usize> =
+                IN_FLIGHT.into_iter().filter(|n| in_flight.is_none_or(|one| one == *n)).collect();
+            issue(json, Duration::from_secs(seconds), CASES.iter().filter(wanted), &sizes)
+        }
+    }
+}
+
+fn issue<'a>(
+    json: bool,
+    load: Duration,
+    cases: impl Iterator<Item = &'a Case>,
+    sizes: &[usize],
+) -> Result<(), Fault> {
+    process::stay_on_core(1)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let deployment = Deployment::start().await?;
+        let raw = raw::measure(&deployment).await?;
+        if !json {
+            raw.print();
+            table::head();
+        }
+        let idle = deployment.process.memory_kib()?;
+        for case in cases {
+            for in_flight in sizes {
+                let row = case::run(case, *in_flight, load, &deployment, &raw).await?;
+                if json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
+            }
+        }
+        let after = deployment.process.memory_kib()?;
+        if !json {
+            println!("memory of the broker: {} MiB idle, {} MiB after all of it", idle / 1024, after / 1024);
+        }
+        deployment.stop().await
+    })
+}
