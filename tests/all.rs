@@ -1,1 +1,11 @@
 //! One program for all tests of the whole: built and linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by its panics"
+)]
+
+mod e2e;

@@ -3,7 +3,7 @@
 //! trusts its own clock and activates bundles alone, and says so wherever it can be seen.
 
 mod authority;
-mod caller;
+pub mod caller;
 mod files;
 pub mod issuer;
 pub mod organisation;

@@ -14,13 +14,13 @@ use daypass_verify::credential::verify_certificate;
 use daypass_verify::ids::{CredentialId, SpiffeId};
 use daypass_verify::time::Seconds;
 use rcgen::{CertificateParams, KeyPair};
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 
 use super::DevError;
-use super::caller::Caller;
+use super::caller::{Caller, possession};
 use super::organisation::Organisation;
 use super::profiles::{CI, NIGHTLY, OPERATOR, Profiles, STAFF};
 use super::state::{State, trust_domain};
@@ -263,14 +263,6 @@ impl Stage<'_> {
         );
         Ok(())
     }
-}
-
-/// A fresh self-signed certificate: it proves possession of a key, and so binds the token.
-fn possession() -> Result<WorkloadCertificate, DevError> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(Vec::<String>::new())?.self_signed(&key)?;
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    Ok(WorkloadCertificate { chain: vec![certificate.der().clone()], key })
 }
 
 /// The claims of a token; never its signature.

@@ -1,0 +1,3 @@
+//! What the parts promise together, by topic.
+
+mod issue;

@@ -1,0 +1,67 @@
+//! The programs as a user runs them: those of this workspace, and stock ones.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// Its exit code; none where a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// A program of this workspace: built beside the tests by `cargo build --workspace --bins`.
+pub fn program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "`{}` is not built: run `cargo build --workspace --bins`, or tests/run",
+        path.display()
+    );
+    path
+}
+
+/// The Python interpreter that has what `tests/stock/requirements.txt` names.
+pub fn python() -> PathBuf {
+    let path = std::env::var_os("DAYPASS_TEST_PYTHON").map(PathBuf::from);
+    path.expect("`DAYPASS_TEST_PYTHON` names no interpreter: run tests/run, which makes one with the packages of tests/stock/requirements.txt")
+}
+
+/// Runs a program to its end.
+pub async fn run<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = A>,
+) -> Output {
+    run_with(program, arguments, b"").await
+}
+
+/// The same with this on its standard input.
+pub async fn run_with<A: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = A>,
+    input: &[u8],
+) -> Output {
+    let name = program.as_ref().display().to_string();
+    let mut child = Command::new(program.as_ref())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("`{name}` could not be run: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    // A program that does not read its input may be gone before it is written.
+    let writing = tokio::task::spawn_blocking(move || drop(stdin.write_all(&input)));
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output()).await.unwrap().unwrap();
+    writing.await.unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    Output { code: ended.status.code(), stdout: text(&ended.stdout), stderr: text(&ended.stderr) }
+}
