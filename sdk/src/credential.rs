@@ -3,7 +3,7 @@
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::tree::Hash;
 use daypass_proto::v1;
-use daypass_verify::ids::{CredentialId, Name, SpiffeId};
+use daypass_verify::ids::{CredentialId, Digest, Name, SpiffeId};
 use daypass_verify::scope::Scope;
 use daypass_verify::time::UnixMs;
 use rustls_pki_types::CertificateDer;
@@ -40,6 +40,8 @@ pub enum Secret {
         /// `Bearer`, also where it is bound to a certificate (RFC 8705); `N_A` for what is no access token
         /// (RFC 8693, section 2.2.1).
         kind: String,
+        /// The certificate whose key must be shown together with it; none for a bearer token.
+        bound: Option<Digest>,
     },
     /// A certificate.
     Certificate {

@@ -106,8 +106,8 @@ impl Client {
     ) -> Result<Secret, Error> {
         match wire {
             issue_response::Credential::Token(token) => {
-                self.verify_token(&token.value, id, granted, request).await?;
-                Ok(Secret::Token { value: token.value.into(), kind: token.r#type })
+                let bound = self.verify_token(&token.value, id, granted, request).await?;
+                Ok(Secret::Token { value: token.value.into(), kind: token.r#type, bound })
             }
             issue_response::Credential::Certificate(certificate) => {
                 let chain: Vec<_> =
@@ -126,7 +126,7 @@ impl Client {
         id: CredentialId,
         granted: &Grant,
         request: &IssueRequest,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Digest>, Error> {
         let holder = self.holder().digest();
         let check =
             |published: &Published| verify::token(value, id, granted, request, holder, published, now());

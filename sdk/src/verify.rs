@@ -143,7 +143,8 @@ pub(crate) fn moment(at: Option<&prost_types::Timestamp>, what: &'static str) ->
     Ok(UnixMs::from_seconds(at.seconds).plus_millis(i64::from(at.nanos) / 1_000_000))
 }
 
-/// Checks a token against what was granted. `holder` is the certificate that this client showed.
+/// Checks a token against what was granted. `holder` is the certificate that this client showed;
+/// given back is the one that the token is bound to.
 pub(crate) fn token(
     value: &str,
     id: CredentialId,
@@ -152,7 +153,7 @@ pub(crate) fn token(
     holder: Digest,
     published: &Published,
     now: UnixMs,
-) -> Result<(), VerifyError> {
+) -> Result<Option<Digest>, VerifyError> {
     let Kind::Token { profile: asked, binding } = &request.kind else {
         return Err(VerifyError::Answer("token"));
     };
@@ -181,7 +182,7 @@ pub(crate) fn token(
             let found = token.bound.map_or("none".to_owned(), |digest| digest.to_string());
             Err(differs("cnf", &holder, &found))
         }
-        _ => Ok(()),
+        _ => Ok(token.bound),
     }
 }
 

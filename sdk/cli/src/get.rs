@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use daypass_sdk::{Client, Credential, Kind, Secret, write_private};
+use daypass_sdk::{Client, Credential, Secret, write_private};
 use rustls_pki_types::CertificateSigningRequestDer;
 use rustls_pki_types::pem::PemObject as _;
 use secrecy::ExposeSecret as _;
@@ -20,20 +20,22 @@ pub(crate) async fn run(get: &Get, profile: &Profile, out: &Output) -> Result<()
     let form = Form { certificate: get.out.is_some() || csr.is_some(), csr, bearer: get.bearer };
     let mut request = ask::request(get.request.task.clone(), &get.request.scope, form)?;
     request.run.clone_from(&get.run);
-    let binds = matches!(request.kind, Kind::Token { .. }) && !get.bearer;
     let client = Client::new(profile.config()?)?;
     let credential = client.issue(request).await?;
     if !credential.narrowed.is_empty() {
         eprintln!("narrowed: {}", credential.narrowed.join(", "));
     }
-    if binds && client.holder().is_fresh() && !out.is_json() {
-        eprintln!("{}", binding_note(profile.state()));
-    }
     match &credential.secret {
-        Secret::Token { value, kind } if out.is_json() => {
-            out.json(&described(&credential, json!({ "token": value.expose_secret(), "type": kind })))
+        Secret::Token { value, kind, bound } if out.is_json() => {
+            let token = json!({ "token": value.expose_secret(), "type": kind, "bound": bound });
+            out.json(&described(&credential, token))
         }
-        Secret::Token { value, .. } => out.line(value.expose_secret()),
+        Secret::Token { value, bound, .. } => {
+            if bound.is_some() && client.holder().is_fresh() {
+                eprintln!("{}", binding_note(profile.state()));
+            }
+            out.line(value.expose_secret())
+        }
         Secret::Certificate { key, .. } => {
             let (chain, roots) = credential.secret.certificate_pem().unwrap_or_default();
             let key = key.as_ref().map(|key| key.expose_secret());

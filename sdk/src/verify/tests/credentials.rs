@@ -43,7 +43,7 @@ impl Minter {
         format!("{input}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
     }
 
-    fn check(&self, claims: &Value, request: &IssueRequest) -> Result<(), VerifyError> {
+    fn check(&self, claims: &Value, request: &IssueRequest) -> Result<Option<Digest>, VerifyError> {
         token(&self.mint(claims), id(), &grant(), request, holder(), &self.published, NOW)
     }
 }
@@ -66,7 +66,7 @@ fn claims() -> Value {
 #[test]
 fn a_token_is_handed_out_only_if_it_says_what_was_granted() {
     let minter = Minter::new();
-    minter.check(&claims(), &request()).unwrap();
+    assert_eq!(minter.check(&claims(), &request()).unwrap(), Some(holder()));
     let other = BASE64URL_NOPAD.encode(Digest::of(b"another").as_bytes());
     let spoiled = [
         ("/iss", json!("https://other.example.org")),
@@ -95,7 +95,7 @@ fn a_token_without_a_binding_is_taken_only_where_a_bearer_token_was_asked_for() 
     unbound.as_object_mut().unwrap().remove("cnf");
     assert!(minter.check(&unbound, &request()).is_err());
     let kind = Kind::Token { profile: None, binding: Binding::Bearer };
-    minter.check(&unbound, &IssueRequest { kind, ..request() }).unwrap();
+    assert_eq!(minter.check(&unbound, &IssueRequest { kind, ..request() }).unwrap(), None);
 }
 
 #[test]
