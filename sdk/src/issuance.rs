@@ -27,7 +27,10 @@ impl Client {
         // Whatever is needed to check the answer is fetched first: a proof that counts once is not spent in vain.
         let (log_key, _) = (self.log_key().await?, self.published().await?);
         let key = IssueKey::of(&request.kind)?;
-        let known = self.known(log_key)?;
+        let known = match self.known(log_key)? {
+            Some(known) => Some(known),
+            None => self.checkpoint().await.and_then(|_| self.known(log_key))?,
+        };
         let mut wire = request.to_wire(key.csr.clone());
         wire.request_id = uuid::Uuid::now_v7().to_string();
         wire.known_checkpoint = known.as_ref().map(|it| it.note.clone()).unwrap_or_default();

@@ -16,6 +16,8 @@ use crate::verify::VerifyError;
 
 /// The longest document, in bytes.
 const DOCUMENT_LEN_MAX: usize = 256 * 1024;
+/// Where the broker says who it is (RFC 8414, section 3).
+const METADATA: &str = "/.well-known/oauth-authorization-server";
 /// How long documents are used before they are fetched again.
 const FRESH_FOR: Duration = Duration::from_secs(300);
 /// A set this young is not fetched again for the sake of an unknown key.
@@ -86,7 +88,9 @@ impl Web {
     }
 
     async fn fetch(&self) -> Result<Published, Error> {
-        let (jwks, bundle) = tokio::try_join!(self.document("/jwks"), self.document("/bundle"))?;
+        let (metadata, jwks, bundle) =
+            tokio::try_join!(self.document(METADATA), self.document("/jwks"), self.document("/bundle"))?;
+        check_issuer(&metadata, &self.issuer).map_err(|why| self.unusable(METADATA, &why))?;
         let (token_keys, _) = KeySet::parse(&jwks).map_err(|why| self.unusable("/jwks", &why.to_string()))?;
         // A broker that signs no JWT-SVIDs publishes no key for them.
         let svid_keys = KeySet::parse_bundle(&bundle).map(|(keys, _)| keys).unwrap_or_default();
@@ -112,6 +116,16 @@ impl Web {
 
     fn unusable(&self, path: &str, why: &str) -> VerifyError {
         VerifyError::Published { url: format!("{}{path}", self.issuer), why: why.to_owned() }
+    }
+}
+
+/// The issuer must be the URL under which it is found, byte for byte (RFC 8414, section 3.3): tokens name it so.
+fn check_issuer(metadata: &[u8], expected: &str) -> Result<(), String> {
+    let document = parse_limited(metadata, &Limits::DOCUMENT).map_err(|why| why.to_string())?;
+    match document.get("issuer").and_then(Value::as_str) {
+        Some(issuer) if issuer == expected => Ok(()),
+        Some(issuer) => Err(format!("the issuer is `{issuer}`: name it so as `web`, not `{expected}`")),
+        None => Err("expected a JSON object with `issuer`".to_owned()),
     }
 }
 
@@ -150,6 +164,17 @@ mod tests {
             assert!(roots_of(spoiled).is_err(), "{spoiled}");
         }
         assert!(roots(b"<html>").is_err());
+    }
+
+    #[test]
+    fn an_issuer_is_known_by_its_exact_url() {
+        let check = |text: &str| check_issuer(text.as_bytes(), "https://a.example");
+        check(r#"{"issuer":"https://a.example"}"#).unwrap();
+        for spoiled in
+            [r#"{"issuer":"https://a.example/"}"#, r#"{"issuer":"https://b.example"}"#, "{}", "[]", "<html>"]
+        {
+            assert!(check(spoiled).is_err(), "{spoiled}");
+        }
     }
 
     #[test]
