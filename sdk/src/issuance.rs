@@ -1,8 +1,11 @@
 //! The straight line of an issuance: ask, verify, remember the log, hand out.
 
+use std::sync::Arc;
+
 use daypass_proto::v1;
 use daypass_proto::v1::credential_service_client::CredentialServiceClient;
 use daypass_proto::v1::issue_response;
+use daypass_verify::certificate::CertificateError;
 use daypass_verify::credential::CredentialError;
 use daypass_verify::csr::key_of_csr;
 use daypass_verify::ids::{CredentialId, Digest};
@@ -109,35 +112,38 @@ impl Client {
     ) -> Result<Secret, Error> {
         match wire {
             issue_response::Credential::Token(token) => {
-                let bound = self.verify_token(&token.value, id, granted, request).await?;
+                let holder = self.holder().digest();
+                let check =
+                    |it: &Published| verify::token(&token.value, id, granted, request, holder, it, now());
+                let (bound, _) = self.under_published(check).await?;
                 Ok(Secret::Token { value: token.value.into(), kind: token.r#type, bound })
             }
             issue_response::Credential::Certificate(certificate) => {
                 let chain: Vec<_> =
                     certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
                 let spki = key.spki.ok_or(VerifyError::Answer("token"))?;
-                let published = self.published().await?;
-                verify::certificate(&chain, id, granted, spki, &published, now())?;
+                let check = |it: &Published| verify::certificate(&chain, id, granted, spki, it, now());
+                let ((), published) = self.under_published(check).await?;
                 Ok(Secret::Certificate { chain, roots: published.roots.clone(), key: key.pem })
             }
         }
     }
 
-    async fn verify_token(
+    /// Checks under what is published; what it does not know yet may be there by now.
+    async fn under_published<T>(
         &self,
-        value: &str,
-        id: CredentialId,
-        granted: &Grant,
-        request: &IssueRequest,
-    ) -> Result<Option<Digest>, Error> {
-        let holder = self.holder().digest();
-        let check =
-            |published: &Published| verify::token(value, id, granted, request, holder, published, now());
-        match check(&*self.published().await?) {
-            Err(VerifyError::Credential(CredentialError::Token(JoseError::UnknownKey))) => {
-                Ok(check(&*self.web()?.refreshed().await?)?)
+        check: impl Fn(&Published) -> Result<T, VerifyError>,
+    ) -> Result<(T, Arc<Published>), Error> {
+        let published = self.published().await?;
+        match check(&published) {
+            Err(VerifyError::Credential(
+                CredentialError::Token(JoseError::UnknownKey)
+                | CredentialError::Certificate(CertificateError::UnknownIssuer),
+            )) => {
+                let published = self.web()?.refreshed().await?;
+                Ok((check(&published)?, published))
             }
-            checked => Ok(checked?),
+            checked => Ok((checked?, published)),
         }
     }
 }

@@ -111,7 +111,7 @@ fn binding_note(state: Option<&Path>) -> String {
             "bound: to the certificate in `{}`; show it to the target together with the token",
             state.join("holder.pem").display()
         ),
-        None => "bound: to a key that ends with this command; name `state`, or `cert` and `key`, in a profile to keep it, or ask with `--bearer`".into(),
+        None => "bound: to a key that ends with this command; name `state`, or `cert` and `key`, in a profile to keep it, or ask with `--bearer` where the task permits that".into(),
     }
 }
 
