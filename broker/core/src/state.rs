@@ -46,8 +46,10 @@ pub enum StateError {
         /// The newest state entry.
         at: Index,
     },
-    /// The bundle that an activation names is not at hand.
-    #[error("the bundle `{0}` that came into force is not in the store: restore it before starting")]
+    /// The bundle that an activation names is not at hand, or what lies in its place is another.
+    #[error(
+        "the bundle `{0}` that came into force is not in the store, or was changed there: restore it before starting"
+    )]
     UnknownBundle(Digest),
     /// A change that belongs to another bundle than the one that is activated with it.
     #[error(
@@ -132,7 +134,8 @@ impl State {
         if let Some((index, _, change)) = self.pending.iter().find(|(.., change)| change.bundle != expected) {
             return Err(StateError::ForeignChange { index: *index, found: change.bundle, expected });
         }
-        let bundle = bundles(&expected).ok_or(StateError::UnknownBundle(expected))?;
+        let bundle = bundles(&expected).filter(|bundle| bundle.digest() == expected);
+        let bundle = bundle.ok_or(StateError::UnknownBundle(expected))?;
         let register = Arc::make_mut(&mut self.register);
         for (index, time, change) in self.pending.iter() {
             register.change(*index, *time, change);

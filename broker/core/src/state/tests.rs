@@ -77,6 +77,16 @@ fn an_entry_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn a_bundle_in_the_place_of_another_never_comes_into_force() {
+    let (bundle, mut state) = world();
+    let at = state.at();
+    let other = Digest::of(b"another bundle");
+    let refused = state.apply(at + 1, NOW, &activated(other), &|_| Some(Arc::clone(&bundle)));
+    assert_eq!(refused, Err(StateError::UnknownBundle(other)));
+    assert_eq!(state.at(), at);
+}
+
+#[test]
 fn a_key_signs_and_is_published_as_its_newest_entry_says() {
     let (_, mut state) = world();
     let token = |state: &State| state.signing_key(KeyUse::Token, NOW).map(|it| it.key.clone());
