@@ -9,7 +9,7 @@ use std::sync::Arc;
 use daypass_core::draft::SigningKey;
 use daypass_core::state::State;
 use daypass_evidence::entry::{KeyChanged, KeyUse};
-use daypass_verify::ids::KeyId;
+use daypass_verify::ids::{Digest, KeyId};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED,
@@ -88,13 +88,17 @@ impl Keyring {
     /// Adds one key.
     ///
     /// # Errors
-    /// When `pkcs8` is no P-256 key.
+    /// When `pkcs8` is no P-256 key, or `certificate` is not the one that the log names.
     pub fn add(
         &mut self,
         changed: &KeyChanged,
         pkcs8: &[u8],
         certificate: Option<&[u8]>,
     ) -> Result<(), KeyringError> {
+        if changed.certificate != certificate.map(Digest::of) {
+            let detail = "its certificate in the store is not the one that the log names: restore it";
+            return Err(KeyringError::Damaged(changed.key.clone(), detail.into()));
+        }
         let ca = matches!(changed.usage, KeyUse::Ca | KeyUse::Root | KeyUse::Node);
         let algorithm = if ca { &ECDSA_P256_SHA256_ASN1_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING };
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &self.random)
@@ -171,5 +175,22 @@ impl Keys for Keyring {
 
     fn verify_always(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use daypass_verify::time::UnixMs;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_in_the_place_of_another_is_never_published() {
+        let mut made = make_key(KeyUse::Ca, UnixMs::new(1_000)).unwrap();
+        made.changed.certificate = Some(Digest::of(b"the certificate"));
+        for other in [None, Some(b"another certificate".as_slice())] {
+            let error = Keyring::empty().add(&made.changed, &made.pkcs8, other).unwrap_err();
+            assert!(error.to_string().contains("not the one that the log names"), "{error}");
+        }
     }
 }
