@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -184,6 +185,9 @@ fn deepest(status: &Status) -> String {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = status.source();
     let mut text = status.message().to_owned();
     while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::UnexpectedEof) {
+            return "the connection was cut".to_owned();
+        }
         text = error.to_string();
         cause = error.source();
     }
@@ -252,6 +256,21 @@ mod tests {
         let error = Error::from_status(&bare, "https://b");
         assert_eq!(error.refusal().unwrap().request_id.as_deref(), Some("r-1"));
         assert_eq!(error.to_string(), "PERMISSION_DENIED: no");
+    }
+
+    #[test]
+    fn an_unreachable_broker_is_told_by_the_innermost_cause() {
+        let detail =
+            |error: io::Error| match Error::from_status(&Status::from_error(error.into()), "https://b") {
+                Error::Unreachable { detail, .. } => detail,
+                other => panic!("{other}"),
+            };
+        let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens");
+        assert_eq!(detail(refused), "nobody listens");
+        assert_eq!(
+            detail(io::Error::new(io::ErrorKind::UnexpectedEof, "see the manual")),
+            "the connection was cut"
+        );
     }
 
     #[test]
