@@ -84,27 +84,3 @@ fn read(path: &Path) -> Result<String, Failure> {
     }
     std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("cannot read `{shown}`: {error}")))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::args::Format;
-
-    fn check(directory: &Path) -> Result<(), Failure> {
-        run(directory, &Output::new(Format::Json))
-    }
-
-    #[test]
-    fn the_sample_organisation_passes_and_a_spoiled_one_is_refused() {
-        let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../policies");
-        check(&policies).unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("tasks.toml"), "[task.x]\npurpos = 1\n").unwrap();
-        assert_eq!(check(directory.path()).unwrap_err().exit_code(), 1);
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_is_a_mistake_of_usage() {
-        assert_eq!(check(Path::new("/nowhere")).unwrap_err().exit_code(), 2);
-    }
-}
