@@ -1,3 +1,13 @@
 //! What the parts promise together, by topic.
 
+mod certificates;
+mod endings;
+mod evidence;
 mod issue;
+mod lifetimes;
+mod outside;
+mod refusals;
+mod replay;
+mod sdk;
+mod stock;
+mod store;

@@ -23,7 +23,7 @@ use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
 use daypass_core::bundle::SourceFile;
 use daypass_core::bundle::object::IssuerKind;
 use daypass_core::proof::IssuerKeys;
-use daypass_evidence::entry::{Entry, Index, Mode};
+use daypass_evidence::entry::{Body, CredentialIssued, Entry, Index, Mode};
 use daypass_evidence::note::VerifierKey;
 use daypass_proto::v1 as pb;
 use daypass_verify::ids::SpiffeId;
@@ -120,14 +120,13 @@ impl Deployment {
         self.running.as_ref().expect("the broker runs")
     }
 
-    /// Stops the broker in order, and waits until it has let go of its store.
+    /// Stops the broker in order, and waits until all of its log lies in the store's one file.
     pub async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop("the test stops it").await.unwrap();
         }
-        let mut wal = self.settings.store.clone().into_os_string();
-        wal.push("-wal");
-        eventually("the store is closed", || async { !Path::new(&wal).exists() }).await;
+        let whole = || async { tamper::is_whole(&self.settings.store) };
+        eventually("the store is at rest", whole).await;
     }
 
     /// Serves again, and waits until it knows the keys of every issuer that behaves.
@@ -177,10 +176,10 @@ impl Deployment {
         self.bearer(self.organisation.token(STAFF, OPERATOR).unwrap()).await
     }
 
-    /// A client certificate of the workload CA for `identity`, for an hour.
+    /// A client certificate of the workload CA for `identity`, for a day.
     pub fn workload(&self, identity: &str) -> WorkloadCertificate {
         let now = self.clock.now();
-        self.organisation.workloads.issue(&spiffe_id(identity), now, Seconds::new(3600)).unwrap()
+        self.organisation.workloads.issue(&spiffe_id(identity), now, Seconds::new(24 * 3600)).unwrap()
     }
 
     /// What signs tokens of `issuer` whose every byte is chosen.
@@ -206,6 +205,17 @@ impl Deployment {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         panic!("no entry within 10 s: {what}");
+    }
+
+    /// What the log says of the issuance of a credential.
+    pub async fn issued(&self, credential: &str) -> CredentialIssued {
+        let found = self.entry("the issuance", |entry| match &entry.body {
+            Body::CredentialIssued(issued) if entry.envelope.id.to_string() == credential => {
+                Some((**issued).clone())
+            }
+            _ => None,
+        });
+        found.await.1
     }
 
     /// What an operator is told of a request.

@@ -31,7 +31,8 @@ impl Copied {
     pub fn change(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
         let connection = Connection::open(&self.store).unwrap();
         change(&connection).unwrap();
-        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        drop(connection);
+        assert!(is_whole(&self.store));
     }
 
     /// Opens it as a broker does before it serves.
@@ -43,4 +44,11 @@ impl Copied {
     pub fn put_back(&self, older: &Path) {
         std::fs::copy(older, &self.store).unwrap();
     }
+}
+
+/// Moves the write-ahead log into the store, as far as nobody keeps it busy.
+pub(super) fn is_whole(store: &Path) -> bool {
+    let connection = Connection::open(store).unwrap();
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+    busy == 0
 }
