@@ -100,14 +100,15 @@ impl Audit {
         self.append(bytes, leaf_hash(bytes));
     }
 
-    /// Reads the next entry, and compares its hash with the one that was stored beside it.
-    pub fn entry_with_leaf(&mut self, bytes: &[u8], stored_leaf: Hash) {
+    /// Reads the next entry, and compares its hash with the one that was stored beside it. Gives it back, where it
+    /// is one, so that whatever else lies beside it can be compared too.
+    pub fn entry_with_leaf(&mut self, bytes: &[u8], stored_leaf: Hash) -> Option<Entry> {
         let leaf = leaf_hash(bytes);
         if leaf != stored_leaf {
             let detail = "the entry's bytes do not have the hash that was stored beside them";
             self.findings.add(FindingCode::LeafMismatch, Some(self.frontier.size()), detail);
         }
-        self.append(bytes, leaf);
+        self.append(bytes, leaf)
     }
 
     /// The store has no entry here, but later ones: those keep their positions.
@@ -153,14 +154,16 @@ impl Audit {
         self.report()
     }
 
-    fn append(&mut self, bytes: &[u8], leaf: Hash) {
+    fn append(&mut self, bytes: &[u8], leaf: Hash) -> Option<Entry> {
         self.compare_roots();
         let index = self.frontier.size();
-        match Entry::read(bytes) {
-            Ok(entry) => self.check(index, &entry),
+        let read = Entry::read(bytes);
+        match &read {
+            Ok(entry) => self.check(index, entry),
             Err(error) => self.findings.add(FindingCode::Malformed, Some(index), error.to_string()),
         }
         self.frontier.append(leaf);
+        read.ok()
     }
 
     /// Compares the tree as it is now with the checkpoints that were kept of this size.

@@ -31,6 +31,11 @@ pub(super) struct Author<'a> {
     pub(super) key: &'a Ed25519KeyPair,
 }
 
+/// Whether the fold of the runtime state reads an entry.
+pub(super) fn folds(body: &Body) -> bool {
+    body.changes_state() || matches!(body, Body::RegistryChanged(_))
+}
+
 /// A batch that grows.
 pub(super) struct Assembly<'a> {
     author: &'a Author<'a>,
@@ -74,12 +79,10 @@ impl<'a> Assembly<'a> {
         let index = self.growing.size();
         self.keep_subtrees(leaf);
         self.growing.append(leaf);
-        let changes_state = entry.body.changes_state();
-        if changes_state {
+        if entry.body.changes_state() {
             self.state = index;
         }
-        let folds = changes_state || matches!(entry.body, Body::RegistryChanged(_));
-        self.adds.rows.push(Row { index, leaf, bytes, folds });
+        self.adds.rows.push(Row { index, leaf, bytes, folds: folds(&entry.body) });
         Ok(index)
     }
 

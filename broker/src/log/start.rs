@@ -4,9 +4,11 @@ use daypass_evidence::audit::{Audit, FindingCode, Report};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, Entry, KeyChanged, KeyUse};
 use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::Digest;
 
+use super::batch::folds;
 use super::{Anchor, AnchorError};
-use crate::store::{Head, Reader, StoreError};
+use crate::store::{Head, Reader, Row, StoreError};
 
 const PAGE: u32 = 1_000;
 
@@ -46,8 +48,8 @@ fn findings(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// Verifies a whole store: every leaf, the tree, the head's signature, what the entries say of each other, and the
-/// anchor where there is one.
+/// Verifies a whole store: every leaf, the tree, the head's signature, what the entries say of each other, what lies
+/// beside them, and the anchor where there is one.
 ///
 /// # Errors
 /// When it cannot be read, or does not verify.
@@ -111,10 +113,32 @@ fn feed(audit: &mut Audit, reader: &dyn Reader) -> Result<(), StoreError> {
                 audit.missing();
                 next += 1;
             }
-            audit.entry_with_leaf(&row.bytes, row.leaf);
+            if let Some(entry) = audit.entry_with_leaf(&row.bytes, row.leaf) {
+                compare_beside(audit, reader, &row, &entry.body)?;
+            }
             next += 1;
         }
     }
+}
+
+/// What the state is folded from lies partly outside the tree: which entries are read, and the bundle that one names.
+fn compare_beside(audit: &mut Audit, reader: &dyn Reader, row: &Row, body: &Body) -> Result<(), StoreError> {
+    if row.folds != folds(body) {
+        let detail =
+            format!("entry {} is not marked as its kind asks: the state would be another", row.index);
+        audit.fault(FindingCode::StoreMismatch, detail);
+    }
+    if let Body::BundleActivated(activated) = body {
+        let held = reader.object(&activated.digest)?.map(|bytes| Digest::of(&bytes));
+        if held != Some(activated.digest) {
+            let detail = format!(
+                "the bundle `{}` that entry {} brought into force is missing, or was changed",
+                activated.digest, row.index
+            );
+            audit.fault(FindingCode::StoreMismatch, detail);
+        }
+    }
+    Ok(())
 }
 
 /// The head keeps the roots of the perfect subtrees: where one differs, it tells among which entries to look.
@@ -134,5 +158,57 @@ fn compare_frontier(audit: &mut Audit, head: &Head) {
             audit.fault(FindingCode::RootMismatch, detail);
         }
         first += width;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use daypass_core::bundle::compile;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::dev::organisation::sample;
+    use crate::init::{Deployment, init};
+    use crate::store::Store as _;
+    use crate::store::sqlite::SqliteStore;
+
+    async fn deployment(folder: &Path) -> VerifierKey {
+        let bundle = compile(&sample()).unwrap();
+        let deployment = Deployment {
+            trust_domain: "example.org".parse().unwrap(),
+            broker: "b1".parse().unwrap(),
+            store: &folder.join("store"),
+            kek: &folder.join("kek"),
+            bundle: Some(&bundle),
+            clock: Arc::new(SystemClock),
+        };
+        init(&deployment).await.unwrap().log_key
+    }
+
+    fn verify(folder: &Path, key: &VerifierKey) -> Result<Started, StartError> {
+        let store = SqliteStore::open_file(&folder.join("store"), false).unwrap();
+        verify_store(store.reader().unwrap().as_ref(), key, None)
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_changed_beside_its_entries_is_refused() {
+        for spoil in [
+            "DELETE FROM objects",
+            "UPDATE objects SET bytes = CAST(replace(CAST(bytes AS TEXT), 'eu/*', 'xx/*') AS BLOB)",
+            "DELETE FROM folds WHERE idx = (SELECT max(idx) FROM folds)",
+            "INSERT INTO folds VALUES (2)",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let key = deployment(folder.path()).await;
+            verify(folder.path(), &key).unwrap();
+            let store = rusqlite::Connection::open(folder.path().join("store")).unwrap();
+            assert!(store.execute(spoil, []).unwrap() > 0, "{spoil}");
+            let Err(StartError::Refused(report)) = verify(folder.path(), &key) else { panic!("{spoil}") };
+            let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
+            assert_eq!(codes, [FindingCode::StoreMismatch], "{spoil}");
+        }
     }
 }

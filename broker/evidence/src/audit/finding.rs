@@ -34,6 +34,8 @@ macro_rules! codes {
 codes! {
     /// An entry's bytes do not have the hash that was stored beside them.
     LeafMismatch = "LEAF_MISMATCH",
+    /// What lies in the store beside the entries is not what they say.
+    StoreMismatch = "STORE_MISMATCH",
     /// An entry is not where it should be, and later ones are.
     Missing = "MISSING",
     /// The log is shorter than a checkpoint says.
