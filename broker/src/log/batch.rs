@@ -72,6 +72,12 @@ impl<'a> Assembly<'a> {
         self.adds.rows.is_empty()
     }
 
+    /// Whether an entry can be written.
+    pub(super) fn check(&self, entry: &NewEntry) -> Result<(), BatchError> {
+        entry.encode(self.time, self.author.trust_domain, self.author.broker)?;
+        Ok(())
+    }
+
     /// Adds an entry; on an error nothing was added.
     pub(super) fn push(&mut self, entry: &NewEntry) -> Result<Index, BatchError> {
         let bytes = entry.encode(self.time, self.author.trust_domain, self.author.broker)?;

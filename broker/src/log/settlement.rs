@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use daypass_evidence::entry::{CredentialSettled, Released};
+use daypass_verify::time::UnixMs;
 
 use super::Voided;
 
@@ -57,6 +58,11 @@ impl Settlements {
 }
 
 impl Waiting {
+    /// Leaves out as void what a sweep may have ended by `swept`: it ended by its time, and ends once.
+    pub(super) fn forget_ended(&mut self, swept: UnixMs) {
+        self.void.retain(|voided| voided.live.exp > swept);
+    }
+
     /// The entries that say it, each small enough.
     pub(super) fn entries(&self) -> Vec<CredentialSettled> {
         let released = self.released.chunks(RELEASED_PER_ENTRY);

@@ -107,6 +107,10 @@ fn went_back(known: &Checkpoint, head: &Head) -> Option<String> {
 }
 
 pub(super) fn append(assembly: &mut Assembly<'_>, entries: &[NewEntry], attached: &Attached) -> Fate {
+    // All of them or none: half a bundle's changes would belong to no activation.
+    if let Err(error) = entries.iter().try_for_each(|entry| assembly.check(entry)) {
+        return Fate::Refused(assembly_failed(error));
+    }
     assembly.adds.objects.extend(attached.objects.iter().cloned());
     assembly.adds.keys.extend(attached.keys.iter().cloned());
     match entries.iter().map(|entry| assembly.push(entry)).collect() {
@@ -117,10 +121,11 @@ pub(super) fn append(assembly: &mut Assembly<'_>, entries: &[NewEntry], attached
 
 pub(super) fn settle(
     assembly: &mut Assembly<'_>,
-    settling: &Waiting,
+    settling: &mut Waiting,
     ids: &Ids,
     time: UnixMs,
 ) -> Result<(), RecordError> {
+    settling.forget_ended(time.plus_millis(-LEEWAY_MS));
     for settled in settling.entries() {
         push(assembly, ids, time, settled.into())?;
     }
@@ -128,16 +133,17 @@ pub(super) fn settle(
     Ok(())
 }
 
+/// Ends what expired; whether that was all.
 pub(super) fn sweep(
     assembly: &mut Assembly<'_>,
     transaction: &mut dyn Transaction,
     ids: &Ids,
     time: UnixMs,
-) -> Result<(), RecordError> {
+) -> Result<bool, RecordError> {
     let through = time.plus_millis(-LEEWAY_MS);
     let expired = transaction.expired(through, SWEEP).map_err(unavailable)?;
-    let expired: Vec<Live> = expired.into_iter().filter(|live| !assembly.adds.ended.contains(live)).collect();
     let whole = expired.len() < SWEEP as usize;
+    let expired: Vec<Live> = expired.into_iter().filter(|live| !assembly.adds.ended.contains(live)).collect();
     for chunk in expired.chunks(ENDED_PER_ENTRY) {
         let mut ended: Vec<Index> = chunk.iter().map(|live| live.index).collect();
         ended.sort_unstable();
@@ -160,7 +166,7 @@ pub(super) fn sweep(
         push(assembly, ids, time, body.into())?;
     }
     assembly.adds.ended.extend(expired);
-    Ok(())
+    Ok(whole)
 }
 
 /// Endings come by minute: when one of a minute is named, all of the minutes before it are.

@@ -34,6 +34,9 @@ const LINGER_STEP: Duration = Duration::from_micros(50);
 /// How far the clock may lie behind the newest entry before the broker stops itself.
 const CLOCK_BEHIND_MS: i64 = 2_000;
 
+/// How much time may pass between entries before what expired is ended with the next, whether a sweep is due or not.
+const SWEEP_AT_LEAST_MS: i64 = 30_000;
+
 /// How long the outcome of a commit is asked for.
 const RESOLVE: Duration = Duration::from_secs(2);
 
@@ -50,12 +53,14 @@ pub(super) struct Writer {
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
+    pub(super) swept: Option<UnixMs>,
 }
 
 /// A batch whose commit has an unknown outcome, and whose callers were told that nothing was recorded.
 pub(super) struct Unresolved {
     last: (Index, [u8; 32]),
     born: Vec<Live>,
+    settling: Option<Waiting>,
 }
 
 impl Writer {
@@ -92,9 +97,9 @@ impl Writer {
     }
 
     fn write(&mut self, commands: Vec<Command>) -> Vec<Answer> {
-        let settling = self.settlements.take();
+        let mut settling = self.settlements.take();
         let began = Instant::now();
-        match self.attempt(&commands, &settling) {
+        match self.attempt(&commands, &mut settling) {
             Ok((fates, assembled)) => {
                 self.halted = fates.iter().find_map(Fate::halts);
                 if self.fault.load().is_some() {
@@ -107,9 +112,18 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "a batch was not written");
                 self.fault.store(Some(Arc::new(error.to_string())));
-                self.settlements.put_back(settling);
+                self.keep(settling);
+                self.swept = None;
                 commands.into_iter().filter_map(|command| refused(command, &error)).collect()
             }
+        }
+    }
+
+    /// What was not settled is settled later, unless it may be in the store already.
+    fn keep(&mut self, settling: Waiting) {
+        match self.unresolved.as_mut().filter(|unresolved| unresolved.settling.is_none()) {
+            Some(unresolved) => unresolved.settling = Some(settling),
+            None => self.settlements.put_back(settling),
         }
     }
 
@@ -117,7 +131,7 @@ impl Writer {
     fn attempt(
         &mut self,
         commands: &[Command],
-        settling: &Waiting,
+        settling: &mut Waiting,
     ) -> Result<(Vec<Fate>, Option<Assembled>), RecordError> {
         if let Some(why) = &self.halted {
             return Err(why.clone());
@@ -138,11 +152,15 @@ impl Writer {
         settle(&mut assembly, settling, &self.settings.ids, time)?;
         let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
-            match command {
-                Command::Append { entries, attached, .. } => *fate = append(&mut assembly, entries, attached),
-                Command::Sweep => sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time)?,
-                Command::Record { .. } | Command::Flush => {}
+            if let Command::Append { entries, attached, .. } = command {
+                *fate = append(&mut assembly, entries, attached);
             }
+        }
+        // No entry may come long after endings that were due: a log that ends so does not verify.
+        let due = self.swept.is_none_or(|swept| time.millis_since(swept) >= SWEEP_AT_LEAST_MS);
+        if due || commands.iter().any(|command| matches!(command, Command::Sweep)) {
+            let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time)?;
+            self.swept = Some(time).filter(|_| whole);
         }
         if assembly.is_empty() {
             return Ok((fates, None));
@@ -167,8 +185,8 @@ impl Writer {
                     Some(Some(true)) => Ok(()),
                     Some(Some(false)) => Err(RecordError::Unavailable(detail)),
                     _ => {
-                        self.unresolved =
-                            last.map(|last| Unresolved { last, born: assembled.adds.born.clone() });
+                        let born = assembled.adds.born.clone();
+                        self.unresolved = last.map(|last| Unresolved { last, born, settling: None });
                         Err(RecordError::Unavailable(detail))
                     }
                 }
@@ -195,7 +213,10 @@ impl Writer {
     fn resolve_earlier(&mut self) -> Result<(), RecordError> {
         let Some(unresolved) = self.unresolved.take() else { return Ok(()) };
         match self.ask_head(unresolved.last) {
-            Some(false) => Ok(()),
+            Some(false) => {
+                self.settlements.put_back(unresolved.settling.unwrap_or_default());
+                Ok(())
+            }
             Some(true) => {
                 self.publish();
                 for live in unresolved.born {
