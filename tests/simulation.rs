@@ -1,0 +1,80 @@
+//! The real straight line, log and store under lists of operations: callers, time, crashes, and a store and a signer
+//! that fail. Everything but the order within one batch follows from the list, so that a list that fails is kept.
+//!
+//! What counts as failure, after every operation:
+//! - a credential that somebody holds has no entry, or one that says other bytes, or its receipt does not verify;
+//! - a key signed bytes that the log did not hold at that moment;
+//! - a credential that somebody holds is called void, or one that nobody got is called released;
+//! - a credential ends twice, before its end and the leeway, or not at all within 90 s of its end;
+//! - one proof of a `once` issuer, or one request id within ten minutes, bought two credentials;
+//! - a proof is called spent, and nothing was bought with it;
+//! - something suspended got a credential, one was decided under an older state, or more was granted than asked;
+//! - entry times go back, or a checkpoint in a caller's hand is not of this log;
+//! - the broker does not start again on its own store, or issues nothing once all faults are over.
+
+mod check;
+mod faults;
+mod found;
+mod op;
+mod people;
+mod world;
+
+use op::Op;
+
+/// Seeds that always run; `DAYPASS_SEEDS` runs more.
+const SEEDS: u64 = 36;
+
+/// Operations of one seed.
+const LENGTH: usize = 60;
+
+#[test]
+fn no_list_of_operations_leads_to_a_credential_without_its_record() {
+    let seeds = std::env::var("DAYPASS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    std::thread::scope(|scope| {
+        for lane in 0..2 {
+            scope.spawn(move || (lane..seeds).step_by(2).for_each(run_seed));
+        }
+    });
+}
+
+#[test]
+fn what_was_once_found_stays_mended() {
+    let failures: Vec<String> = found::LISTS
+        .iter()
+        .filter_map(|(name, ops)| Some(format!("{name}: {}", world::run(ops, 1).err()?)))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn a_store_that_says_durable_and_forgets_is_found() {
+    use op::What::ReadInvoices;
+    let ops = [Op::StoreForgets, Op::Issue { what: ReadInvoices, ttl_s: 60 }];
+    let failure = world::run(&ops, 1).unwrap_err();
+    assert!(failure.contains("signed bytes that the log did not hold"), "{failure}");
+}
+
+fn run_seed(seed: u64) {
+    let ops = op::list(seed, LENGTH);
+    if let Err(failure) = world::run(&ops, seed) {
+        let (ops, failure) = shortest(ops, seed, failure);
+        panic!("seed {seed}: {failure}\nkeep it in tests/simulation/found.rs: {ops:?}");
+    }
+}
+
+/// Leaves out what the failure does not need, until each operation is needed.
+fn shortest(mut ops: Vec<Op>, seed: u64, mut failure: String) -> (Vec<Op>, String) {
+    loop {
+        let before = ops.len();
+        for at in (0..before).rev() {
+            let mut fewer = ops.clone();
+            fewer.remove(at);
+            if let Err(still) = world::run(&fewer, seed) {
+                (ops, failure) = (fewer, still);
+            }
+        }
+        if ops.len() == before {
+            return (ops, failure);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A store and a signer that do as they are told: the real ones, but for the faults that are armed.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use daypass_broker::keyring::Keyring;
+use daypass_broker::signer::{Keys, SignError};
+use daypass_broker::store::sqlite::SqliteStore;
+use daypass_broker::store::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
+use daypass_core::draft::Mark;
+use daypass_verify::ids::{Digest, KeyId};
+use daypass_verify::time::UnixMs;
+
+use super::op::{Op, Step};
+
+/// Longer than a broker asks for the outcome of a commit.
+const LOST_FOR: Duration = Duration::from_millis(2_300);
+
+/// What is armed, and what was seen.
+#[derive(Default)]
+pub(crate) struct Faults {
+    armed: Mutex<Vec<Op>>,
+    lost_until: Mutex<Option<Instant>>,
+    /// Whether the broker was killed within a commit.
+    pub(crate) dead: AtomicBool,
+    /// Bytes that were signed, with the size of the log at that moment.
+    pub(crate) signed: Mutex<Vec<(Digest, u64)>>,
+}
+
+impl Faults {
+    pub(crate) fn arm(&self, fault: Op) {
+        self.armed.lock().unwrap().push(fault);
+    }
+
+    pub(crate) fn disarm(&self) {
+        self.armed.lock().unwrap().clear();
+    }
+
+    fn take(&self, wanted: impl Fn(&Op) -> bool) -> Option<Op> {
+        let mut armed = self.armed.lock().unwrap();
+        let at = armed.iter().position(wanted)?;
+        Some(armed.remove(at))
+    }
+
+    fn at(&self, step: Step) -> Result<(), StoreError> {
+        let lost = self.lost_until.lock().unwrap().is_some_and(|until| Instant::now() < until);
+        if lost || self.take(|fault| *fault == Op::StoreFails(step)).is_some() {
+            return Err(StoreError::Unavailable(format!("{step:?} was told to fail")));
+        }
+        Ok(())
+    }
+
+    fn at_commit(&self) -> Option<Op> {
+        self.take(|fault| {
+            matches!(
+                fault,
+                Op::CommitUnknown { .. } | Op::StoreLost { .. } | Op::DiesInCommit { .. } | Op::StoreForgets
+            )
+        })
+    }
+}
+
+/// The real store behind the faults.
+pub(crate) struct FaultyStore {
+    pub(crate) inner: SqliteStore,
+    pub(crate) faults: Arc<Faults>,
+    /// Lets the world see when the writer is gone.
+    pub(crate) _held: Arc<()>,
+}
+
+impl Store for FaultyStore {
+    fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
+        self.faults.at(Step::Begin)?;
+        Ok(Box::new(FaultyTransaction { inner: self.inner.begin()?, faults: &self.faults }))
+    }
+
+    fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError> {
+        self.inner.open(batch, head)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.inner.reader()
+    }
+
+    fn rest(&mut self) {
+        self.inner.rest();
+    }
+}
+
+struct FaultyTransaction<'a> {
+    inner: Box<dyn Transaction + 'a>,
+    faults: &'a Faults,
+}
+
+impl Transaction for FaultyTransaction<'_> {
+    fn head(&self) -> &Head {
+        self.inner.head()
+    }
+
+    fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError> {
+        self.faults.at(Step::Spend)?;
+        self.inner.spend(marks)
+    }
+
+    fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {
+        self.faults.at(Step::Expired)?;
+        self.inner.expired(through, limit)
+    }
+
+    fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
+        self.faults.at(Step::Commit)?;
+        let unknown = || Err(StoreError::Unknown("the answer was lost".into()));
+        let Self { inner, faults } = *self;
+        let commit = |persisted: bool| if persisted { inner.commit(batch, head) } else { Ok(()) };
+        match faults.at_commit() {
+            Some(Op::CommitUnknown { persisted }) => commit(persisted).and_then(|()| unknown()),
+            Some(Op::StoreLost { persisted }) => {
+                commit(persisted)?;
+                *faults.lost_until.lock().unwrap() = Some(Instant::now() + LOST_FOR);
+                unknown()
+            }
+            Some(Op::DiesInCommit { persisted }) => {
+                commit(persisted)?;
+                faults.dead.store(true, Ordering::SeqCst);
+                // Ends the writer as a kill would: at once, without an answer to anybody.
+                resume_unwind(Box::new("killed"))
+            }
+            Some(_forgets) => Ok(()),
+            None => commit(true),
+        }
+    }
+}
+
+/// The real keys behind the faults.
+pub(crate) struct FaultyKeys {
+    pub(crate) inner: Arc<Keyring>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) reader: Mutex<Box<dyn Reader>>,
+}
+
+impl Keys for FaultyKeys {
+    fn sign(&self, key: &KeyId, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let size = self.reader.lock().unwrap().head().unwrap().map_or(0, |head| head.size);
+        let fault = self.faults.take(|fault| matches!(fault, Op::SignerFails | Op::SignerLies));
+        if fault == Some(Op::SignerFails) {
+            return Err(SignError::Failed(key.clone(), "it was told to fail".into()));
+        }
+        self.faults.signed.lock().unwrap().push((Digest::of(message), size));
+        let signed: &[u8] = if fault.is_some() { b"something else" } else { message };
+        self.inner.sign(key, signed)
+    }
+
+    fn verifies(&self, key: &KeyId, message: &[u8], signature: &[u8]) -> bool {
+        self.inner.verifies(key, message, signature)
+    }
+
+    fn verify_always(&self) -> bool {
+        true
+    }
+}

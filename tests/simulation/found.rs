@@ -1,0 +1,27 @@
+//! Lists of operations that once failed, each with what it found.
+
+use super::op::Op::{self, Advance, AppendHalf, Flush, Issue, SignerFails, StoreLost, Sweep};
+use super::op::What::{LedgerDb, ReadInvoices};
+
+pub(crate) const LISTS: &[(&str, &[Op])] = &[
+    (
+        // A kill before the next sweep left a log that its own broker refused to start on.
+        "after a long pause an entry came before the endings that were due",
+        &[Issue { what: LedgerDb, ttl_s: 20 }, Advance(125_000), Issue { what: ReadInvoices, ttl_s: 60 }],
+    ),
+    (
+        "what was settled in a commit of unknown outcome was settled again once it was found there",
+        &[SignerFails, Issue { what: ReadInvoices, ttl_s: 300 }, StoreLost { persisted: true }, Flush, Flush],
+    ),
+    (
+        "a credential of a commit of unknown outcome expired, and was then called void",
+        &[
+            StoreLost { persisted: true },
+            Issue { what: ReadInvoices, ttl_s: 5 },
+            Advance(60_000),
+            Sweep,
+            Flush,
+        ],
+    ),
+    ("of an append with an entry that cannot be written, the entries before it were", &[AppendHalf, Sweep]),
+];
