@@ -17,6 +17,8 @@ use daypass_broker::serve::{self, ListenAt, Settings};
 use daypass_core::bundle::{SourceFile, compile};
 use daypass_evidence::entry::Mode;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::Fault;
 use crate::process::{Process, stay_on_core};
@@ -92,7 +94,7 @@ impl Deployment {
 
     async fn ready(&self) -> Result<(), Fault> {
         for _ in 0..100 {
-            let answer = reqwest_plain(self.ops, "/readyz").await;
+            let answer = plain_get(self.ops, "/readyz").await;
             if answer.is_ok_and(|text| text.contains("\"ready\":true")) {
                 // The keys of issuers come a moment later.
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -105,7 +107,7 @@ impl Deployment {
 
     /// How many commits the broker made: each is one sync of the log.
     pub(crate) async fn commits(&self) -> Result<f64, Fault> {
-        let metrics = reqwest_plain(self.ops, "/metrics").await?;
+        let metrics = plain_get(self.ops, "/metrics").await?;
         let line =
             metrics.lines().find_map(|line| line.strip_prefix("daypass_log_commit_duration_seconds_count "));
         Ok(line.ok_or("no such metric")?.trim().parse()?)
@@ -172,11 +174,11 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
 /// The sample's files, with an issuer of RS256 tokens that the nightly job may prove itself by. It holds its keys in
 /// the bundle, so that what is measured is verification and not fetching.
 fn with_rs256(mut files: Vec<SourceFile>, issuer: &DevIssuer) -> Vec<SourceFile> {
-    let jwks = issuer.jwks().to_string();
+    files.push(SourceFile { path: "bench/jwks.json".into(), text: issuer.jwks().to_string() });
     files.push(SourceFile {
         path: "bench/issuer.toml".into(),
         text: format!(
-            "[issuer.bench]\nkind = \"oidc\"\nurl = \"{}\"\njwks = '{jwks}'\nenvironment = \"prod\"\nalgs = [\"RS256\"]\n\
+            "[issuer.bench]\nkind = \"oidc\"\nurl = \"{}\"\njwks_file = \"bench/jwks.json\"\nenvironment = \"prod\"\nalgs = [\"RS256\"]\n\
              proof_ttl_max = \"24h\"\ninstance_claim = \"pod_uid\"\nreplay = \"until_expiry\"\ninternal = true\n",
             issuer.url()
         ),
@@ -203,13 +205,11 @@ fn free_port() -> Result<u16, Fault> {
 }
 
 /// One plain HTTP request on loopback.
-async fn reqwest_plain(at: SocketAddr, path: &str) -> Result<String, Fault> {
-    Ok(reqwest::Client::builder()
-        .no_proxy()
-        .build()?
-        .get(format!("http://{at}{path}"))
-        .send()
-        .await?
-        .text()
-        .await?)
+async fn plain_get(at: SocketAddr, path: &str) -> Result<String, Fault> {
+    let mut stream = TcpStream::connect(at).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {at}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }

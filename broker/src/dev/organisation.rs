@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use daypass_core::bundle::object::IssuerKind;
+use daypass_core::bundle::object::{IssuerKind, KeySource};
 use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
 use daypass_verify::ids::Name;
 use serde_json::{Map, Value, json};
@@ -70,7 +70,7 @@ impl Organisation {
         let declared = compile(&files).map_err(|findings| refused(&findings))?;
         let mut issuers = BTreeMap::new();
         for (name, issuer) in &declared.declared().issuers {
-            if let IssuerKind::Oidc { .. } = issuer.kind {
+            if runs_somewhere(&issuer.kind) {
                 let own = folder.join("issuers").join(name.as_str());
                 private_directory(&folder.join("issuers"))?;
                 private_directory(&own)?;
@@ -125,6 +125,11 @@ impl Organisation {
         let root = self.issuers.get(issuer)?.root();
         Some(pem::encode(&pem::Pem::new("CERTIFICATE", root.as_ref())))
     }
+}
+
+/// An issuer whose keys lie in the bundle needs no server.
+fn runs_somewhere(kind: &IssuerKind) -> bool {
+    matches!(kind, IssuerKind::Oidc { keys: KeySource::Discovery | KeySource::JwksUrl(_), .. })
 }
 
 fn refused(findings: &[Finding]) -> DevError {
