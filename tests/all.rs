@@ -8,5 +8,7 @@
     reason = "a test fails by its panics"
 )]
 
+mod attacks;
 mod e2e;
+mod conformance;
 mod simulation;

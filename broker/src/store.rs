@@ -140,7 +140,7 @@ pub trait Transaction {
     /// When the store fails.
     fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError>;
 
-    /// Credentials whose end lies at or before `through`, oldest end first, at most `limit`.
+    /// Credentials whose end lies at or before `through`, by the minute of their end and then by index, at most `limit`.
     ///
     /// # Errors
     /// When the store fails.

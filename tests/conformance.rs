@@ -1,0 +1,46 @@
+//! What every store must keep, as the `Store` trait says it: one suite, run for each store over places of its own.
+
+mod contract;
+mod samples;
+mod sqlite;
+
+use daypass_broker::store::{Store, StoreError};
+
+/// Where one store lies: it can be opened again and again, as another process would.
+trait Place: Sync {
+    /// Opens the store; a new one at first.
+    fn open(&self) -> Result<Box<dyn Store>, StoreError>;
+}
+
+/// Declares the suite for one kind of store.
+macro_rules! suite {
+    ($store:ident, $place:expr, [$($promise:ident),+ $(,)?]) => {
+        mod $store {
+            $(#[test]
+            fn $promise() {
+                super::contract::$promise(&$place);
+            })+
+        }
+    };
+}
+
+suite!(
+    sqlite_store,
+    super::sqlite::File::new(),
+    [
+        a_log_is_opened_once,
+        a_store_without_a_log_takes_no_transaction,
+        the_lock_keeps_a_second_writer_out,
+        a_writer_that_waits_too_long_is_told_so,
+        a_dropped_transaction_leaves_no_trace,
+        a_commit_that_fails_leaves_no_trace,
+        what_was_committed_is_there_after_opening_again,
+        a_reader_sees_what_is_committed_and_nothing_else,
+        a_mark_is_fresh_once,
+        a_mark_is_found_in_the_bucket_before,
+        a_mark_is_remembered_until_it_expires,
+        what_expired_comes_oldest_minute_first_and_no_more_than_asked,
+        what_ended_is_not_live,
+        entries_are_read_from_where_and_as_many_as_asked,
+    ]
+);
