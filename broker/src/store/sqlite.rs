@@ -1,5 +1,7 @@
 //! The embedded store: SQLite in WAL mode, every commit synced (`synchronous=FULL`).
 
+#[cfg(test)]
+mod changed;
 mod read;
 
 use std::path::{Path, PathBuf};
