@@ -242,6 +242,13 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_configuration_is_accepted_as_it_is_written() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples/daypass.toml");
+        let config = Config::read(Path::new(path)).unwrap();
+        assert_ne!(config.store.path.parent(), config.store.anchor.parent(), "the anchor lies elsewhere");
+    }
+
+    #[test]
     fn a_configuration_with_one_fault_is_refused_and_says_which() {
         for (fault, expected) in [
             ("[broker]\nissuer = \"https://x\"", "trust_domain"),
