@@ -11,4 +11,5 @@
 mod attacks;
 mod e2e;
 mod conformance;
+mod faults;
 mod simulation;

@@ -28,6 +28,7 @@ const REQUEST_IDS_MS: i64 = 600_000;
 pub(crate) const HALF: &str = "HALF";
 
 /// What a caller holds.
+#[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) id: CredentialId,
     pub(crate) index: Index,
@@ -164,14 +165,9 @@ impl Ledger {
             let again = before.is_some_and(|before| self.time.millis_since(before) < REQUEST_IDS_MS);
             check(!again, || "one request id bought two credentials".into())?;
         }
-        let Issuance { id, tbs, exp, ended } = Issuance {
-            id: entry.envelope.id,
-            tbs: issued.credential.tbs,
-            exp: issued.credential.exp_ms,
-            ended: false,
-        };
+        let (tbs, exp) = (issued.credential.tbs, issued.credential.exp_ms);
         self.by_tbs.insert(tbs, index);
-        self.issued.insert(index, Issuance { id, tbs, exp, ended });
+        self.issued.insert(index, Issuance { id: entry.envelope.id, tbs, exp, ended: false });
         Ok(())
     }
 
@@ -201,6 +197,11 @@ impl Ledger {
                 format!("{} settled as other bytes", it.id)
             })?;
         }
+        Ok(())
+    }
+
+    /// What is called released was received: true where callers cannot lose an answer.
+    pub(crate) fn compare_released(&self, held: &[Held]) -> Result<(), String> {
         let in_hands: HashSet<Index> = held.iter().map(|it| it.index).collect();
         let foreign = self.released.keys().find(|index| !in_hands.contains(index));
         check(foreign.is_none(), || format!("credential {foreign:?} is called released, and nobody got it"))

@@ -397,6 +397,7 @@ impl World {
     fn check(&mut self) -> Result<(), String> {
         self.read_on()?;
         self.ledger.compare(&self.held, &self.faults.signed.lock().unwrap())?;
+        self.ledger.compare_released(&self.held)?;
         self.ledger.check_endings()
     }
 

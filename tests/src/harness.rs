@@ -34,6 +34,7 @@ use tempfile::TempDir;
 pub use answer::{Answer, Refused, certificate_of, claims_of, token_of};
 pub use clock::TestClock;
 pub use forge::Forge;
+pub use ports::free as free_port;
 pub use programs::{Output, program, python, run, run_with};
 pub use tamper::Copied;
 

@@ -1,0 +1,164 @@
+//! The broker's program as a child process, and the files that it leaves.
+
+use std::fs::File;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use daypass_broker::log::{Anchor, verify_store};
+use daypass_broker::store::Store as _;
+use daypass_broker::store::sqlite::SqliteStore;
+use daypass_tests::harness::{Deployment, free_port, program};
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::simulation::check::Ledger;
+
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// Where a broker's files lie, and where it serves.
+pub(super) struct Files {
+    store: PathBuf,
+    anchor: PathBuf,
+    config: PathBuf,
+    output: PathBuf,
+    pub(super) api: u16,
+    _folder: Option<TempDir>,
+}
+
+impl Files {
+    /// Writes the configuration with which the program serves `deployment`.
+    pub(super) fn of(deployment: &Deployment) -> Self {
+        let settings = &deployment.settings;
+        let (api, ops) = (free_port(), free_port());
+        let text = format!(
+            "[broker]\ntrust_domain = \"{}\"\nissuer = \"{}\"\n\n[store]\npath = {:?}\nanchor = {:?}\n\n\
+             [keys]\nkek_file = {:?}\n\n[api]\nlisten = \"127.0.0.1:{api}\"\ncertificate = {:?}\nkey = {:?}\n\n\
+             [web]\nlisten = \"{}\"\ncertificate = {:?}\nkey = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n",
+            settings.trust_domain,
+            settings.issuer.as_str(),
+            settings.store,
+            settings.anchor,
+            settings.kek,
+            settings.api.certificate,
+            settings.api.key,
+            settings.web.address,
+            settings.web.certificate,
+            settings.web.key,
+        );
+        let config = deployment.folder().join("daypass.toml");
+        std::fs::write(&config, text).unwrap();
+        Self {
+            store: settings.store.clone(),
+            anchor: settings.anchor.clone(),
+            config,
+            output: deployment.folder().join("output"),
+            api,
+            _folder: None,
+        }
+    }
+
+    /// Store and anchor as a broker left them, in a folder of their own: whoever opens a store changes it.
+    pub(super) fn copy(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, anchor) = (folder.path().join("store"), folder.path().join("anchor"));
+        std::fs::copy(&self.anchor, &anchor).unwrap();
+        let wal = wal_of(&self.store);
+        if wal.exists() {
+            std::fs::copy(wal, wal_of(&store)).unwrap();
+        }
+        std::fs::copy(&self.store, &store).unwrap();
+        let (config, output) = (self.config.clone(), self.output.clone());
+        Self { store, anchor, config, output, api: self.api, _folder: Some(folder) }
+    }
+
+    /// Verifies the log that a broker left, as the next one does before it serves, and reads what it says.
+    pub(super) fn check(&self, deployment: &Deployment) -> Result<Ledger, String> {
+        let copy = self.copy();
+        let reader = SqliteStore::open_file(&copy.store, false).unwrap().reader().unwrap();
+        let anchor = Anchor::open(&copy.anchor).unwrap();
+        verify_store(reader.as_ref(), &deployment.log_key, Some(&anchor))
+            .map_err(|error| error.to_string())?;
+        copy.read()
+    }
+
+    /// Reads what the log says, whether it verifies or not.
+    pub(super) fn read(&self) -> Result<Ledger, String> {
+        let mut ledger = Ledger::default();
+        let store = SqliteStore::open_file(&self.store, false).unwrap();
+        ledger.read_on(store.reader().unwrap().as_ref())?;
+        Ok(ledger)
+    }
+
+    /// Makes the store one that never got the entries from `index` on.
+    pub(super) fn lose_from(&self, index: u64) {
+        let store = Connection::open(&self.store).unwrap();
+        store.execute("DELETE FROM entries WHERE idx >= ?1", [i64::try_from(index).unwrap()]).unwrap();
+    }
+
+    /// What the program wrote to standard error.
+    pub(super) fn output(&self) -> String {
+        std::fs::read_to_string(&self.output).unwrap_or_default()
+    }
+
+    pub(super) fn said(&self, text: &str) -> bool {
+        self.output().contains(text)
+    }
+}
+
+fn wal_of(store: &Path) -> PathBuf {
+    let mut wal = store.as_os_str().to_owned();
+    wal.push("-wal");
+    wal.into()
+}
+
+/// A running broker; killed where it is dropped.
+pub(super) struct Child(std::process::Child);
+
+impl Child {
+    /// Starts the program, behind `tracer` where there is one, and waits until it serves.
+    pub(super) async fn start(files: &Files, tracer: &[&str]) -> Self {
+        let broker = program("daypass-broker");
+        let mut line: Vec<&str> = tracer.to_vec();
+        line.extend([broker.to_str().unwrap(), "serve", "--config", files.config.to_str().unwrap()]);
+        let output = File::options().create(true).append(true).open(&files.output).unwrap();
+        let spawned = Command::new(line[0]).args(&line[1..]).stdin(Stdio::null()).stderr(output).spawn();
+        let mut child =
+            Self(spawned.unwrap_or_else(|error| panic!("`{}` could not be run: {error}", line[0])));
+        let began = Instant::now();
+        while TcpStream::connect(("127.0.0.1", files.api)).is_err() {
+            let ended = child.0.try_wait().unwrap();
+            let late = began.elapsed() > STARTS_WITHIN;
+            assert!(ended.is_none() && !late, "the broker does not serve: {}", files.output());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        child
+    }
+
+    /// SIGKILL: nothing is flushed, nobody is told.
+    pub(super) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// SIGTERM: it stops in order.
+    pub(super) async fn stop(mut self) {
+        let id = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let began = Instant::now();
+        while self.0.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < STOPS_WITHIN, "the broker does not stop");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // It may be gone already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}

@@ -1,0 +1,108 @@
+//! Callers that ask without a pause, through every kill, and keep what they receive.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use daypass_broker::dev::caller::Caller;
+use daypass_broker::dev::workload_ca::WorkloadCertificate;
+use daypass_proto::v1::issue_response::Credential;
+use daypass_proto::v1::{IssueRequest, IssueResponse};
+use daypass_tests::harness::{Deployment, NIGHTLY};
+use daypass_verify::ids::Digest;
+use tokio::task::JoinHandle;
+
+use crate::simulation::check::Held;
+
+/// How long callers are waited for.
+const ROUNDS: usize = 1_500;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The callers, and what they hold.
+pub(super) struct Load {
+    held: Arc<Mutex<Vec<Held>>>,
+    over: Arc<AtomicBool>,
+    callers: Vec<JoinHandle<()>>,
+}
+
+struct Client {
+    port: u16,
+    ca: PathBuf,
+    certificate: WorkloadCertificate,
+    ttl_s: i64,
+}
+
+impl Load {
+    pub(super) fn start(deployment: &Deployment, port: u16, clients: usize, ttl_s: i64) -> Self {
+        let (held, over) = (Arc::<Mutex<Vec<Held>>>::default(), Arc::<AtomicBool>::default());
+        let callers = (0..clients).map(|_| {
+            let client = Client {
+                port,
+                ca: deployment.listener_ca.clone(),
+                certificate: deployment.workload(NIGHTLY),
+                ttl_s,
+            };
+            let (held, over) = (Arc::clone(&held), Arc::clone(&over));
+            tokio::spawn(async move {
+                while !over.load(Ordering::Relaxed) {
+                    client.ask_until_it_fails(&held, &over).await;
+                    tokio::time::sleep(PAUSE).await;
+                }
+            })
+        });
+        let callers = callers.collect();
+        Self { held, over, callers }
+    }
+
+    pub(super) fn received(&self) -> usize {
+        self.held.lock().unwrap().len()
+    }
+
+    pub(super) fn held(&self) -> Vec<Held> {
+        self.held.lock().unwrap().clone()
+    }
+
+    pub(super) async fn wait_for(&self, count: usize) {
+        for _ in 0..ROUNDS {
+            if self.received() >= count {
+                return;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        panic!("callers received {} credentials in 30 s, and not {count}", self.received());
+    }
+
+    /// Ends the callers, and gives what they hold.
+    pub(super) async fn stop(self) -> Vec<Held> {
+        self.over.store(true, Ordering::Relaxed);
+        for caller in self.callers {
+            caller.await.unwrap();
+        }
+        std::mem::take(&mut *self.held.lock().unwrap())
+    }
+}
+
+impl Client {
+    async fn ask_until_it_fails(&self, held: &Mutex<Vec<Held>>, over: &AtomicBool) {
+        let Ok(caller) = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await else { return };
+        while !over.load(Ordering::Relaxed) {
+            let ttl = prost_types::Duration { seconds: self.ttl_s, nanos: 0 };
+            let wanted = IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
+            let answered = caller.credentials().issue(caller.request(wanted).unwrap()).await;
+            let Ok(answer) = answered else { return };
+            held.lock().unwrap().push(hold(&answer.into_inner()));
+        }
+    }
+}
+
+fn hold(answer: &IssueResponse) -> Held {
+    let Some(Credential::Token(token)) = &answer.credential else { panic!("expected a token") };
+    let (signed, _) = token.value.rsplit_once('.').unwrap();
+    Held {
+        id: answer.credential_id.parse().unwrap(),
+        index: answer.receipt.as_ref().unwrap().entry.as_ref().unwrap().index,
+        whole: Digest::of(token.value.as_bytes()),
+        tbs: Digest::of(signed.as_bytes()),
+    }
+}
