@@ -9,6 +9,7 @@ mod programs;
 mod tamper;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,15 @@ impl Deployment {
 
     /// Made by `init`, and not served yet.
     pub async fn stopped(files: Vec<SourceFile>) -> Self {
+        Self::made(files, true).await
+    }
+
+    /// Made by `init` without a bundle, and not served yet.
+    pub async fn without_bundle() -> Self {
+        Self::made(sample(), false).await
+    }
+
+    async fn made(files: Vec<SourceFile>, with_bundle: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let clock = Arc::new(TestClock::default());
@@ -98,7 +108,7 @@ impl Deployment {
             broker: settings.broker.clone(),
             store: &settings.store,
             kek: &settings.kek,
-            bundle: Some(&organisation.bundle),
+            bundle: with_bundle.then_some(&organisation.bundle),
             clock: Arc::clone(&settings.clock),
         };
         let made = init(&deployment).await.unwrap();
@@ -141,7 +151,9 @@ impl Deployment {
 
     /// Whether the broker has keys of an issuer; one that is not declared, or has none of its own, counts as known.
     pub fn knows(&self, issuer: &str) -> bool {
-        let declared = &self.organisation.bundle.declared().issuers;
+        let state = self.broker().log().state();
+        let Some(bundle) = state.bundle() else { return true };
+        let declared = &bundle.declared().issuers;
         let Some((name, declared)) = declared.get_key_value(issuer) else { return true };
         let remote = matches!(declared.kind, IssuerKind::Oidc { .. });
         !remote || !matches!(self.broker().trust.known().keys(name), IssuerKeys::Unavailable)
@@ -239,21 +251,56 @@ impl Deployment {
 
     /// The SDK's client with the nightly run's certificate.
     pub fn sdk(&self) -> daypass_sdk::Client {
+        daypass_sdk::Client::new(self.sdk_config()).unwrap()
+    }
+
+    /// The same, remembering the log in this deployment's folder.
+    pub fn sdk_with_state(&self) -> daypass_sdk::Client {
+        let state = Some(self.folder.path().join("sdk"));
+        daypass_sdk::Client::new(daypass_sdk::Config { state, ..self.sdk_config() }).unwrap()
+    }
+
+    fn sdk_config(&self) -> daypass_sdk::Config {
         let certificate = self.workload(NIGHTLY);
-        let client = daypass_sdk::ClientCertificate {
-            chain: certificate.chain_pem().into_bytes(),
-            key: certificate.key_pem().into(),
-        };
-        daypass_sdk::Client::new(daypass_sdk::Config {
+        daypass_sdk::Config {
             broker: format!("https://127.0.0.1:{}", self.broker().api.port()).parse().unwrap(),
             web: Some(self.settings.issuer.as_str().parse().unwrap()),
             ca: std::fs::read(&self.listener_ca).unwrap(),
-            certificate: Some(client),
+            certificate: Some(daypass_sdk::ClientCertificate {
+                chain: certificate.chain_pem().into_bytes(),
+                key: certificate.key_pem().into(),
+            }),
             id_token: None,
             log_key: Some(self.log_key.clone()),
             state: None,
-        })
-        .unwrap()
+        }
+    }
+
+    /// A profile of the program `daypass` with the nightly run's certificate.
+    pub fn services_profile(&self) -> PathBuf {
+        let certificate = self.workload(NIGHTLY);
+        let (cert, key) = (self.folder.path().join("nightly.pem"), self.folder.path().join("nightly.key"));
+        std::fs::write(&cert, certificate.chain_pem()).unwrap();
+        std::fs::write(&key, certificate.key_pem()).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        self.profile("service.toml", &format!("cert = {cert:?}\nkey = {key:?}\n"))
+    }
+
+    /// A profile of the program `daypass` with an operator's token.
+    pub fn operators_profile(&self) -> PathBuf {
+        let token = self.folder.path().join("operator.token");
+        std::fs::write(&token, self.organisation.token(STAFF, OPERATOR).unwrap()).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
+        self.profile("operator.toml", &format!("id_token_file = {token:?}\n"))
+    }
+
+    fn profile(&self, name: &str, proof: &str) -> PathBuf {
+        let (api, web) = (self.broker().api.port(), self.settings.issuer.as_str());
+        let (ca, key) = (&self.listener_ca, &self.log_key);
+        let text = format!("broker = \"https://127.0.0.1:{api}\"\nweb = \"{web}\"\nca = {ca:?}\nlog_key = \"{key}\"\n{proof}");
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
     }
 }
 

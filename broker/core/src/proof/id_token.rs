@@ -102,7 +102,9 @@ impl Rules<'_> {
     fn check_header(&self, token: &UnverifiedToken) -> Result<(), ProofError> {
         let alg = token.alg().to_string();
         if !self.algs.contains(&alg) {
-            return Err(JoseError::AlgNotAllowed(alg).into());
+            let declared = self.algs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let why = format!("`{alg}` is not what this issuer is declared to sign with: expected {declared}");
+            return Err(ProofError::refused("ALG_NOT_ALLOWED", why));
         }
         let typ = token.typ().unwrap_or("JWT");
         if !self.typs.contains(typ) {
