@@ -14,7 +14,7 @@ use daypass_evidence::entry::Client;
 use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::timeout;
 use tonic::body::Body;
 use tower::Service;
@@ -81,6 +81,11 @@ where
         let mut inner = std::mem::replace(&mut self.inner, clone);
         let api = Arc::clone(&self.api);
         Box::pin(async move {
+            if !is_grpc(&request) {
+                let mut response = Response::new(Body::default());
+                *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                return Ok(response);
+            }
             if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
                 return inner.call(request).await;
             }
@@ -100,6 +105,14 @@ where
             }
         })
     }
+}
+
+/// Whether a request says that it is gRPC. A page in a browser can send others with its user's certificate, and never
+/// this content type without being asked first.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let rest = content_type.and_then(|value| value.strip_prefix("application/grpc"));
+    request.method() == Method::POST && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgoing> {
