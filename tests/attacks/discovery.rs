@@ -32,10 +32,18 @@ fn key(issuer: &DevIssuer, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 const UNBELIEVED: &[(&str, Spoil)] = &[
-    ("redirects-discovery", |it| it.behave(Endpoint::Discovery, Behaviour::redirect(302, format!("{}/jwks", it.url())))),
-    ("redirects-keys", |it| it.behave(Endpoint::Jwks, Behaviour::redirect(307, format!("{}/jwks", it.url())))),
-    ("is-another-issuer", |it| discovery(it, json!({ "issuer": format!("{}/", it.url()), "jwks_uri": format!("{}/jwks", it.url()) }))),
-    ("is-an-issuer-in-capitals", |it| discovery(it, json!({ "issuer": it.url().to_uppercase(), "jwks_uri": format!("{}/jwks", it.url()) }))),
+    ("redirects-discovery", |it| {
+        it.behave(Endpoint::Discovery, Behaviour::redirect(302, format!("{}/jwks", it.url())))
+    }),
+    ("redirects-keys", |it| {
+        it.behave(Endpoint::Jwks, Behaviour::redirect(307, format!("{}/jwks", it.url())))
+    }),
+    ("is-another-issuer", |it| {
+        discovery(it, json!({ "issuer": format!("{}/", it.url()), "jwks_uri": format!("{}/jwks", it.url()) }))
+    }),
+    ("is-an-issuer-in-capitals", |it| {
+        discovery(it, json!({ "issuer": it.url().to_uppercase(), "jwks_uri": format!("{}/jwks", it.url()) }))
+    }),
     ("keys-without-tls", |it| jwks_at(it, &format!("{}/jwks", it.url().replace("https", "http")))),
     ("keys-in-a-file", |it| jwks_at(it, "file:///etc/hostname")),
     ("keys-with-a-user", |it| jwks_at(it, &format!("{}/jwks", it.url().replace("https://", "https://me@")))),
@@ -48,7 +56,10 @@ const UNBELIEVED: &[(&str, Spoil)] = &[
     ("no-number", |it| key_set(it, r#"{"keys":NaN}"#)),
     ("two-keys-of-one-name", |it| key_set(it, json!({ "keys": [key(it, |_| {}), key(it, |_| {})] }))),
     ("a-key-and-a-secret-of-one-name", |it| {
-        let secret = key(it, |key| { key["kty"] = "oct".into(); key["k"] = "AAAA".into(); });
+        let secret = key(it, |key| {
+            key["kty"] = "oct".into();
+            key["k"] = "AAAA".into();
+        });
         key_set(it, json!({ "keys": [key(it, |_| {}), secret] }));
     }),
     ("65-keys", |it| {
@@ -57,7 +68,10 @@ const UNBELIEVED: &[(&str, Spoil)] = &[
     }),
     ("for-encryption", |it| key_set(it, json!({ "keys": [key(it, |key| key["use"] = "enc".into())] }))),
     ("for-signing-alone", |it| {
-        let signing = key(it, |key| { key.as_object_mut().unwrap().remove("use"); key["key_ops"] = json!(["sign"]); });
+        let signing = key(it, |key| {
+            key.as_object_mut().unwrap().remove("use");
+            key["key_ops"] = json!(["sign"]);
+        });
         key_set(it, json!({ "keys": [signing] }));
     }),
     ("private", |it| key_set(it, json!({ "keys": [key(it, |key| key["d"] = "AAAA".into())] }))),
@@ -79,8 +93,12 @@ const BELIEVED: &[(&str, Spoil)] = &[
         let secret = json!({ "kty": "oct", "kid": "secret", "k": "AAAA" });
         key_set(it, json!({ "keys": [rsa, secret, key(it, |_| {})] }));
     }),
-    ("keys-for-a-year", |it| it.behave(Endpoint::Jwks, Behaviour::Headers(vec![("cache-control", "max-age=31536000".into())]))),
-    ("keys-for-no-time", |it| it.behave(Endpoint::Jwks, Behaviour::Headers(vec![("cache-control", "max-age=0".into())]))),
+    ("keys-for-a-year", |it| {
+        it.behave(Endpoint::Jwks, Behaviour::Headers(vec![("cache-control", "max-age=31536000".into())]))
+    }),
+    ("keys-for-no-time", |it| {
+        it.behave(Endpoint::Jwks, Behaviour::Headers(vec![("cache-control", "max-age=0".into())]))
+    }),
 ];
 
 /// The sample with an issuer for each row, and a workload that only it vouches for.
@@ -102,7 +120,10 @@ fn files() -> Vec<SourceFile> {
     });
     let mut files = sample();
     files.push(SourceFile { path: "issuers/odd.toml".into(), text: issuers.collect::<Vec<_>>().join("\n") });
-    files.push(SourceFile { path: "identities/odd.toml".into(), text: identities.collect::<Vec<_>>().join("\n") });
+    files.push(SourceFile {
+        path: "identities/odd.toml".into(),
+        text: identities.collect::<Vec<_>>().join("\n"),
+    });
     files
 }
 
@@ -121,7 +142,9 @@ async fn an_issuer_that_answers_badly_costs_only_its_own_callers() {
     issue(&deployment.job().await, task("post-invoices")).await.expect("other issuers are fine at once");
     for (name, _) in BELIEVED {
         daypass_tests::harness::eventually(name, || async { deployment.knows(name) }).await;
-        let refused = issue(&deployment.bound(token(&deployment.organisation, name)).await, task("post-invoices")).await;
+        let refused =
+            issue(&deployment.bound(token(&deployment.organisation, name)).await, task("post-invoices"))
+                .await;
         assert_eq!(refused.unwrap_err().reason, "NOT_ALLOWED", "{name}: proven, and permitted nothing");
     }
     for (name, _) in UNBELIEVED {
@@ -133,9 +156,15 @@ async fn an_issuer_that_answers_badly_costs_only_its_own_callers() {
             _ => None,
         };
         deployment.entry(name, raised).await;
-        let refused = issue(&deployment.bound(token(&deployment.organisation, name)).await, task("post-invoices")).await;
+        let refused =
+            issue(&deployment.bound(token(&deployment.organisation, name)).await, task("post-invoices"))
+                .await;
         let refused = refused.unwrap_err();
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "ISSUER_UNAVAILABLE"), "{name}");
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::Unavailable, "ISSUER_UNAVAILABLE"),
+            "{name}"
+        );
     }
     issue(&deployment.job().await, task("post-invoices")).await.expect("other issuers are fine to the end");
 }

@@ -20,16 +20,25 @@ async fn refused(rows: Vec<(&str, &str, String)>, deployment: &Deployment) {
         match issue(&deployment.bound(token).await, task("post-invoices")).await {
             Ok(_) => wrong.push(format!("{what}: a credential was issued")),
             Err(refused) => {
-                assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "PROOF_REFUSED"), "{what}");
+                assert_eq!(
+                    (refused.code, refused.reason.as_str()),
+                    (Code::Unauthenticated, "PROOF_REFUSED"),
+                    "{what}"
+                );
                 let explained = deployment.explain(&refused.request_id).await;
                 if explained.reason != inner {
-                    wrong.push(format!("{what}: {} instead of {inner}: {}", explained.reason, explained.clause));
+                    wrong.push(format!(
+                        "{what}: {} instead of {inner}: {}",
+                        explained.reason, explained.clause
+                    ));
                 }
             }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    issue(&deployment.bound(deployment.forge(CI, NIGHTLY).good()).await, task("post-invoices")).await.expect("the good one");
+    issue(&deployment.bound(deployment.forge(CI, NIGHTLY).good()).await, task("post-invoices"))
+        .await
+        .expect("the good one");
 }
 
 /// A row with a header in which one member is set; `null` takes it away.
@@ -87,21 +96,33 @@ async fn a_token_chooses_neither_its_algorithm_nor_its_key() {
         ("kid a number", "MALFORMED", kid(json!(1))),
         ("a key in the header", "EMBEDDED_KEY", header(&forge, "jwk", json!({"kty": "EC"}))),
         ("a chain in the header", "EMBEDDED_KEY", header(&forge, "x5c", json!(["MIIB"]))),
-        ("an extension that must be understood", "CRIT_UNSUPPORTED", forge.with(|header, _| {
-            set(header, "crit", json!(["x"]));
-            set(header, "x", json!("1"));
-        })),
+        (
+            "an extension that must be understood",
+            "CRIT_UNSUPPORTED",
+            forge.with(|header, _| {
+                set(header, "crit", json!(["x"]));
+                set(header, "x", json!("1"));
+            }),
+        ),
         ("an empty list of such", "CRIT_UNSUPPORTED", header(&forge, "crit", json!([]))),
-        ("unencoded claims", "CRIT_UNSUPPORTED", forge.with(|header, _| {
-            set(header, "crit", json!(["b64"]));
-            set(header, "b64", json!(false));
-        })),
+        (
+            "unencoded claims",
+            "CRIT_UNSUPPORTED",
+            forge.with(|header, _| {
+                set(header, "crit", json!(["b64"]));
+                set(header, "b64", json!(false));
+            }),
+        ),
         ("b64 without crit", "CRIT_UNSUPPORTED", header(&forge, "b64", json!(false))),
         ("a logout token", "TYP", header(&forge, "typ", json!("logout+jwt"))),
         ("an access token", "TYP", header(&forge, "typ", json!("at+jwt"))),
         ("a security event", "TYP", header(&forge, "typ", json!("secevent+jwt"))),
         ("typ a number", "MALFORMED", header(&forge, "typ", json!(1))),
-        ("alg twice", "MALFORMED", forge.sign(with_member(&forge.header_text(), "\"alg\":\"ES256\""), forge.claims_text())),
+        (
+            "alg twice",
+            "MALFORMED",
+            forge.sign(with_member(&forge.header_text(), "\"alg\":\"ES256\""), forge.claims_text()),
+        ),
     ];
     refused(rows, &deployment).await;
 }
@@ -111,8 +132,8 @@ async fn a_signature_has_one_form_and_is_checked() {
     let deployment = Deployment::start().await;
     let forge = deployment.forge(CI, NIGHTLY);
     const N: [u8; 32] = [
-        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad,
-        0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
     ];
     let good = forge.good();
     let signature = URL_SAFE_NO_PAD.decode(good.rsplit_once('.').unwrap().1).unwrap();
@@ -121,7 +142,9 @@ async fn a_signature_has_one_form_and_is_checked() {
     let flipped = |at: usize| {
         let mut changed = signature.clone();
         changed[at] ^= 1;
-        good.rsplit_once('.').map(|(message, _)| format!("{message}.{}", URL_SAFE_NO_PAD.encode(changed))).unwrap()
+        good.rsplit_once('.')
+            .map(|(message, _)| format!("{message}.{}", URL_SAFE_NO_PAD.encode(changed)))
+            .unwrap()
     };
     let der = ring::signature::EcdsaKeyPair::generate_pkcs8(
         &ring::signature::ECDSA_P256_SHA256_ASN1_SIGNING,
@@ -185,7 +208,11 @@ async fn a_token_has_one_spelling() {
         ("a lone surrogate", "MALFORMED", claims(&with_member(&text, r#""x":"\ud800""#))),
         ("17 levels", "MALFORMED", claims(&with_member(&text, &format!("\"x\":{deep}")))),
         ("over 128 claims", "MALFORMED", claims(&with_member(&text, &many.join(",")))),
-        ("aud twice", "MALFORMED", claims(&with_member(&text, &format!("\"aud\":{:?}", deployment.settings.issuer.as_str())))),
+        (
+            "aud twice",
+            "MALFORMED",
+            claims(&with_member(&text, &format!("\"aud\":{:?}", deployment.settings.issuer.as_str()))),
+        ),
         ("exp twice", "MALFORMED", claims(&with_member(&text, "\"exp\":4000000000"))),
         ("exp twice, once escaped", "MALFORMED", claims(&with_member(&text, r#""\u0065xp":4000000000"#))),
     ];
@@ -200,10 +227,12 @@ async fn a_claim_is_what_it_says_or_nothing() {
     let iss = forge.claims["iss"].as_str().unwrap();
     let now = deployment.clock.now().seconds();
     let claim = |name: &str, value: Value| claim(&forge, name, value);
-    let times = |iat: i64, exp: i64| forge.with(|_, claims| {
-        set(claims, "iat", json!(iat));
-        set(claims, "exp", json!(exp));
-    });
+    let times = |iat: i64, exp: i64| {
+        forge.with(|_, claims| {
+            set(claims, "iat", json!(iat));
+            set(claims, "exp", json!(exp));
+        })
+    };
     let rows = vec![
         ("Sub beside sub", "MALFORMED", claim("Sub", json!("project:77:ref:main"))),
         ("SUB beside sub", "MALFORMED", claim("SUB", json!("project:77:ref:main"))),
@@ -222,7 +251,11 @@ async fn a_claim_is_what_it_says_or_nothing() {
         ("iss in upper case", "BAD_ISSUER", claim("iss", json!(iss.to_uppercase()))),
         ("iss with a user", "BAD_ISSUER", claim("iss", json!(iss.replace("https://", "https://x@")))),
         ("iss that goes on", "BAD_ISSUER", claim("iss", json!(format!("{iss}.evil.example")))),
-        ("iss of another name for the host", "BAD_ISSUER", claim("iss", json!(iss.replace("127.0.0.1", "localhost")))),
+        (
+            "iss of another name for the host",
+            "BAD_ISSUER",
+            claim("iss", json!(iss.replace("127.0.0.1", "localhost"))),
+        ),
         ("our own iss", "OWN_CREDENTIAL", claim("iss", json!(ours))),
         ("no aud", "BAD_AUDIENCE", claim("aud", Value::Null)),
         ("aud a number", "BAD_AUDIENCE", claim("aud", json!(1))),
@@ -263,10 +296,13 @@ async fn what_a_careful_issuer_may_write_is_accepted() {
         ("one audience in a list", claim(&forge, "aud", json!([ours]))),
         ("no typ", header(&forge, "typ", Value::Null)),
         ("claims that nobody asked for", claim(&forge, "ref_protected", json!(true))),
-        ("ended 20 s ago, within the leeway", forge.with(|_, claims| {
-            set(claims, "iat", json!(now - 300));
-            set(claims, "exp", json!(now - 20));
-        })),
+        (
+            "ended 20 s ago, within the leeway",
+            forge.with(|_, claims| {
+                set(claims, "iat", json!(now - 300));
+                set(claims, "exp", json!(now - 20));
+            }),
+        ),
         ("issued in 20 s, within the leeway", forge.with(|_, claims| set(claims, "iat", json!(now + 20)))),
         ("valid since now", claim(&forge, "nbf", json!(now))),
     ];
@@ -285,7 +321,9 @@ async fn a_key_elsewhere_is_neither_fetched_nor_believed() {
     let elsewhere = format!("{}/jwks", evil.url());
     for member in ["jku", "x5u"] {
         let token = header(&forge, member, json!(elsewhere));
-        issue(&deployment.bound(token).await, task("post-invoices")).await.expect("some issuers always send it");
+        issue(&deployment.bound(token).await, task("post-invoices"))
+            .await
+            .expect("some issuers always send it");
         let mut stranger = Header::new(Algorithm::ES256);
         stranger.kid = evil.kid(Algorithm::ES256).ok();
         match member {
@@ -304,7 +342,10 @@ async fn a_bomb_is_refused_before_it_is_read() {
     let deployment = Deployment::start().await;
     let forge = deployment.forge(CI, NIGHTLY);
     // The listener takes 8 KiB of headers in all, so that larger tokens never reach the broker.
-    let table = [("9 KiB of dots", ".".repeat(9 * 1024)), ("a claim of 9 KiB", claim(&forge, "x", json!("x".repeat(9 * 1024))))];
+    let table = [
+        ("9 KiB of dots", ".".repeat(9 * 1024)),
+        ("a claim of 9 KiB", claim(&forge, "x", json!("x".repeat(9 * 1024)))),
+    ];
     for (what, token) in table {
         let refused = issue(&deployment.bound(token).await, task("post-invoices")).await.unwrap_err();
         assert_ne!(refused.code, Code::Ok, "{what}");

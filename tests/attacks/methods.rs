@@ -16,7 +16,10 @@ fn methods() -> Vec<String> {
     let services = files.flat_map(|file| file.service);
     services
         .flat_map(|service| {
-            let paths = service.method.iter().map(|method| format!("/daypass.v1.{}/{}", service.name(), method.name()));
+            let paths = service
+                .method
+                .iter()
+                .map(|method| format!("/daypass.v1.{}/{}", service.name(), method.name()));
             paths.collect::<Vec<_>>()
         })
         .collect()

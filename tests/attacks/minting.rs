@@ -33,7 +33,8 @@ async fn whatever_a_request_asks_for_is_not_in_the_certificate() {
         SanType::URI("spiffe://example.org/prod/deploy/web".try_into().unwrap()),
     ];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning, ExtendedKeyUsagePurpose::Any];
-    params.custom_extensions = vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], vec![0x30, 3, 2, 1, 5])];
+    params.custom_extensions =
+        vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 24], vec![0x30, 3, 2, 1, 5])];
     let key = KeyPair::generate().unwrap();
     let csr = params.serialize_request(&key).unwrap();
     let answer = ask(&deployment, csr.der().to_vec()).await.unwrap();
@@ -45,7 +46,8 @@ async fn whatever_a_request_asks_for_is_not_in_the_certificate() {
     let names = &leaf.subject_alternative_name().unwrap().unwrap().value.general_names;
     let own = GeneralName::URI("spiffe://example.org/prod/billing/nightly");
     assert!(names.contains(&own), "{names:?}");
-    let asked = |name: &&GeneralName<'_>| matches!(name, GeneralName::IPAddress(_) | GeneralName::RFC822Name(_));
+    let asked =
+        |name: &&GeneralName<'_>| matches!(name, GeneralName::IPAddress(_) | GeneralName::RFC822Name(_));
     assert_eq!(names.iter().filter(asked).count(), 0, "{names:?}");
     let uris = names.iter().filter(|name| matches!(name, GeneralName::URI(_))).count();
     assert_eq!(uris, 1, "{names:?}");
@@ -67,7 +69,10 @@ async fn a_certificate_is_for_a_client_and_nothing_else() {
     let validity = leaf.validity();
     assert!(validity.not_after.timestamp() - validity.not_before.timestamp() <= 30 * 60 + 60);
     let identifiers = leaf.extensions().iter().filter(|it| {
-        matches!(it.parsed_extension(), ParsedExtension::AuthorityKeyIdentifier(_) | ParsedExtension::SubjectKeyIdentifier(_))
+        matches!(
+            it.parsed_extension(),
+            ParsedExtension::AuthorityKeyIdentifier(_) | ParsedExtension::SubjectKeyIdentifier(_)
+        )
     });
     assert_eq!(identifiers.count(), 2);
 }
@@ -80,7 +85,8 @@ async fn openssl(arguments: &[&str]) -> Vec<u8> {
 }
 
 async fn weak(key: &[&str]) -> Vec<u8> {
-    openssl(&[&["req", "-new", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=x", "-newkey"], key].concat()).await
+    openssl(&[&["req", "-new", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=x", "-newkey"], key].concat())
+        .await
 }
 
 #[tokio::test]
@@ -109,12 +115,20 @@ async fn a_request_that_is_not_its_keys_own_is_refused() {
         ("RSA of 1024 bits", weak(&["rsa:1024", "-sha256"]).await),
         ("P-521", weak(&["ec", "-pkeyopt", "ec_paramgen_curve:secp521r1"]).await),
         ("secp256k1", weak(&["ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"]).await),
-        ("explicit parameters", weak(&["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-pkeyopt", "ec_param_enc:explicit"]).await),
+        (
+            "explicit parameters",
+            weak(&["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-pkeyopt", "ec_param_enc:explicit"])
+                .await,
+        ),
         ("SHA-1", weak(&["ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-sha1"]).await),
     ];
     for (what, csr) in rows {
         let refused = ask(&deployment, csr).await.unwrap_err();
-        assert_eq!((refused.code, refused.reason.as_str()), (Code::InvalidArgument, "CSR_REFUSED"), "{what}: {refused:?}");
+        assert_eq!(
+            (refused.code, refused.reason.as_str()),
+            (Code::InvalidArgument, "CSR_REFUSED"),
+            "{what}: {refused:?}"
+        );
         assert_eq!(refused.fields, ["certificate.csr"], "{what}");
     }
     let entries = deployment.entries().await;

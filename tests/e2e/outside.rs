@@ -34,7 +34,8 @@ async fn what_a_receiver_needs_is_published() {
     assert!(!keys.to_string().contains("\"d\""), "no private member");
 
     let bundle = document(&deployment, "/bundle").await;
-    let uses: Vec<&str> = bundle["keys"].as_array().unwrap().iter().filter_map(|key| key["use"].as_str()).collect();
+    let uses: Vec<&str> =
+        bundle["keys"].as_array().unwrap().iter().filter_map(|key| key["use"].as_str()).collect();
     assert!(uses.contains(&"x509-svid") && uses.contains(&"jwt-svid"), "{uses:?}");
 
     let note = curl(&deployment, "/checkpoint", &["--fail"]).await.stdout;
@@ -45,8 +46,11 @@ async fn what_a_receiver_needs_is_published() {
 async fn no_header_of_a_caller_has_a_say_in_what_is_published() {
     let deployment = Deployment::start().await;
     let plain = document(&deployment, "/.well-known/openid-configuration").await;
-    for header in ["x-forwarded-host: evil.example", "x-forwarded-proto: http", "forwarded: host=evil.example"] {
-        let fetched = curl(&deployment, "/.well-known/openid-configuration", &["--fail", "--header", header]).await;
+    for header in
+        ["x-forwarded-host: evil.example", "x-forwarded-proto: http", "forwarded: host=evil.example"]
+    {
+        let fetched =
+            curl(&deployment, "/.well-known/openid-configuration", &["--fail", "--header", header]).await;
         assert_eq!(serde_json::from_str::<Value>(&fetched.stdout).unwrap(), plain, "{header}");
     }
     let status = ["--output", "/dev/null", "--write-out", "%{http_code}", "--header", "host: evil.example"];
@@ -57,7 +61,16 @@ async fn no_header_of_a_caller_has_a_say_in_what_is_published() {
 async fn entries_are_never_public() {
     let deployment = Deployment::start().await;
     let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
-    for path in ["/", "/entries", "/tile/0/000", "/tile/entries/000", "/metrics", "/healthz", "/token", "/../etc/passwd"] {
+    for path in [
+        "/",
+        "/entries",
+        "/tile/0/000",
+        "/tile/entries/000",
+        "/metrics",
+        "/healthz",
+        "/token",
+        "/../etc/passwd",
+    ] {
         assert_eq!(curl(&deployment, path, &status).await.stdout, "404", "{path}");
     }
 }
@@ -83,7 +96,10 @@ async fn without_a_bundle_a_broker_is_not_ready() {
     let at = deployment.broker().ops.port();
     let ready = run("curl", ["--silent", "--noproxy", "*", &format!("http://127.0.0.1:{at}/readyz")]).await;
     let ready: Value = serde_json::from_str(&ready.stdout).unwrap();
-    assert_eq!((&ready["ready"], &ready["reasons"][0]["part"]), (&Value::Bool(false), &Value::from("bundle")));
+    assert_eq!(
+        (&ready["ready"], &ready["reasons"][0]["part"]),
+        (&Value::Bool(false), &Value::from("bundle"))
+    );
     let refused = issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
     assert_eq!((refused.code, refused.reason.as_str()), (tonic::Code::Unavailable, "HALTED"));
 }
@@ -109,13 +125,16 @@ async fn the_program_gets_a_certificate_whose_key_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let deployment = Deployment::start().await;
     let out = deployment.folder().join("ledger-db");
-    let got = daypass(&deployment.services_profile(), &["get", "ledger-db", "--out", out.to_str().unwrap()]).await;
+    let got =
+        daypass(&deployment.services_profile(), &["get", "ledger-db", "--out", out.to_str().unwrap()]).await;
     assert_eq!(got.code, Some(0), "{}", got.stderr);
     let mode = std::fs::metadata(out.join("tls.key")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let path = |name: &str| out.join(name).to_str().unwrap().to_owned();
     let (ca, chain) = (path("ca.crt"), path("tls.crt"));
-    let verified = run("openssl", ["verify", "-purpose", "sslclient", "-CAfile", &ca, "-untrusted", &chain, &chain]).await;
+    let verified =
+        run("openssl", ["verify", "-purpose", "sslclient", "-CAfile", &ca, "-untrusted", &chain, &chain])
+            .await;
     assert_eq!(verified.code, Some(0), "{}", verified.stderr);
 }
 

@@ -37,7 +37,8 @@ async fn what_would_be_narrowed_is_refused_unless_that_is_allowed() {
 #[tokio::test]
 async fn a_refusal_has_its_reason_and_its_request_id() {
     let deployment = Deployment::start().await;
-    let refused = deployment.sdk().issue(IssueRequest::token("deploy-web".parse().unwrap())).await.unwrap_err();
+    let refused =
+        deployment.sdk().issue(IssueRequest::token("deploy-web".parse().unwrap())).await.unwrap_err();
     let refusal = refused.refusal().unwrap();
     assert_eq!(refusal.reason, "TASK_NOT_ALLOWED");
     let explained = deployment.explain(refusal.request_id.as_ref().unwrap()).await;

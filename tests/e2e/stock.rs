@@ -30,12 +30,20 @@ async fn pyjwt_and_joserfc_verify_a_token_by_the_published_keys() {
     let claims: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
     assert_eq!(claims["jti"], answer.credential_id);
 
-    assert_ne!(check_token(&deployment, token, "https://other.example.org").await.code, Some(0), "another audience");
+    assert_ne!(
+        check_token(&deployment, token, "https://other.example.org").await.code,
+        Some(0),
+        "another audience"
+    );
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let (head, claims) = signed.split_once('.').unwrap();
     let first = if claims.starts_with('e') { 'f' } else { 'e' };
     let changed = format!("{head}.{first}{}.{signature}", &claims[1..]);
-    assert_ne!(check_token(&deployment, &changed, "https://ledger.example.org").await.code, Some(0), "changed claims");
+    assert_ne!(
+        check_token(&deployment, &changed, "https://ledger.example.org").await.code,
+        Some(0),
+        "changed claims"
+    );
 }
 
 /// Leaf, issuing CA and root of a certificate for `ledger-db`, each as a PEM file in `folder`.
@@ -60,7 +68,8 @@ async fn openssl_verifies_a_certificate_for_clients_alone() {
     let verify = |purpose: &'static str, roots: String| {
         let (leaf, ca) = (leaf.clone(), ca.clone());
         async move {
-            let arguments = ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", &roots, "-untrusted", &ca, &leaf];
+            let arguments =
+                ["verify", "-x509_strict", "-purpose", purpose, "-CAfile", &roots, "-untrusted", &ca, &leaf];
             run("openssl", arguments).await
         }
     };
@@ -101,12 +110,19 @@ async fn a_few_lines_of_python_recompute_the_root_of_the_log() {
     let profile = deployment.operators_profile();
     let daypass = |arguments: &'static [&'static str]| {
         let common = ["--config".to_owned(), profile.to_str().unwrap().to_owned()];
-        let arguments: Vec<String> = common.into_iter().chain(arguments.iter().map(ToString::to_string)).collect();
+        let arguments: Vec<String> =
+            common.into_iter().chain(arguments.iter().map(ToString::to_string)).collect();
         async move { run(program("daypass"), arguments).await }
     };
     let checkpoint = daypass(&["log", "checkpoint"]).await;
     let entries = daypass(&["log", "--format", "ndjson"]).await;
-    assert_eq!((checkpoint.code, entries.code), (Some(0), Some(0)), "{}{}", checkpoint.stderr, entries.stderr);
+    assert_eq!(
+        (checkpoint.code, entries.code),
+        (Some(0), Some(0)),
+        "{}{}",
+        checkpoint.stderr,
+        entries.stderr
+    );
     let write = |name: &str, text: &str| {
         let path = deployment.folder().join(name);
         std::fs::write(&path, text).unwrap();
@@ -117,7 +133,8 @@ async fn a_few_lines_of_python_recompute_the_root_of_the_log() {
     let computed = run("python3", [&merkle, &lines, &note]).await;
     assert_eq!(computed.code, Some(0), "{}", computed.stderr);
 
-    let spoiled = write("spoiled.ndjson", &entries.stdout.replacen("\"broker\":\"b1\"", "\"broker\":\"b2\"", 1));
+    let spoiled =
+        write("spoiled.ndjson", &entries.stdout.replacen("\"broker\":\"b1\"", "\"broker\":\"b2\"", 1));
     assert_eq!(run("python3", [&merkle, &spoiled, &note]).await.code, Some(1), "one letter changed");
 
     let vkey = deployment.log_key.to_string();

@@ -297,7 +297,9 @@ impl Deployment {
     fn profile(&self, name: &str, proof: &str) -> PathBuf {
         let (api, web) = (self.broker().api.port(), self.settings.issuer.as_str());
         let (ca, key) = (&self.listener_ca, &self.log_key);
-        let text = format!("broker = \"https://127.0.0.1:{api}\"\nweb = \"{web}\"\nca = {ca:?}\nlog_key = \"{key}\"\n{proof}");
+        let text = format!(
+            "broker = \"https://127.0.0.1:{api}\"\nweb = \"{web}\"\nca = {ca:?}\nlog_key = \"{key}\"\n{proof}"
+        );
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).unwrap();
         path
