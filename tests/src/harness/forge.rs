@@ -44,7 +44,7 @@ impl Forge {
     pub fn with(&self, spoil: impl FnOnce(&mut Map<String, Value>, &mut Map<String, Value>)) -> String {
         let (mut header, mut claims) = (self.header.clone(), self.unique());
         spoil(&mut header, &mut claims);
-        self.sign(&Value::from(header).to_string(), &Value::from(claims).to_string())
+        self.sign(Value::from(header).to_string(), Value::from(claims).to_string())
     }
 
     /// A token that is well signed over this text, whatever it is.

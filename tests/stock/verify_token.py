@@ -1,6 +1,6 @@
 """Verifies a token on standard input with two stock libraries, by the keys that its issuer publishes.
 
-usage: token.py ISSUER AUDIENCE CA_FILE; prints the claims as JSON
+usage: verify_token.py ISSUER AUDIENCE CA_FILE; prints the claims as JSON
 """
 
 import json
