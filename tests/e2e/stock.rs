@@ -142,6 +142,7 @@ async fn a_few_lines_of_python_recompute_the_root_of_the_log() {
     let signed = run(python(), [&signature, &note, &vkey]).await;
     assert_eq!(signed.code, Some(0), "{}", signed.stderr);
     let size = checkpoint.stdout.lines().nth(1).unwrap();
-    let forged = write("forged", &checkpoint.stdout.replacen(&format!("\n{size}\n"), &format!("\n{size}0\n"), 1));
+    let forged =
+        write("forged", &checkpoint.stdout.replacen(&format!("\n{size}\n"), &format!("\n{size}0\n"), 1));
     assert_ne!(run(python(), [&signature, &forged, &vkey]).await.code, Some(0), "another size");
 }

@@ -138,6 +138,43 @@ async fn an_older_copy_of_the_store_is_found_by_the_anchor() {
 }
 
 #[tokio::test]
+async fn a_log_that_went_another_way_is_a_split_view() {
+    let mut deployment = used().await;
+    let fork = deployment.copied();
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    deployment.stop().await;
+    let one = deployment.copied();
+
+    std::fs::copy(&fork.store, &deployment.settings.store).unwrap();
+    std::fs::copy(&fork.anchor, &deployment.settings.anchor).unwrap();
+    deployment.resume().await.unwrap();
+    let service = deployment.service().await;
+    for _ in 0..8 {
+        issue(&service, task("post-invoices")).await.unwrap();
+    }
+    deployment.stop().await;
+    let other = deployment.copied();
+    assert_eq!(found(&other), [], "each for itself is whole");
+    one.put_back(&other.store);
+    let findings = found(&one);
+    assert!(findings.iter().any(|(code, _)| *code == FindingCode::SplitView), "{findings:?}");
+}
+
+#[tokio::test]
+async fn the_program_does_not_serve_what_was_changed() {
+    let deployment = used().await;
+    let config = deployment.config_file();
+    std::fs::remove_file(&deployment.settings.anchor).unwrap();
+    deployment.change(|store| sql(store, "DELETE FROM entries WHERE idx = 12"));
+    for command in ["verify", "serve"] {
+        let ended = run(program("daypass-broker"), [command, "--config", config.to_str().unwrap()]).await;
+        assert_eq!(ended.code, Some(4), "{command}: {ended:?}");
+        assert!(format!("{}{}", ended.stdout, ended.stderr).contains("MISSING"), "{command}: {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_restart_goes_on_with_the_same_log_and_says_how_the_last_run_ended() {
     let mut deployment = used().await;
     let before = deployment.copied().open().unwrap().started.head;

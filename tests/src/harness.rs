@@ -244,6 +244,12 @@ impl Deployment {
         Copied::of(&self.settings)
     }
 
+    /// Changes the stopped broker's own store, as whoever can write its file can.
+    pub fn change(&self, change: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>) {
+        assert!(self.running.is_none(), "only what is at rest is changed");
+        tamper::change(&self.settings.store, change);
+    }
+
     /// Where files of this deployment lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -292,6 +298,25 @@ impl Deployment {
         std::fs::write(&token, self.organisation.token(STAFF, OPERATOR).unwrap()).unwrap();
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
         self.profile("operator.toml", &format!("id_token_file = {token:?}\n"))
+    }
+
+    /// The configuration of this deployment as the broker's program reads it.
+    pub fn config_file(&self) -> PathBuf {
+        let Settings { issuer, store, anchor, kek, api, .. } = &self.settings;
+        let (certificate, key) = (&api.certificate, &api.key);
+        let listener = |name: &str| {
+            format!("[{name}]\nlisten = \"127.0.0.1:0\"\ncertificate = {certificate:?}\nkey = {key:?}\n")
+        };
+        let text = format!(
+            "[broker]\ntrust_domain = \"{TRUST_DOMAIN}\"\nissuer = \"{}\"\n[store]\npath = {store:?}\n\
+             anchor = {anchor:?}\n[keys]\nkek_file = {kek:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n{}{}",
+            issuer.as_str(),
+            listener("api"),
+            listener("web"),
+        );
+        let path = self.folder.path().join("broker.toml");
+        std::fs::write(&path, text).unwrap();
+        path
     }
 
     fn profile(&self, name: &str, proof: &str) -> PathBuf {

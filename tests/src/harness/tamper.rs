@@ -29,10 +29,7 @@ impl Copied {
 
     /// Changes the store as whoever can write its file can.
     pub fn change(&self, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
-        let connection = Connection::open(&self.store).unwrap();
-        change(&connection).unwrap();
-        drop(connection);
-        assert!(is_whole(&self.store));
+        self::change(&self.store, change);
     }
 
     /// Opens it as a broker does before it serves.
@@ -44,6 +41,14 @@ impl Copied {
     pub fn put_back(&self, older: &Path) {
         std::fs::copy(older, &self.store).unwrap();
     }
+}
+
+/// Changes a store's file, and leaves it whole.
+pub(super) fn change(store: &Path, change: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
+    let connection = Connection::open(store).unwrap();
+    change(&connection).unwrap();
+    drop(connection);
+    assert!(is_whole(store));
 }
 
 /// Moves the write-ahead log into the store, as far as nobody keeps it busy.
