@@ -5,6 +5,7 @@ mod endings;
 mod evidence;
 mod issue;
 mod lifetimes;
+mod organisation;
 mod outside;
 mod refusals;
 mod replay;
