@@ -146,6 +146,13 @@ enum Command {
     Flush,
 }
 
+impl Command {
+    /// Whether somebody waits for what becomes of it.
+    fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Record { .. } | Self::Append { .. })
+    }
+}
+
 /// A handle to the log; cheap to clone.
 #[derive(Clone)]
 pub struct Log {

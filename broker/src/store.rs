@@ -125,7 +125,7 @@ pub trait Store: Send {
     /// When it cannot be reached.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
-    /// Housekeeping that must not delay a commit: called when nothing waits.
+    /// Housekeeping that would delay a commit: called when nobody waits for one.
     fn rest(&mut self) {}
 }
 

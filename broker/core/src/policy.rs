@@ -5,6 +5,7 @@
 //! turned into Cedar's entities once a bundle, so that a request builds its context and nothing more.
 
 mod entities;
+mod slices;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use daypass_verify::time::Seconds;
 use crate::bundle::Finding;
 use crate::bundle::object::Declared;
 use entities::Types;
+use slices::Slices;
 
 /// The schema that every rule is validated against: what a rule may look at.
 pub const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
@@ -30,6 +32,7 @@ pub const SCHEMA: &str = include_str!("../../../policies/schema.cedarschema");
 #[derive(Debug, Clone)]
 pub struct Rules {
     policies: PolicySet,
+    slices: Slices,
     entities: Entities,
     types: Types,
     claims: BTreeSet<String>,
@@ -98,7 +101,8 @@ impl Rules {
         let types = Types::new().map_err(|detail| vec![unusable(detail)])?;
         let entities = entities::of(declared, &types).map_err(|detail| vec![unusable(detail)])?;
         let claims = source::claims(&policies);
-        Ok(Self { policies, entities, types, claims })
+        let slices = Slices::of(&policies).map_err(|detail| vec![unusable(detail)])?;
+        Ok(Self { policies, slices, entities, types, claims })
     }
 
     /// How many rules there are.
@@ -113,12 +117,13 @@ impl Rules {
         &self.claims
     }
 
-    /// Evaluates every rule over `question`. A name that is not declared is an error, and so a denial.
+    /// Evaluates every rule that can concern `question`. A name that is not declared is an error, and so a denial.
     #[must_use]
     pub fn evaluate(&self, question: &Question<'_>) -> Verdict {
         match self.request(question) {
             Ok(request) => {
-                verdict(&Authorizer::new().is_authorized(&request, &self.policies, &self.entities))
+                let rules = self.slices.concerning(request.principal());
+                verdict(&Authorizer::new().is_authorized(&request, rules, &self.entities))
             }
             Err(detail) => Verdict::Error { detail },
         }

@@ -75,6 +75,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         fault: Arc::clone(&log.fault),
         unresolved: None,
         halted: None,
+        expected: 0,
         swept: None,
     };
     tokio::spawn(answer_all(outbox, Arc::clone(&log.settlements)));

@@ -53,6 +53,8 @@ pub(super) struct Writer {
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
+    /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
+    pub(super) expected: usize,
     pub(super) swept: Option<UnixMs>,
 }
 
@@ -67,11 +69,12 @@ impl Writer {
     pub(super) fn run(mut self) {
         while let Some(first) = self.queue.blocking_recv() {
             let commands = self.gather(first);
+            let idle = !commands.iter().any(Command::is_waited_for);
             let answers = self.write(commands);
             if self.answers.blocking_send(answers).is_err() {
                 return;
             }
-            if self.queue.is_empty() {
+            if idle && self.queue.is_empty() {
                 self.store.rest();
             }
         }
@@ -88,8 +91,9 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            let alone = self.arriving.load(Ordering::Relaxed) == 0;
-            if alone || commands.len() >= BATCH || began.elapsed() > LINGER {
+            let company = commands.len() < self.expected || self.arriving.load(Ordering::Relaxed) > 0;
+            if !company || commands.len() >= BATCH || began.elapsed() > LINGER {
+                self.expected = usize::midpoint(self.expected, commands.len());
                 return commands;
             }
             thread::sleep(LINGER_STEP);

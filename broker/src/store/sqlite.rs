@@ -22,8 +22,12 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pages of the write-ahead log above which a resting writer moves them into the database.
 const WAL_PAGES_AT_REST: i64 = 1_000;
 
-/// Commits after which the write-ahead log is moved into the database even under load.
-const COMMITS_AT_MOST: u32 = 2_000;
+/// Pages of the write-ahead log above which it is moved even under load: 64 MiB. The larger it is, the fewer times a
+/// page that changes with each commit is moved.
+const WAL_PAGES_MAX: i64 = 16_384;
+
+/// How many commits lie between two looks at its size.
+const LOOK_EVERY: u32 = 64;
 
 const TABLES: &str = "
     CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;
@@ -97,7 +101,7 @@ fn migrate(connection: &Connection) -> Result<(), StoreError> {
 
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
-        if self.commits_since_checkpoint > COMMITS_AT_MOST {
+        if self.commits_since_checkpoint.is_multiple_of(LOOK_EVERY) && self.wal_pages() > WAL_PAGES_MAX {
             self.checkpoint_wal();
         }
         let prune = self.marks_pruned_minute;
