@@ -183,38 +183,15 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let api_listener = bind(settings.api.address).await?;
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
-    let (head, verified) = (opened.started.head, opened.started.report);
-
     let path = settings.store.clone();
     let readers = Readers::new(Arc::new(move || SqliteStore::open_file(&path, false)?.reader()));
-    let ids = Arc::new(Ids::system());
-    let sealed = opened.reader.keys()?;
-    let log = log::open(
-        Box::new(opened.store),
-        LogSettings {
-            trust_domain: settings.trust_domain.clone(),
-            broker: settings.broker.clone(),
-            key: Arc::new(opened.evidence),
-            clock: Arc::clone(&settings.clock),
-            ids: Arc::clone(&ids),
-            anchor: opened.anchor,
-        },
-    )?;
-    let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &opened.kek)?);
-    let desk = Desk {
-        signer: Signer::new(Arc::clone(&keyring) as Arc<_>),
-        keyring,
-        clock: Arc::clone(&settings.clock),
-        ids: Arc::clone(&ids),
-        issuer: settings.issuer.as_str().into(),
-        log,
-    };
+    let (desk, started, reader) = open_desk(opened, &settings)?;
     let (events, alarms) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
     if let Some(bundle) = desk.log.state().bundle() {
         trust.follow(bundle);
     }
-    announce(&desk, &settings, &head, opened.reader.as_ref()).await?;
+    announce(&desk, &settings, &started.head, reader.as_ref()).await?;
 
     let refusals = Arc::new(Refusals::default());
     let api = Arc::new(Api {
@@ -237,7 +214,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         api: api_at,
         web: web_at,
         ops: ops_at,
-        verified,
+        verified: started.report,
         desk,
         trust,
         readers,
@@ -246,6 +223,33 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         listeners,
         upkeep,
     })
+}
+
+/// What issues, on a log that was verified, with the keys that its state names.
+fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started, Box<dyn Reader>), ServeError> {
+    let ids = Arc::new(Ids::system());
+    let sealed = opened.reader.keys()?;
+    let log = log::open(
+        Box::new(opened.store),
+        LogSettings {
+            trust_domain: settings.trust_domain.clone(),
+            broker: settings.broker.clone(),
+            key: Arc::new(opened.evidence),
+            clock: Arc::clone(&settings.clock),
+            ids: Arc::clone(&ids),
+            anchor: opened.anchor,
+        },
+    )?;
+    let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &opened.kek)?);
+    let desk = Desk {
+        signer: Signer::new(Arc::clone(&keyring) as Arc<_>),
+        keyring,
+        clock: Arc::clone(&settings.clock),
+        ids,
+        issuer: settings.issuer.as_str().into(),
+        log,
+    };
+    Ok((desk, opened.started, opened.reader))
 }
 
 impl Running {

@@ -2,6 +2,7 @@
 //! be added; none changes its meaning.
 
 mod credential;
+mod ending;
 #[cfg(test)]
 mod golden;
 mod operation;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical::{CanonicalError, MAX_ENTRY, is_canonical, to_vec};
 
 pub use credential::*;
+pub use ending::*;
 pub use operation::*;
 pub use register::*;
 
