@@ -9,7 +9,8 @@
 )]
 
 mod attacks;
-mod e2e;
 mod conformance;
+mod e2e;
 mod faults;
 mod simulation;
+mod tidy;

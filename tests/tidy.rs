@@ -1,0 +1,10 @@
+//! Rules that are about what is absent, kept by looking: who depends on whom, what never comes in, where things may
+//! stand, how long they may be.
+
+mod graph;
+mod licences;
+mod members;
+mod samples;
+mod shape;
+mod sources;
+mod walls;
