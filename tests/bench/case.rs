@@ -74,11 +74,11 @@ pub(crate) async fn run(
     }
     let starts = Instant::now() + WARM_UP;
     let ends = starts + load;
-    let callers: Vec<_> = (0..in_flight)
-        .map(|n| {
-            let connection = connections[n % connections.len()].clone();
-            tokio::spawn(call_until(connection, call.clone(), starts, ends))
-        })
+    let callers: Vec<_> = connections
+        .iter()
+        .cycle()
+        .take(in_flight)
+        .map(|connection| tokio::spawn(call_until(connection.clone(), call.clone(), starts, ends)))
         .collect();
     tokio::time::sleep_until(starts.into()).await;
     let (before, commits_before) = (deployment.process.used()?, deployment.commits().await?);

@@ -1,6 +1,7 @@
 //! What the kernel says of a process: its core, its time, its memory, what it wrote.
 
 use std::fs;
+use std::str::FromStr;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -45,12 +46,12 @@ impl Process {
 
     /// Resident memory.
     pub(crate) fn memory_kib(&self) -> Result<u64, Fault> {
-        Ok(self.field("status", "VmRSS:")? as u64)
+        self.field("status", "VmRSS:")
     }
 
-    fn field(&self, file: &str, name: &str) -> Result<f64, Fault> {
+    fn field<T: FromStr<Err: Into<Fault>>>(&self, file: &str, name: &str) -> Result<T, Fault> {
         let text = fs::read_to_string(format!("/proc/{}/{file}", self.0))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("the kernel does not say")?;
-        Ok(line.trim().trim_end_matches(" kB").parse()?)
+        line.trim().trim_end_matches(" kB").parse().map_err(Into::into)
     }
 }

@@ -99,7 +99,10 @@ where
                 Ok(caller) => {
                     parts.extensions.insert(caller);
                     let answer = timeout(REQUEST_TIME, inner.call(Request::from_parts(parts, body))).await;
-                    answer.map_or_else(|_| Ok(too_late().into_status(&id).into_http()), |answer| Ok(told(answer?, &id)))
+                    answer.map_or_else(
+                        |_| Ok(too_late().into_status(&id).into_http()),
+                        |answer| Ok(told(answer?, &id)),
+                    )
                 }
                 Err(outgoing) => Ok(outgoing.into_status(&id).into_http()),
             }
@@ -112,7 +115,8 @@ where
 fn is_grpc<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let rest = content_type.and_then(|value| value.strip_prefix("application/grpc"));
-    request.method() == Method::POST && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    request.method() == Method::POST
+        && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgoing> {
@@ -136,7 +140,10 @@ async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgo
 
 /// What was recorded by then is void: its caller is gone.
 fn too_late() -> Outgoing {
-    Outgoing::new(Outward::EvidenceUnavailable, "the request took longer than 5 s, and was given up: try again")
+    Outgoing::new(
+        Outward::EvidenceUnavailable,
+        "the request took longer than 5 s, and was given up: try again",
+    )
 }
 
 fn missing() -> ProofError {

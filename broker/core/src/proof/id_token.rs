@@ -103,7 +103,8 @@ impl Rules<'_> {
         let alg = token.alg().to_string();
         if !self.algs.contains(&alg) {
             let declared = self.algs.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let why = format!("`{alg}` is not what this issuer is declared to sign with: expected {declared}");
+            let why =
+                format!("`{alg}` is not what this issuer is declared to sign with: expected {declared}");
             return Err(ProofError::refused("ALG_NOT_ALLOWED", why));
         }
         let typ = token.typ().unwrap_or("JWT");
