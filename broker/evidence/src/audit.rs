@@ -4,6 +4,7 @@
 
 mod credentials;
 mod finding;
+mod proofs;
 mod register;
 mod uptime;
 
@@ -21,6 +22,7 @@ use crate::tree::{Frontier, Hash, leaf_hash};
 use credentials::Credentials;
 use finding::Findings;
 pub use finding::{FINDINGS_MAX, Finding, FindingCode};
+use proofs::Proofs;
 use register::Register;
 use uptime::Uptime;
 
@@ -35,6 +37,7 @@ pub struct Audit {
     last_time: Option<UnixMs>,
     counts_by_kind: BTreeMap<String, u64>,
     credentials: Credentials,
+    proofs: Proofs,
     register: Register,
     uptime: Uptime,
     findings: Findings,
@@ -251,6 +254,7 @@ impl Audit {
             Body::CredentialIssued(issued) => {
                 self.register.check_issued(index, time, issued, findings);
                 self.credentials.issued(index, time, issued, findings);
+                self.proofs.shown(index, time, &issued.proof, findings);
             }
             Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
             Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),

@@ -102,11 +102,11 @@ fn reach(found: &Found) -> &'static str {
     let Body::CredentialIssued(issued) = &found.entry.body else { return "" };
     match issued.credential.reach {
         Reach::None => "does not reach the target: it lives until its own end",
-        Reach::Feed => "reaches the target by the signed feed",
-        Reach::Introspection => "reaches the target whenever it asks the broker",
-        Reach::Crl => "reaches the target by the revocation list",
-        Reach::Enforcer => "reaches the target by the enforcer beside it",
-        Reach::Proxy => "reaches the target by the proxy in front of it",
+        Reach::Feed => "declared to reach the target by the signed feed",
+        Reach::Introspection => "declared to reach the target whenever it asks the broker",
+        Reach::Crl => "declared to reach the target by the revocation list",
+        Reach::Enforcer => "declared to reach the target by the enforcer beside it",
+        Reach::Proxy => "declared to reach the target by the proxy in front of it",
     }
 }
 

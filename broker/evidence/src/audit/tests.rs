@@ -108,6 +108,18 @@ fn each_invariant_is_broken_by_one_change() {
 }
 
 #[test]
+fn a_proof_that_buys_one_credential_is_found_when_it_bought_two() {
+    let mut log = Log::valid();
+    for (usage, twice) in [("once", true), ("until_expiry", false)] {
+        for entry in ["a", "b"] {
+            log.set(entry, "/proof/use", json!(usage));
+        }
+        let found = found(&report(&log));
+        assert_eq!(found.contains(&(ProofUsedTwice, Some(log.index("b")))), twice, "{usage}: {found:?}");
+    }
+}
+
+#[test]
 fn a_change_that_breaks_one_invariant_raises_no_other() {
     let alone = [
         ("a", "/granted/actions", json!(["invoice:read"]), None),
