@@ -1,6 +1,7 @@
 //! What the parts promise together, by topic.
 
 mod certificates;
+mod clock;
 mod endings;
 mod evidence;
 mod issue;

@@ -34,7 +34,7 @@ async fn what_callers_received_is_in_the_log_however_often_the_broker_is_killed(
         let before = load.received();
         let child = Child::start(&files, &[]).await;
         load.wait_for(before + 20).await;
-        tokio::time::sleep(Duration::from_millis(random.below(700))).await;
+        tokio::time::sleep(Duration::from_millis(random.below(700) as u64)).await;
         child.kill();
         let ledger = files.check(&deployment).unwrap_or_else(|failure| panic!("kill {kill}: {failure}"));
         ledger.compare(&load.held(), &[]).unwrap_or_else(|failure| panic!("kill {kill}: {failure}"));

@@ -12,10 +12,12 @@
 //! - entry times go back, or a checkpoint in a caller's hand is not of this log;
 //! - the broker does not start again on its own store, or issues nothing once all faults are over.
 
+mod callers;
 pub(crate) mod check;
 mod faults;
 mod found;
 pub(crate) mod op;
+mod operators;
 mod people;
 mod world;
 

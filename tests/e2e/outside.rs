@@ -151,3 +151,27 @@ async fn the_program_says_by_its_exit_code_how_it_went() {
     deployment.stop().await;
     assert_eq!(daypass(&service, &["get", "post-invoices"]).await.code, Some(3));
 }
+
+#[tokio::test]
+async fn the_program_shows_what_a_credential_is_and_why_there_was_none() {
+    let deployment = Deployment::start().await;
+    let (service, operator) = (deployment.services_profile(), deployment.operators_profile());
+    let token = daypass(&service, &["get", "post-invoices"]).await.stdout;
+    let (_, claims) = claims_of(token.trim_end());
+    let file = deployment.folder().join("token");
+    std::fs::write(&file, token).unwrap();
+    let inspected = daypass(&service, &["inspect", file.to_str().unwrap()]).await;
+    assert_eq!(inspected.code, Some(0), "{}", inspected.stderr);
+    assert!(inspected.stdout.contains(claims["jti"].as_str().unwrap()), "{}", inspected.stdout);
+
+    let refused = issue(&deployment.service().await, task("deploy-web")).await.unwrap_err();
+    let explained = daypass(&operator, &["explain", &refused.request_id]).await;
+    assert_eq!(explained.code, Some(0), "{}", explained.stderr);
+    assert!(explained.stdout.contains("TASK_NOT_ALLOWED"), "{}", explained.stdout);
+    let hidden = daypass(&service, &["explain", &refused.request_id]).await;
+    assert_eq!(hidden.code, Some(1), "{hidden:?}");
+
+    let listed = daypass(&operator, &["log", "--format", "json", "--kind", "credential.issued"]).await;
+    let first: Value = serde_json::from_str(listed.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["entry"]["id"], claims["jti"]);
+}

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use daypass_broker::dev::caller::Caller;
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_tests::harness::{
@@ -46,15 +47,15 @@ async fn pyjwt_and_joserfc_verify_a_token_by_the_published_keys() {
     );
 }
 
-/// Leaf, issuing CA and root of a certificate for `ledger-db`, each as a PEM file in `folder`.
-async fn certificate(deployment: &Deployment, folder: &Path) -> [String; 3] {
+/// Leaf, issuing CA and root of a certificate for `name`, each as a PEM file in the deployment's folder.
+async fn certificate(deployment: &Deployment, caller: &Caller, name: &str) -> [String; 3] {
     let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap();
     let wanted = pb::CertificateParameters { csr: csr.der().to_vec().into(), ..Default::default() };
     let credential = Some(Wanted::Certificate(wanted));
-    let wanted = pb::IssueRequest { credential, ..task("ledger-db") };
-    let chain = certificate_of(&issue(&deployment.service().await, wanted).await.unwrap());
-    let write = |name: &str, der: &[u8]| {
-        let path = folder.join(name);
+    let wanted = pb::IssueRequest { credential, ..task(name) };
+    let chain = certificate_of(&issue(caller, wanted).await.unwrap());
+    let write = |part: &str, der: &[u8]| {
+        let path = deployment.folder().join(format!("{name}-{part}"));
         std::fs::write(&path, pem::encode(&pem::Pem::new("CERTIFICATE", der))).unwrap();
         path.to_str().unwrap().to_owned()
     };
@@ -64,7 +65,15 @@ async fn certificate(deployment: &Deployment, folder: &Path) -> [String; 3] {
 #[tokio::test]
 async fn openssl_verifies_a_certificate_for_clients_alone() {
     let deployment = Deployment::start().await;
-    let [leaf, ca, root] = certificate(&deployment, deployment.folder()).await;
+    let frontend = deployment.organisation.token("cluster", "prod/web/frontend").unwrap();
+    let svid = certificate(&deployment, &deployment.bound(frontend).await, "mesh-identity").await;
+    let common_name = certificate(&deployment, &deployment.service().await, "ledger-db").await;
+    for files in [svid, common_name] {
+        check_certificate(&deployment, files).await;
+    }
+}
+
+async fn check_certificate(deployment: &Deployment, [leaf, ca, root]: [String; 3]) {
     let verify = |purpose: &'static str, roots: String| {
         let (leaf, ca) = (leaf.clone(), ca.clone());
         async move {

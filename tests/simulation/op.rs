@@ -117,12 +117,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).unwrap()
     }
 
     pub(crate) fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len() as u64) as usize]
+        all[self.below(all.len())]
     }
 }
 
@@ -138,7 +138,7 @@ fn one(random: &mut Random) -> Op {
         0..30 => Op::Issue { what: random.of(&WHATS), ttl_s: random.of(&[1, 5, 20, 60, 300, 900]) },
         30..36 => Op::IssueReplay,
         36..39 => Op::IssueRepeat,
-        39..43 => Op::IssueMany(2 + random.below(6) as usize),
+        39..43 => Op::IssueMany(2 + random.below(6)),
         43..47 => Op::CallerGone(random.of(&WHATS)),
         47..57 => Op::Advance(random.of(&[1, 900, 5_000, 31_000, 61_000, 125_000, 290_000, 1_000_000])),
         57..60 => Op::Back(random.of(&[1, 800, 2_100, 6_000])),

@@ -3,36 +3,29 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use daypass_broker::activate;
 use daypass_broker::clock::Clock;
 use daypass_broker::ids::Ids;
 use daypass_broker::init::{Deployment, init};
-use daypass_broker::issue::{Credential, Desk, Refusal, issue};
+use daypass_broker::issue::Desk;
 use daypass_broker::keyring::{Kek, Keyring, open_evidence_key};
-use daypass_broker::log::{
-    self, Anchor, Attached, LogSettings, RecordError, evidence_key_entry, verify_store,
-};
+use daypass_broker::log::{self, Anchor, Attached, LogSettings, evidence_key_entry, verify_store};
 use daypass_broker::signer::Signer;
 use daypass_broker::store::Store as _;
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{
-    Alarm, AlarmState, Body, Index, NewEntry, Selector, SuspensionLifted, SuspensionSet,
-};
+use daypass_evidence::entry::Index;
 use daypass_evidence::note::VerifierKey;
-use daypass_verify::ids::{Digest, RequestId};
+use daypass_verify::ids::RequestId;
 use daypass_verify::time::UnixMs;
-use futures::future::join_all;
 use tempfile::TempDir;
 
-use super::check::{HALF, Held, Ledger};
+use super::check::{Held, Ledger};
 use super::faults::{Faults, FaultyKeys, FaultyStore};
-use super::op::{Op, Random, What, Whom};
+use super::op::{Op, Random, What};
 use super::people::{OURS, PEOPLE};
 
 /// 2026-12-01T00:00:00Z.
@@ -67,26 +60,26 @@ pub(crate) fn run(ops: &[Op], seed: u64) -> Result<(), String> {
 }
 
 /// A broker that runs.
-struct Broker {
-    desk: Desk,
-    keyring: Arc<Keyring>,
-    held_by_writer: Arc<()>,
+pub(super) struct Broker {
+    pub(super) desk: Desk,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) held_by_writer: Arc<()>,
 }
 
-struct World {
-    folder: TempDir,
+pub(crate) struct World {
+    pub(super) folder: TempDir,
     clock: Arc<ManualClock>,
-    ids: Arc<Ids>,
-    faults: Arc<Faults>,
-    key: VerifierKey,
-    broker: Option<Broker>,
-    ledger: Ledger,
-    held: Vec<Held>,
-    known: Option<Checkpoint>,
-    serial: u64,
-    newest_token: Option<(What, String)>,
-    newest_request: Option<(What, RequestId)>,
-    suspended: Vec<Index>,
+    pub(super) ids: Arc<Ids>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) key: VerifierKey,
+    pub(super) broker: Option<Broker>,
+    pub(super) ledger: Ledger,
+    pub(super) held: Vec<Held>,
+    pub(super) known: Option<Checkpoint>,
+    pub(super) serial: u64,
+    pub(super) newest_token: Option<(What, String)>,
+    pub(super) newest_request: Option<(What, RequestId)>,
+    pub(super) suspended: Vec<Index>,
 }
 
 impl World {
@@ -181,7 +174,7 @@ impl World {
         self.faults.dead.store(false, Ordering::SeqCst);
     }
 
-    fn desk(&self) -> &Desk {
+    pub(super) fn desk(&self) -> &Desk {
         &self.broker.as_ref().unwrap().desk
     }
 
@@ -233,162 +226,26 @@ impl World {
         drop(self.desk().log.append(Vec::new(), Attached::default()).await);
     }
 
-    fn now(&self) -> UnixMs {
+    pub(super) fn now(&self) -> UnixMs {
         self.clock.now()
     }
 
-    fn fresh_token(&mut self, what: What) -> String {
+    pub(super) fn fresh_token(&mut self, what: What) -> String {
         self.serial += 1;
         PEOPLE.token(what, self.serial, self.now())
     }
 
     /// A principal under the bundle in force; none where the clock has left the proof behind.
-    fn principal(&self, token: &str) -> Option<Principal> {
+    pub(super) fn principal(&self, token: &str) -> Option<Principal> {
         let state = self.desk().log.state();
         PEOPLE.principal(token, state.bundle().unwrap(), self.now()).ok()
     }
 
-    fn request(&self, what: What, ttl_s: u32) -> Request {
+    pub(super) fn request(&self, what: What, ttl_s: u32) -> Request {
         PEOPLE.request(what, ttl_s, self.ids.draw(self.now()).unwrap().into())
     }
 
-    async fn issue(&mut self, what: What, ttl_s: u32) -> Result<(), String> {
-        let token = self.fresh_token(what);
-        self.newest_token = Some((what, token.clone()));
-        let request = self.request(what, ttl_s);
-        self.newest_request = Some((what, request.id));
-        self.ask(&token, request).await
-    }
-
-    async fn replay(&mut self) -> Result<(), String> {
-        let Some((what, token)) = self.newest_token.clone() else { return Ok(()) };
-        self.ask(&token, self.request(what, 60)).await
-    }
-
-    async fn repeat(&mut self) -> Result<(), String> {
-        let Some((what, id)) = self.newest_request else { return Ok(()) };
-        let token = self.fresh_token(what);
-        self.ask(&token, PEOPLE.request(what, 60, id)).await
-    }
-
-    async fn ask(&mut self, token: &str, request: Request) -> Result<(), String> {
-        let Some(principal) = self.principal(token) else { return Ok(()) };
-        let answer = issue(self.desk(), &principal, &request, self.known.clone()).await;
-        self.answered(answer, &principal, &request)
-    }
-
-    async fn issue_many(&mut self, count: usize) -> Result<(), String> {
-        let what = What::ReadInvoices;
-        let mut tokens: Vec<String> = (0..count).map(|_| self.fresh_token(what)).collect();
-        tokens[1] = tokens[0].clone();
-        let principals: Vec<Principal> = tokens.iter().filter_map(|token| self.principal(token)).collect();
-        let requests: Vec<Request> = principals.iter().map(|_| self.request(what, 60)).collect();
-        let pairs = principals.iter().zip(&requests);
-        let answers = join_all(
-            pairs.map(|(principal, request)| issue(self.desk(), principal, request, self.known.clone())),
-        )
-        .await;
-        for ((answer, principal), request) in answers.into_iter().zip(&principals).zip(&requests) {
-            self.answered(answer, principal, request)?;
-        }
-        Ok(())
-    }
-
-    /// Asks, and is gone before the writer answers.
-    async fn go_away(&mut self, what: What) {
-        let token = self.fresh_token(what);
-        let Some(principal) = self.principal(&token) else { return };
-        let request = self.request(what, 60);
-        let asking = Box::pin(issue(self.desk(), &principal, &request, None));
-        let answered = matches!(futures::poll!(asking), Poll::Ready(Ok(_)));
-        assert!(!answered, "a credential without the writer");
-    }
-
-    fn answered(
-        &mut self,
-        answer: Result<Credential, Refusal>,
-        principal: &Principal,
-        request: &Request,
-    ) -> Result<(), String> {
-        match answer {
-            Ok(credential) => {
-                let keyring = &self.broker.as_ref().unwrap().keyring;
-                self.held.push(Held::take(&credential, &self.key, keyring)?);
-                self.known = Some(Checkpoint::open(&credential.place().checkpoint, &self.key).unwrap());
-                Ok(())
-            }
-            Err(Refusal::NotRecorded(error)) => self.excused(&error, principal.digest(), request),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// Nobody is told that something was spent where nothing was bought.
-    fn excused(&mut self, error: &RecordError, proof: Digest, request: &Request) -> Result<(), String> {
-        self.read_on()?;
-        match error {
-            RecordError::Replayed if !self.ledger.bought(&proof) => {
-                Err("a proof is called spent, and bought nothing".into())
-            }
-            RecordError::AlreadyIssued if !self.ledger.asked(&request.id.to_string()) => {
-                Err("a request id is called used, and nothing was issued for it".into())
-            }
-            RecordError::Rollback(detail) => Err(format!("a rollback that was none: {detail}")),
-            _ => Ok(()),
-        }
-    }
-
-    async fn append(&self, body: Body) -> Option<Index> {
-        let entry = NewEntry { id: self.ids.draw(self.now()).unwrap(), request: None, by: None, body };
-        let places = self.desk().log.append(vec![entry], Attached::default()).await.ok()?;
-        places.first().map(|place| place.index)
-    }
-
-    /// An append is all or nothing: the first of these two entries must not be there alone.
-    async fn append_half(&mut self) -> Result<(), String> {
-        let entry = |detail: String| NewEntry {
-            id: self.ids.draw(self.now()).unwrap(),
-            request: None,
-            by: None,
-            body: Alarm { code: HALF.into(), state: AlarmState::Raised, raised: None, detail: Some(detail) }
-                .into(),
-        };
-        let entries = vec![entry("fits".into()), entry("x".repeat(20_000))];
-        match self.desk().log.append(entries, Attached::default()).await {
-            Ok(_) => Err("an entry of 20,000 bytes was written".into()),
-            Err(_) => Ok(()),
-        }
-    }
-
-    async fn suspend(&mut self, whom: Whom) {
-        let selector = match whom {
-            Whom::Nightly => {
-                Selector { identity: Some("prod/billing/nightly".parse().unwrap()), ..Default::default() }
-            }
-            Whom::Mesh => Selector { task: Some("mesh-identity".parse().unwrap()), ..Default::default() },
-            Whom::Everything => Selector { everything: true, ..Default::default() },
-        };
-        let reason = "a drill".to_owned();
-        let set = SuspensionSet { selector, reason, until_ms: None, revoked: 0, live: 0, drill: None };
-        self.suspended.extend(self.append(set.into()).await);
-    }
-
-    async fn lift(&mut self) {
-        let Some(suspension) = self.suspended.first().copied() else { return };
-        let lifted = SuspensionLifted { suspension, reason: "it is over".into(), approval: None };
-        if self.append(lifted.into()).await.is_some() {
-            self.suspended.remove(0);
-        }
-    }
-
-    async fn activate(&mut self) {
-        let state = self.desk().log.state();
-        let [first, second] = &PEOPLE.bundles;
-        let in_force = state.bundle().is_some_and(|bundle| bundle.digest() == first.digest());
-        let next = if in_force { second } else { first };
-        drop(activate::bootstrap(&self.desk().log, &self.ids, next, self.now()).await);
-    }
-
-    fn read_on(&mut self) -> Result<(), String> {
+    pub(super) fn read_on(&mut self) -> Result<(), String> {
         let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
         self.ledger.read_on(store.reader().unwrap().as_ref())
     }

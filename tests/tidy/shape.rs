@@ -51,7 +51,7 @@ fn long_functions(source: &Source) -> Vec<String> {
             **it == format!("{}}}", &line[..indent])
                 || (it.ends_with(';') && it.len() - it.trim_start().len() == indent)
         };
-        let length = lines[at..].iter().position(|it| end(&it)).map_or(1, |length| length + 1);
+        let length = lines[at..].iter().position(end).map_or(1, |length| length + 1);
         if length > FUNCTION_LINES {
             let name = line.trim().trim_end_matches(" {").trim_end_matches('(');
             long.push(format!("{}: `{name}` has {length} lines", source.path));
