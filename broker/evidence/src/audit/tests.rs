@@ -115,7 +115,11 @@ fn a_proof_that_buys_one_credential_is_found_when_it_bought_two() {
             log.set(entry, "/proof/use", json!(usage));
         }
         let found = found(&report(&log));
-        assert_eq!(found.contains(&(FindingCode::ProofUsedTwice, Some(log.index("b")))), twice, "{usage}: {found:?}");
+        assert_eq!(
+            found.contains(&(FindingCode::ProofUsedTwice, Some(log.index("b")))),
+            twice,
+            "{usage}: {found:?}"
+        );
     }
 }
 
