@@ -17,6 +17,7 @@ use tower::Service;
 mod connection;
 mod peer;
 mod tally;
+mod turn;
 
 pub use peer::{Connection, Peer};
 

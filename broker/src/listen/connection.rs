@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use tower::Service;
 use tower::util::{Oneshot, ServiceExt};
 
+use super::turn::TakingTurns;
 use super::{Answers, Connection, Fault, Limits};
 
 /// Streams that were reset before the service saw them: beyond this the connection goes (rapid reset).
@@ -47,7 +48,7 @@ impl Protocols {
         drain: Duration,
     ) -> Result<(), Fault> {
         let over_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let io = TokioIo::new(stream);
+        let io = TokioIo::new(TakingTurns::new(stream));
         let service = Attributed { connection, service };
         match &self.http1 {
             Some(http1) if !over_http2 => {
