@@ -101,6 +101,9 @@ impl World {
             RecordError::AlreadyIssued if !self.ledger.asked(&request.id.to_string()) => {
                 Err("a request id is called used, and nothing was issued for it".into())
             }
+            RecordError::Overloaded => {
+                Err("decided again and again under a state that is not the newest".into())
+            }
             RecordError::Rollback(detail) => Err(format!("a rollback that was none: {detail}")),
             _ => Ok(()),
         }

@@ -1,6 +1,8 @@
 //! Lists of operations that once failed, each with what it found.
 
-use super::op::Op::{self, Advance, AppendHalf, Flush, Issue, SignerFails, StoreLost, Sweep};
+use super::op::Op::{
+    self, ActivateElsewhere, Advance, AppendHalf, Flush, Issue, SignerFails, StoreLost, Sweep,
+};
 use super::op::What::{LedgerDb, ReadInvoices};
 
 pub(crate) const LISTS: &[(&str, &[Op])] = &[
@@ -22,6 +24,10 @@ pub(crate) const LISTS: &[(&str, &[Op])] = &[
             Sweep,
             Flush,
         ],
+    ),
+    (
+        "what another broker changed was never learned by one that only issues",
+        &[ActivateElsewhere, Issue { what: ReadInvoices, ttl_s: 60 }],
     ),
     ("of an append with an entry that cannot be written, the entries before it were", &[AppendHalf, Sweep]),
 ];

@@ -80,6 +80,8 @@ pub(crate) enum Op {
     Lift,
     /// The other of two bundles comes into force.
     ActivateBundle,
+    /// The same, by another broker on the same store.
+    ActivateElsewhere,
     /// Two entries in one append, of which the second cannot be written.
     AppendHalf,
     /// A step fails, and nothing of it is in the store.
@@ -146,7 +148,8 @@ fn one(random: &mut Random) -> Op {
         66..69 => Op::Flush,
         69..72 => Op::Suspend(random.of(&[Whom::Nightly, Whom::Mesh, Whom::Everything])),
         72..76 => Op::Lift,
-        76..78 => Op::ActivateBundle,
+        76 => Op::ActivateBundle,
+        77 => Op::ActivateElsewhere,
         78 => Op::AppendHalf,
         79..84 => Op::StoreFails(random.of(&[Step::Begin, Step::Spend, Step::Expired, Step::Commit])),
         84..88 => Op::CommitUnknown { persisted },

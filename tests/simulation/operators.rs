@@ -1,7 +1,9 @@
 //! What operators do.
 
 use daypass_broker::activate;
-use daypass_broker::log::Attached;
+use daypass_broker::log::{self, Attached, Log};
+use daypass_broker::store::Store as _;
+use daypass_broker::store::sqlite::SqliteStore;
 use daypass_evidence::entry::{
     Alarm, AlarmState, Body, Index, NewEntry, Selector, SuspensionLifted, SuspensionSet,
 };
@@ -56,10 +58,23 @@ impl World {
     }
 
     pub(super) async fn activate(&mut self) {
-        let state = self.desk().log.state();
+        self.activate_in(&self.desk().log).await;
+    }
+
+    /// Another broker on the same store brings the other bundle into force.
+    pub(super) async fn activate_elsewhere(&mut self) {
+        let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
+        let reader = store.reader().unwrap();
+        let settings = self.log_settings("b2", reader.as_ref(), None);
+        let log = log::open(Box::new(store), settings).unwrap();
+        self.activate_in(&log).await;
+    }
+
+    async fn activate_in(&self, log: &Log) {
+        let state = log.state();
         let [first, second] = &PEOPLE.bundles;
         let in_force = state.bundle().is_some_and(|bundle| bundle.digest() == first.digest());
         let next = if in_force { second } else { first };
-        drop(activate::bootstrap(&self.desk().log, &self.ids, next, self.now()).await);
+        drop(activate::bootstrap(log, &self.ids, next, self.now()).await);
     }
 }

@@ -12,8 +12,8 @@ use daypass_broker::issue::Desk;
 use daypass_broker::keyring::{Kek, Keyring, open_evidence_key};
 use daypass_broker::log::{self, Anchor, Attached, LogSettings, evidence_key_entry, verify_store};
 use daypass_broker::signer::Signer;
-use daypass_broker::store::Store as _;
 use daypass_broker::store::sqlite::SqliteStore;
+use daypass_broker::store::{Reader, Store as _};
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
 use daypass_evidence::checkpoint::Checkpoint;
@@ -114,7 +114,7 @@ impl World {
         Ok(world)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -126,7 +126,6 @@ impl World {
         let kek = Kek::read(&self.path("kek")).map_err(|error| failed(&error))?;
         let anchor = Anchor::open(&self.path("anchor")).map_err(|error| failed(&error))?;
         verify_store(reader.as_ref(), &self.key, Some(&anchor)).map_err(|error| failed(&error))?;
-        let entry = evidence_key_entry(reader.as_ref()).unwrap().unwrap();
         let sealed = reader.keys().unwrap();
         let held_by_writer = Arc::new(());
         let faulty = FaultyStore {
@@ -134,14 +133,7 @@ impl World {
             faults: Arc::clone(&self.faults),
             _held: Arc::clone(&held_by_writer),
         };
-        let settings = LogSettings {
-            trust_domain: "example.org".parse().unwrap(),
-            broker: "b1".parse().unwrap(),
-            key: Arc::new(open_evidence_key(&sealed, &entry, &kek).unwrap()),
-            clock: Arc::clone(&self.clock) as Arc<_>,
-            ids: Arc::clone(&self.ids),
-            anchor: Some(anchor),
-        };
+        let settings = self.log_settings("b1", reader.as_ref(), Some(anchor));
         let log = log::open(Box::new(faulty), settings).map_err(|error| failed(&error))?;
         let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &kek).map_err(|error| failed(&error))?);
         let keys = FaultyKeys {
@@ -160,6 +152,24 @@ impl World {
         self.broker = Some(Broker { desk, keyring, held_by_writer });
         self.ledger = Ledger::default();
         self.check()
+    }
+
+    pub(super) fn log_settings(
+        &self,
+        name: &str,
+        reader: &dyn Reader,
+        anchor: Option<Anchor>,
+    ) -> LogSettings {
+        let kek = Kek::read(&self.path("kek")).unwrap();
+        let entry = evidence_key_entry(reader).unwrap().unwrap();
+        LogSettings {
+            trust_domain: "example.org".parse().unwrap(),
+            broker: name.parse().unwrap(),
+            key: Arc::new(open_evidence_key(&reader.keys().unwrap(), &entry, &kek).unwrap()),
+            clock: Arc::clone(&self.clock) as Arc<_>,
+            ids: Arc::clone(&self.ids),
+            anchor,
+        }
     }
 
     /// Lets go of the broker, whatever it was about to do, and waits until its writer is gone.
@@ -201,6 +211,7 @@ impl World {
             Op::Suspend(whom) => self.suspend(whom).await,
             Op::Lift => self.lift().await,
             Op::ActivateBundle => self.activate().await,
+            Op::ActivateElsewhere => self.activate_elsewhere().await,
             Op::AppendHalf => self.append_half().await?,
             Op::Restart => {
                 self.desk().log.flush();

@@ -109,6 +109,10 @@ impl Writer {
                 if self.fault.load().is_some() {
                     self.fault.store(None);
                 }
+                // What made them stale may be another broker's: it is decided again under what the store holds.
+                if fates.iter().any(|fate| matches!(fate, Fate::Stale)) {
+                    self.publish();
+                }
                 metrics::histogram!(telemetry::BATCH_ENTRIES).record(fates.len() as f64);
                 metrics::histogram!(telemetry::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
                 self.answer(commands, fates, assembled)
