@@ -50,6 +50,10 @@ enum What {
     Broker { folder: PathBuf },
 }
 
+/// As the broker's own program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Fault> {
     match Args::parse().what {
         What::Broker { folder } => broker::serve(&folder),

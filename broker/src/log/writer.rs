@@ -26,9 +26,11 @@ use crate::telemetry;
 /// How many commands one batch takes at most.
 const BATCH: usize = 512;
 
-/// How long the writer lingers for company, when others are on their way; in steps, so that it never lingers longer
-/// than the last of them needs.
+/// How long the writer lingers for company: at least, where company is expected; for as long as no two follow each
+/// other further apart than `QUIET`; and at most. It looks every `LINGER_STEP`.
 const LINGER: Duration = Duration::from_micros(400);
+const QUIET: Duration = Duration::from_micros(200);
+const LINGER_MAX: Duration = Duration::from_millis(2);
 const LINGER_STEP: Duration = Duration::from_micros(50);
 
 /// How far the clock may lie behind the newest entry before the broker stops itself.
@@ -80,19 +82,26 @@ impl Writer {
         }
     }
 
-    /// Takes all that wait, and lingers a little while others are on their way.
+    /// Takes all that wait, and lingers while as many as came lately are still on their way.
     fn gather(&mut self, first: Command) -> Vec<Command> {
         let mut commands = vec![first];
         let began = Instant::now();
+        let mut newest = began;
         loop {
+            let before = commands.len();
             while commands.len() < BATCH {
                 match self.queue.try_recv() {
                     Ok(command) => commands.push(command),
                     Err(_) => break,
                 }
             }
+            let now = Instant::now();
+            if commands.len() > before {
+                newest = now;
+            }
             let company = commands.len() < self.expected || self.arriving.load(Ordering::Relaxed) > 0;
-            if !company || commands.len() >= BATCH || began.elapsed() > LINGER {
+            let coming = now - began < LINGER || (now - newest < QUIET && now - began < LINGER_MAX);
+            if !company || !coming || commands.len() >= BATCH {
                 self.expected = usize::midpoint(self.expected, commands.len());
                 return commands;
             }
