@@ -10,6 +10,7 @@ mod organisation;
 mod outside;
 mod refusals;
 mod replay;
+mod restart;
 mod sdk;
 mod stock;
 mod store;

@@ -7,6 +7,7 @@ mod anchor;
 mod answer;
 mod batch;
 mod open;
+mod pace;
 mod settlement;
 mod start;
 mod work;
@@ -31,7 +32,7 @@ pub use anchor::{Anchor, AnchorError};
 pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
 pub(crate) use start::verify_without_key;
-pub use start::{StartError, Started, evidence_key_entry, verify_store};
+pub use start::{StartError, Started, evidence_key_entry, examine_store, verify_store};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.

@@ -1,6 +1,7 @@
 //! A broker, put together and running: from values to listeners, and back in order.
 
 mod documents;
+mod error;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -24,18 +25,20 @@ use crate::clock::Clock;
 use crate::ids::Ids;
 use crate::index::Readers;
 use crate::issue::Desk;
-use crate::keyring::{self, Kek, KekError, Keyring, KeyringError};
-use crate::log::{self, Anchor, AnchorError, Attached, Log, LogSettings, RecordError, StartError, Started};
-use crate::ops::{self, NotReady, OpsError, Readiness};
+use crate::keyring::{self, Kek, Keyring};
+use crate::log::{self, Anchor, Attached, Log, LogSettings, RecordError, StartError, Started};
+use crate::ops::{self, NotReady, Readiness};
 use crate::refusals::Refusals;
 use crate::server::{self, Api};
 use crate::signer::Signer;
 use crate::store::sqlite::{SCHEMA, SqliteStore};
 use crate::store::{Reader, Store, StoreError};
-use crate::tls::{self, CertificateFileError, ReloadableCertificate, Speaks};
+use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust};
+pub use error::ServeError;
+
+use crate::listen;
 use crate::web::{self, Authorities, IssuerUrl, Site};
-use crate::{listen, telemetry};
 
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
@@ -86,34 +89,6 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Why a broker did not start.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each says what failed in its text")]
-pub enum ServeError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Anchor(#[from] AnchorError),
-    #[error(transparent)]
-    Start(#[from] StartError),
-    #[error(transparent)]
-    Kek(#[from] KekError),
-    #[error(transparent)]
-    Keyring(#[from] KeyringError),
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Certificate(#[from] CertificateFileError),
-    #[error(transparent)]
-    Ops(#[from] OpsError),
-    #[error("cannot listen on {0}: {1}")]
-    Bind(SocketAddr, std::io::Error),
-    #[error("TLS could not be set up: {0}")]
-    Tls(String),
-    #[error(transparent)]
-    Telemetry(#[from] telemetry::TelemetryError),
-}
-
 /// A store that was opened, and whose log was verified with its own key.
 pub struct Verified {
     /// Reads it.
@@ -148,7 +123,13 @@ pub fn open_verified(
     let key =
         VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
     let anchor = anchor.map(Anchor::open).transpose()?;
-    let started = log::verify_store(reader.as_ref(), &key, anchor.as_ref())?;
+    let started = log::examine_store(reader.as_ref(), &key, anchor.as_ref())?;
+    if started.report.findings.iter().any(|finding| !finding.code.is_of_operation()) {
+        return Err(StartError::Refused(Box::new(started.report)).into());
+    }
+    for finding in &started.report.findings {
+        tracing::warn!(%finding, "the log is whole, and tells of a broker that was away or late");
+    }
     Ok(Verified { reader, started, key, store, kek, evidence, anchor })
 }
 
@@ -240,6 +221,10 @@ fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started, Bo
             anchor: opened.anchor,
         },
     )?;
+    let (configured, state) = (settings.trust_domain.clone(), log.state());
+    if let Some(log) = state.trust_domain().filter(|log| **log != configured) {
+        return Err(ServeError::OtherTrustDomain { configured, log: log.clone() });
+    }
     let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &opened.kek)?);
     let desk = Desk {
         signer: Signer::new(Arc::clone(&keyring) as Arc<_>),

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::answer::{Covered, answer_all};
 use super::batch::{Assembly, Author};
+use super::pace::Pace;
 use super::work::{assembly_failed, push, unavailable};
 use super::writer::Writer;
 use super::{Anchor, Log, Published, RecordError, Recorded};
@@ -62,6 +63,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         key: Arc::new(key),
         fault: Arc::default(),
     };
+    let pace = Pace::new(settings.clock.now(), settings.clock.boot_ms());
     let writer = Writer {
         store,
         reader,
@@ -75,6 +77,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         fault: Arc::clone(&log.fault),
         unresolved: None,
         halted: None,
+        pace,
         expected: 0,
         swept: None,
     };

@@ -48,12 +48,25 @@ fn findings(report: &Report) -> String {
     lines.join("\n")
 }
 
-/// Verifies a whole store: every leaf, the tree, the head's signature, what the entries say of each other, what lies
-/// beside them, and the anchor where there is one.
+/// Examines a whole store, and accepts it only if nothing at all was found.
 ///
 /// # Errors
 /// When it cannot be read, or does not verify.
 pub fn verify_store(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<Started, StartError> {
+    let started = examine_store(reader, key, anchor)?;
+    if started.report.is_clean() { Ok(started) } else { Err(StartError::Refused(Box::new(started.report))) }
+}
+
+/// Examines a whole store: every leaf, the tree, the head's signature, what the entries say of each other, what lies
+/// beside them, and the anchor where there is one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn examine_store(
     reader: &dyn Reader,
     key: &VerifierKey,
     anchor: Option<&Anchor>,
@@ -75,7 +88,7 @@ pub fn verify_store(
             audit.finish(None)
         }
     };
-    if report.is_clean() { Ok(Started { head, report }) } else { Err(StartError::Refused(Box::new(report))) }
+    Ok(Started { head, report })
 }
 
 /// The entry of the evidence key: one of the first of the log. None where those are not what `init` wrote.

@@ -73,7 +73,7 @@ fn before_spending(command: &Command, head: &Head, time: UnixMs) -> Fate {
     if let Some(detail) = known.as_ref().and_then(|known| went_back(known, head)) {
         return Fate::Refused(RecordError::Rollback(detail));
     }
-    let aged = time.millis_since(draft.grant().issued_at()).abs() > DRAFT_AGE_MS;
+    let aged = time.millis_since(draft.grant().issued_at()).abs() > DRAFT_AGE_MS || time >= draft.exp();
     if aged || draft.state() != head.state { Fate::Stale } else { Fate::Ready }
 }
 

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use super::answer::{Answer, Covered, answer, refused};
 use super::batch::{Assembled, Assembly, Author};
 use super::open::{LogSettings, fold};
+use super::pace::Pace;
 use super::settlement::Waiting;
 use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
 use super::{Command, Published, RecordError, Settlements, Voided};
@@ -32,9 +33,6 @@ const LINGER: Duration = Duration::from_micros(400);
 const QUIET: Duration = Duration::from_micros(200);
 const LINGER_MAX: Duration = Duration::from_millis(2);
 const LINGER_STEP: Duration = Duration::from_micros(50);
-
-/// How far the clock may lie behind the newest entry before the broker stops itself.
-const CLOCK_BEHIND_MS: i64 = 2_000;
 
 /// How much time may pass between entries before what expired is ended with the next, whether a sweep is due or not.
 const SWEEP_AT_LEAST_MS: i64 = 30_000;
@@ -55,6 +53,7 @@ pub(super) struct Writer {
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
+    pub(super) pace: Pace,
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
     pub(super) expected: usize,
     pub(super) swept: Option<UnixMs>,
@@ -154,12 +153,12 @@ impl Writer {
             return Err(why.clone());
         }
         self.resolve_earlier()?;
-        let now = self.settings.clock.now();
+        let now = Pace::new(self.settings.clock.now(), self.settings.clock.boot_ms());
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
         let newest = self.published.load();
         check_head(&head, &newest.head, &self.key)?;
-        let time = entry_time(now, head.time)?;
+        let time = self.pace.entry_time(now, head.time)?;
         let author = Author {
             trust_domain: &self.settings.trust_domain,
             broker: &self.settings.broker,
@@ -312,15 +311,4 @@ fn check_head(head: &Head, newest: &Head, key: &VerifierKey) -> Result<(), Recor
         Ok(frontier) if frontier.size() == checkpoint.size && frontier.root() == checkpoint.root => Ok(()),
         _ => Err(RecordError::Rollback("its frontier does not lead to the root that was signed".into())),
     }
-}
-
-/// Entry time never goes back; a clock that lies far behind stops the broker.
-fn entry_time(now: UnixMs, newest: UnixMs) -> Result<UnixMs, RecordError> {
-    let behind = newest.millis_since(now);
-    if behind > CLOCK_BEHIND_MS {
-        return Err(RecordError::Clock(format!(
-            "it says {now}, and the newest entry was written at {newest}: set it right, then issuance goes on by itself"
-        )));
-    }
-    Ok(now.max(newest))
 }

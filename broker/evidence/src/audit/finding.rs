@@ -96,6 +96,14 @@ impl fmt::Display for FindingCode {
     }
 }
 
+impl FindingCode {
+    /// Whether it tells of a broker that was away or late, in a log that is whole: nothing was changed.
+    #[must_use]
+    pub const fn is_of_operation(self) -> bool {
+        matches!(self, Self::HeartbeatGap | Self::NoEnding)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {

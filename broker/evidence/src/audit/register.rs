@@ -133,10 +133,10 @@ impl Register {
     }
 
     /// Checks that the author of an entry was entitled to act. Declarations wait for their activation, as one
-    /// made on the broker's own host has no author in the register.
+    /// made on the broker's own host has no author in the register. Whoever is refused did not act.
     pub(super) fn check_author(&self, index: Index, entry: &Entry, findings: &mut Findings) {
         let excused = match &entry.body {
-            Body::RegistryChanged(_) => true,
+            Body::RegistryChanged(_) | Body::CredentialRefused(_) => true,
             Body::BundleActivated(activated) => activated.bootstrap,
             _ => false,
         };
