@@ -38,6 +38,9 @@ pub struct Api {
 /// Requests are small; bundles come in chunks.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Anybody may ask for health, and names a service at most.
+const HEALTH_BYTES_MAX: usize = 1024;
+
 /// All services behind the one layer that authenticates every method.
 #[must_use]
 pub fn routes(api: Arc<Api>, reflection: bool) -> Authenticate<Routes> {
@@ -56,13 +59,13 @@ pub fn routes(api: Arc<Api>, reflection: bool) -> Authenticate<Routes> {
         .add_service(GovernanceServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX));
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(reporter);
-    routes.add_service(health);
+    routes.add_service(health.max_decoding_message_size(HEALTH_BYTES_MAX));
     if reflection {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(daypass_proto::FILE_DESCRIPTOR_SET)
             .build_v1();
         if let Ok(reflection) = reflection {
-            routes.add_service(reflection);
+            routes.add_service(reflection.max_decoding_message_size(MESSAGE_BYTES_MAX));
         }
     }
     Authenticate::new(routes.routes(), api)

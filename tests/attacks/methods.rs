@@ -114,3 +114,13 @@ async fn what_is_not_offered_yet_says_so_and_nothing_else_does() {
     found.sort();
     assert_eq!(found, NOT_YET);
 }
+
+#[tokio::test]
+async fn what_is_open_to_all_takes_small_messages_only() {
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+    let deployment = Deployment::start().await;
+    let mut health = HealthClient::new(deployment.connect(None).await.channel());
+    let asking = |len: usize| HealthCheckRequest { service: "x".repeat(len) };
+    assert_eq!(health.check(asking(512)).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(health.check(asking(2048)).await.unwrap_err().code(), Code::OutOfRange);
+}

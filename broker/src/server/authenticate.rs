@@ -29,7 +29,7 @@ pub(super) const REQUEST_ID: &str = "daypass-request-id";
 /// Services that are open to all: they say nothing that is not public.
 const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 
-/// How long a request may take until its answer begins; streams may go on after that.
+/// How long a request may take until its answer begins, who calls included; streams may go on after that.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
 /// How many bytes of a caller's `user-agent` are kept.
@@ -78,7 +78,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
+        let inner = std::mem::replace(&mut self.inner, clone);
         let api = Arc::clone(&self.api);
         Box::pin(async move {
             if !is_grpc(&request) {
@@ -86,27 +86,36 @@ where
                 *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 return Ok(response);
             }
-            if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
-                return inner.call(request).await;
-            }
-            let now = api.desk.clock.now();
-            let Ok(id) = api.desk.ids.draw(now) else {
+            let Ok(id) = api.desk.ids.draw(api.desk.clock.now()) else {
                 return Ok(tonic::Status::internal("the random source failed").into_http());
             };
             let id = RequestId::from(id);
-            let (mut parts, body) = request.into_parts();
-            match caller(&api, &parts, id).await {
-                Ok(caller) => {
-                    parts.extensions.insert(caller);
-                    let answer = timeout(REQUEST_TIME, inner.call(Request::from_parts(parts, body))).await;
-                    answer.map_or_else(
-                        |_| Ok(too_late().into_status(&id).into_http()),
-                        |answer| Ok(told(answer?, &id)),
-                    )
-                }
-                Err(outgoing) => Ok(outgoing.into_status(&id).into_http()),
-            }
+            let answer = timeout(REQUEST_TIME, answered(inner, &api, request, id)).await;
+            answer.unwrap_or_else(|_| Ok(too_late().into_status(&id).into_http()))
         })
+    }
+}
+
+/// The answer of the service within, once it is known who calls.
+async fn answered<S, B>(
+    mut inner: S,
+    api: &Api,
+    request: Request<B>,
+    id: RequestId,
+) -> Result<Response<Body>, Infallible>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+{
+    if OPEN.iter().any(|open| request.uri().path().starts_with(open)) {
+        return inner.call(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    match caller(api, &parts, id).await {
+        Ok(caller) => {
+            parts.extensions.insert(caller);
+            Ok(told(inner.call(Request::from_parts(parts, body)).await?, &id))
+        }
+        Err(outgoing) => Ok(outgoing.into_status(&id).into_http()),
     }
 }
 
