@@ -13,6 +13,7 @@ use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof};
 use daypass_evidence::entry::Client;
 use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
+use daypass_verify::time::UnixMs;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::timeout;
@@ -32,6 +33,9 @@ const OPEN: [&str; 2] = ["/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerR
 /// How long a request may take until its answer begins, who calls included; streams may go on after that.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 
+/// How long a connection's principal is believed before its certificate is checked again, revocation included.
+const KEPT_MS: i64 = 30_000;
+
 /// How many bytes of a caller's `user-agent` are kept.
 const AGENT_BYTES_MAX: usize = 128;
 
@@ -43,10 +47,11 @@ pub(super) struct Caller {
     pub(super) client: Option<Client>,
 }
 
-/// A principal that a connection keeps, with the keys it was verified under.
+/// A principal that a connection keeps, with the keys it was verified under and when.
 struct Kept {
     principal: Arc<Principal>,
     known: Arc<KnownKeys>,
+    at: UnixMs,
 }
 
 /// Lets through who is proven.
@@ -162,7 +167,8 @@ fn missing() -> ProofError {
     }
 }
 
-/// The principal of a connection's certificate: worked out once, and checked on each request that it still holds.
+/// The principal of a connection's certificate: worked out twice a minute, and checked on each request that it
+/// still holds.
 fn remembered(api: &Api, bundle: &Bundle, connection: &Connection) -> Result<Arc<Principal>, ProofError> {
     if connection.peer.chain.is_empty() {
         return Err(missing());
@@ -170,13 +176,14 @@ fn remembered(api: &Api, bundle: &Bundle, connection: &Connection) -> Result<Arc
     let (known, now) = (api.trust.known(), api.desk.clock.now());
     if let Some(kept) = connection.remembered::<Kept>()
         && Arc::ptr_eq(&kept.known, &known)
+        && (0..KEPT_MS).contains(&now.millis_since(kept.at))
         && kept.principal.holds_under(bundle.digest(), now)
     {
         return Ok(Arc::clone(&kept.principal));
     }
     let proof = UnverifiedProof::Certificate { chain: connection.peer.chain.to_vec() };
     let principal = Arc::new(proof.verify(bundle, &known, &api.desk.issuer, now)?);
-    connection.remember(Arc::new(Kept { principal: Arc::clone(&principal), known }));
+    connection.remember(Arc::new(Kept { principal: Arc::clone(&principal), known, at: now }));
     Ok(principal)
 }
 
