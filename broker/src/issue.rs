@@ -84,10 +84,16 @@ pub async fn issue(
         let draft = Draft::new(grant, &key, &desk.issuer)?;
         match desk.log.record(arriving, draft, known.clone()).await? {
             Recording::Stale => continue,
-            Recording::Recorded(recorded) => return sign_and_seal(desk, *recorded),
+            Recording::Recorded(delivery) => {
+                return delivery.take().ok_or_else(gone).and_then(|recorded| sign_and_seal(desk, recorded));
+            }
         }
     }
     Err(RecordError::Overloaded.into())
+}
+
+fn gone() -> Refusal {
+    RecordError::Unavailable("the record was taken before".into()).into()
 }
 
 /// Recorded, so it may be signed; signed, so it may leave. Either it leaves, or it is void.

@@ -83,9 +83,44 @@ impl<T> Recorded<T> {
 #[derive(Debug)]
 pub enum Recording {
     /// It is durable.
-    Recorded(Box<Recorded<Draft>>),
+    Recorded(Delivery),
     /// The state it was decided under is no longer the newest: decide again.
     Stale,
+}
+
+/// A recorded draft on its way to whom it belongs. Whoever does not take it, because the caller is gone by then, leaves
+/// a credential that was never signed: it is void.
+pub struct Delivery {
+    recorded: Option<Box<Recorded<Draft>>>,
+    settlements: Arc<Settlements>,
+}
+
+impl Delivery {
+    fn new(recorded: Recorded<Draft>, settlements: &Arc<Settlements>) -> Self {
+        Self { recorded: Some(Box::new(recorded)), settlements: Arc::clone(settlements) }
+    }
+
+    /// The recorded draft; none if it was taken before.
+    #[must_use]
+    pub fn take(mut self) -> Option<Recorded<Draft>> {
+        self.recorded.take().map(|recorded| *recorded)
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(recorded) = self.recorded.take() {
+            let live = Live { exp: recorded.what.exp(), index: recorded.place.index };
+            self.settlements
+                .void(Voided { live, reason: "the caller was gone before the credential was signed".into() });
+        }
+    }
+}
+
+impl std::fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Delivery").field("recorded", &self.recorded).finish_non_exhaustive()
+    }
 }
 
 /// Why nothing was recorded.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use daypass_core::draft::Draft;
 use daypass_evidence::entry::Index;
 use daypass_evidence::tree;
 use daypass_verify::time::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 
 use super::work::Fate;
-use super::{Command, Place, RecordError, Recorded, Recording, Settlements, Voided};
-use crate::store::{Batch, Head, Live};
+use super::{Command, Delivery, Place, RecordError, Recorded, Recording, Settlements};
+use crate::store::{Batch, Head};
 
 /// An answer, and whom to give it to.
 pub(super) enum Answer {
@@ -19,25 +18,15 @@ pub(super) enum Answer {
 }
 
 /// Wakes the callers of a batch from the runtime: one message from the writer, however many wait.
-pub(super) async fn answer_all(mut outbox: mpsc::Receiver<Vec<Answer>>, settlements: Arc<Settlements>) {
+pub(super) async fn answer_all(mut outbox: mpsc::Receiver<Vec<Answer>>) {
     while let Some(batch) = outbox.recv().await {
         for answer in batch {
             match answer {
-                Answer::Record(caller, outcome) => {
-                    if let Err(Ok(Recording::Recorded(recorded))) = caller.send(outcome) {
-                        settlements
-                            .void(voided(&recorded, "the caller was gone before the credential was signed"));
-                    }
-                }
+                Answer::Record(caller, outcome) => drop(caller.send(outcome)),
                 Answer::Append(caller, outcome) => drop(caller.send(outcome)),
             }
         }
     }
-}
-
-fn voided(recorded: &Recorded<Draft>, reason: &str) -> Voided {
-    let live = Live { exp: recorded.what.exp(), index: recorded.place.index };
-    Voided { live, reason: reason.into() }
 }
 
 /// What one commit covered.
@@ -75,15 +64,20 @@ impl Covered {
     }
 }
 
-pub(super) fn answer(command: Command, fate: Fate, covered: Option<&Covered>) -> Option<Answer> {
+pub(super) fn answer(
+    command: Command,
+    fate: Fate,
+    covered: Option<&Covered>,
+    settlements: &Arc<Settlements>,
+) -> Option<Answer> {
     let missing = || RecordError::Unavailable("the place of an entry was lost".into());
     let find = |index| covered.and_then(|covered| covered.place(index)).ok_or_else(missing);
     match (command, fate) {
         (Command::Record { draft, answer, .. }, fate) => {
             let outcome = match fate {
-                Fate::Recorded(index) => {
-                    find(index).map(|place| Recording::Recorded(Box::new(Recorded { what: *draft, place })))
-                }
+                Fate::Recorded(index) => find(index).map(|place| {
+                    Recording::Recorded(Delivery::new(Recorded { what: *draft, place }, settlements))
+                }),
                 Fate::Refused(error) => Err(error),
                 _ => Ok(Recording::Stale),
             };

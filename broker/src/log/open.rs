@@ -81,7 +81,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         expected: 0,
         swept: None,
     };
-    tokio::spawn(answer_all(outbox, Arc::clone(&log.settlements)));
+    tokio::spawn(answer_all(outbox));
     thread::Builder::new()
         .name("log-writer".into())
         .spawn(move || writer.run())

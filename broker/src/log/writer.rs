@@ -258,7 +258,9 @@ impl Writer {
     ) -> Vec<Answer> {
         let covered = assembled.map(|assembled| self.take_effect(assembled));
         let pairs = commands.into_iter().zip(fates);
-        pairs.filter_map(|(command, fate)| answer(command, fate, covered.as_ref())).collect()
+        pairs
+            .filter_map(|(command, fate)| answer(command, fate, covered.as_ref(), &self.settlements))
+            .collect()
     }
 
     /// After a commit: the anchor, then what is in force, then the answers.
