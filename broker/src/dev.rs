@@ -101,6 +101,11 @@ pub enum DevError {
     /// A state file is not what an earlier start wrote.
     #[error("`{}` is damaged; remove it to begin with new keys", .0.display())]
     Damaged(PathBuf),
+    /// The directory holds something else.
+    #[error(
+        "`{}` holds files that `daypass-broker dev` did not make: name a new or an empty directory with `--state`", .0.display()
+    )]
+    Foreign(PathBuf),
     /// The port is taken.
     #[error("cannot listen on 127.0.0.1:{port}: {source}; stop what holds the port, or name another")]
     Port {

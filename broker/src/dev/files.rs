@@ -1,19 +1,18 @@
 //! Files that hold keys: a directory for the owner alone, and whole files or none.
 
-use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::DevError;
 
-/// Makes `path`, readable by the owner only, where it is missing, and takes others' rights away where it is not.
+/// Makes `path`, for its owner only, where it is missing; one that is there keeps the rights that it has.
 pub(super) fn private_directory(path: &Path) -> Result<(), DevError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)))
         .map_err(|source| DevError::File { path: path.to_owned(), source })
 }
 

@@ -1,5 +1,6 @@
 //! The directory of a development organisation: everything that a second start goes on with.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,12 @@ pub(super) struct Ports {
     pub(super) ops: u16,
 }
 
+/// The file that tells a state directory from any other.
+const MARKER: &str = "ports.json";
+
+/// What a start that was cut short leaves before the marker is there.
+const BEFORE_MARKER: [&str; 2] = ["lock", "ports.new"];
+
 /// An open state directory, held against a second instance for as long as this lives.
 pub(super) struct State {
     pub(super) folder: PathBuf,
@@ -33,9 +40,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Opens or makes the directory, mode 0700.
+    /// Opens the directory, or makes it with mode 0700. One that holds what is not ours is left as it is.
     pub(super) fn open(folder: &Path, reset: bool) -> Result<Self, DevError> {
         files::private_directory(folder)?;
+        refuse_foreign(folder)?;
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| DevError::File { path, source }
@@ -53,7 +61,7 @@ impl State {
         if reset {
             empty(&folder)?;
         }
-        let ports = ports(&folder.join("ports.json"))?;
+        let ports = ports(&folder.join(MARKER))?;
         let listener = listener(&folder)?;
         Ok(Self { folder, ports, listener, _lock: lock })
     }
@@ -107,19 +115,31 @@ pub(super) fn trust_domain() -> Result<TrustDomain, DevError> {
     "example.org".parse().map_err(|error: daypass_verify::ids::ParseError| DevError::Story(error.to_string()))
 }
 
-/// Removes what earlier starts left, but for the lock that is held.
+fn refuse_foreign(folder: &Path) -> Result<(), DevError> {
+    let names = names(folder)?;
+    let ours = names.iter().any(|name| name == MARKER)
+        || names.iter().all(|name| BEFORE_MARKER.iter().any(|known| name == known));
+    if ours { Ok(()) } else { Err(DevError::Foreign(folder.to_owned())) }
+}
+
+/// Removes what earlier starts left, but for the lock that is held; the marker goes last, so that what is left
+/// of a removal that was cut short is still known as ours.
 fn empty(folder: &Path) -> Result<(), DevError> {
-    let failed = |source| DevError::File { path: folder.to_owned(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let removed = match path.file_name() {
-            Some(name) if name == "lock" => Ok(()),
-            _ if path.is_dir() => std::fs::remove_dir_all(&path),
-            _ => std::fs::remove_file(&path),
-        };
+    let mut names = names(folder)?;
+    names.retain(|name| name != "lock");
+    names.sort_by_key(|name| name == MARKER);
+    for path in names.into_iter().map(|name| folder.join(name)) {
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         removed.map_err(|source| DevError::File { path, source })?;
     }
     Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<OsString>, DevError> {
+    std::fs::read_dir(folder)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect())
+        .map_err(|source| DevError::File { path: folder.to_owned(), source })
 }
 
 fn ports(path: &Path) -> Result<Ports, DevError> {
@@ -154,4 +174,47 @@ fn listener(folder: &Path) -> Result<ListenerFiles, DevError> {
     }
     let hosts = ["127.0.0.1", "localhost"].map(String::from);
     Ok(write_listener_certificate(folder, &hosts, crate::clock::SystemClock.now())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_directory_of_somebody_elses_files_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("thesis.tex"), "years").unwrap();
+        for reset in [false, true] {
+            assert!(matches!(State::open(folder.path(), reset), Err(DevError::Foreign(_))), "{reset}");
+            assert_eq!(names(folder.path()).unwrap(), ["thesis.tex"], "{reset}");
+            assert_eq!(mode(folder.path()), 0o755, "{reset}");
+        }
+    }
+
+    #[test]
+    fn an_empty_or_unfinished_directory_is_taken_and_emptied_only_on_demand() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("lock"), "").unwrap();
+        drop(State::open(folder.path(), false).unwrap());
+        fs::write(folder.path().join("kek"), "secret").unwrap();
+        drop(State::open(folder.path(), false).unwrap());
+        assert!(folder.path().join("kek").exists());
+        drop(State::open(folder.path(), true).unwrap());
+        assert!(!folder.path().join("kek").exists());
+    }
+
+    #[test]
+    fn a_new_directory_is_for_its_owner_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(&folder.path().join("a/b"), false).unwrap();
+        assert_eq!(mode(&state.folder), 0o700);
+    }
 }
