@@ -16,7 +16,8 @@ use crate::ids::Ids;
 /// How long refusals of one kind are counted together.
 const KIND_MS: i64 = 60_000;
 
-/// How many kinds are counted at once: past that, the oldest is written early.
+/// How many kinds are counted at once: past that, new ones are counted together by issuer and reason, so that no
+/// caller can grow the log at will.
 const KINDS: usize = 1_000;
 
 /// How many refusals an operator can still ask about after they were answered.
@@ -33,13 +34,28 @@ pub struct Explanation {
     pub rules: Vec<String>,
 }
 
-/// What makes two refusals of one kind.
+/// What makes two refusals of one kind: nothing that a caller can make up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     issuer: String,
     subject: String,
     task: String,
     reason: &'static str,
+}
+
+impl Kind {
+    fn of(denial: &Denial, declared: bool) -> Self {
+        Self {
+            issuer: denial.proof.issuer.clone(),
+            subject: denial.proof.subject.clone(),
+            task: if declared { denial.task.clone() } else { String::new() },
+            reason: denial.inner,
+        }
+    }
+
+    fn folded(self) -> Self {
+        Self { subject: String::new(), task: String::new(), ..self }
+    }
 }
 
 /// A kind that is counted.
@@ -65,8 +81,9 @@ struct Inner {
 pub struct Refusals(Mutex<Inner>);
 
 impl Refusals {
-    /// Counts a denial of a caller whose proof held, and keeps its explanation.
-    pub fn denied(&self, request: RequestId, denial: Denial) {
+    /// Counts a denial of a caller whose proof held, and keeps its explanation. `declared` says whether the task
+    /// that it named is one: any other text tells no kinds apart.
+    pub fn denied(&self, request: RequestId, denial: Denial, declared: bool) {
         let explanation = Explanation {
             reason: denial.inner.into(),
             clause: denial.clause.clone(),
@@ -75,12 +92,10 @@ impl Refusals {
         let mut inner = self.lock();
         inner.counts.refused += 1;
         inner.explain(request, explanation);
-        let kind = Kind {
-            issuer: denial.proof.issuer.clone(),
-            subject: denial.proof.subject.clone(),
-            task: denial.task.chars().take(64).collect(),
-            reason: denial.inner,
-        };
+        let mut kind = Kind::of(&denial, declared);
+        if inner.kinds.len() >= KINDS && !inner.kinds.contains_key(&kind) {
+            kind = kind.folded();
+        }
         let now = denial.at;
         let counting = inner.kinds.entry(kind).or_insert_with(|| Counting {
             newest: denial.clone(),
@@ -160,11 +175,10 @@ impl Refusals {
     #[must_use]
     pub fn due(&self, now: UnixMs, ids: &Ids, all: bool) -> Vec<NewEntry> {
         let mut inner = self.lock();
-        let crowded = inner.kinds.len() > KINDS;
         let mut due = Vec::new();
         inner.kinds.retain(|_, counting| {
             let over = now.millis_since(counting.since) >= KIND_MS;
-            if counting.waiting > 0 && (over || all || crowded) {
+            if counting.waiting > 0 && (over || all) {
                 due.extend(entry(counting, ids, now));
                 (counting.waiting, counting.since) = (0, now);
                 return !all;
@@ -201,4 +215,89 @@ fn entry(counting: &Counting, ids: &Ids, now: UnixMs) -> Option<NewEntry> {
         proof,
     });
     Some(NewEntry { id: ids.draw(now).ok()?, request: Some(counting.request), by, body: refused.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use daypass_core::decision::Outward;
+    use daypass_evidence::entry::{Actor, Body, DecisionMade, Proof, ProofKind, ProofUse};
+    use daypass_verify::ids::Digest;
+
+    use super::*;
+
+    const NOW: UnixMs = UnixMs::new(1_800_000_000_000);
+
+    fn denial(subject: &str, task: &str) -> Denial {
+        let proof = Proof {
+            kind: ProofKind::IdToken,
+            issuer: "https://ci.example.org".into(),
+            at: 3,
+            clause: 0,
+            subject: subject.into(),
+            instance: None,
+            digest: Digest::of(subject.as_bytes()),
+            issued_ms: NOW,
+            exp_ms: NOW.plus_millis(300_000),
+            usage: ProofUse::Once,
+            actor: Actor::Workload,
+            claims: std::collections::BTreeMap::new(),
+            via: None,
+        };
+        Denial {
+            inner: "TASK_NOT_ALLOWED",
+            outward: Outward::TaskNotAllowed,
+            clause: format!("no task `{task}`"),
+            field: None,
+            rules: BTreeSet::new(),
+            suspension: None,
+            identity: None,
+            task: task.into(),
+            target: None,
+            asked: None,
+            proof,
+            client: None,
+            decision: Some(DecisionMade { bundle: Digest::of(b"bundle"), state: 1, rules: BTreeSet::new() }),
+            at: NOW,
+        }
+    }
+
+    fn deny(refusals: &Refusals, ids: &Ids, subject: &str, task: &str, declared: bool) {
+        refusals.denied(ids.draw(NOW).unwrap().into(), denial(subject, task), declared);
+    }
+
+    fn counts(entries: &[NewEntry]) -> Vec<u64> {
+        let refused = |entry: &NewEntry| match &entry.body {
+            Body::CredentialRefused(refused) => refused.count,
+            _ => 0,
+        };
+        entries.iter().map(refused).collect()
+    }
+
+    #[test]
+    fn a_caller_that_makes_up_tasks_gets_one_entry() {
+        let (refusals, ids) = (Refusals::default(), Ids::system());
+        for made_up in 0..50 {
+            deny(&refusals, &ids, "job", &format!("x-{made_up}"), false);
+        }
+        deny(&refusals, &ids, "job", "deploy", true);
+        deny(&refusals, &ids, "job", "migrate", true);
+        let mut counted = counts(&refusals.due(NOW, &ids, false));
+        counted.sort_unstable();
+        assert_eq!(counted, [1, 1, 50], "tasks that are declared are told apart");
+    }
+
+    #[test]
+    fn more_kinds_than_are_kept_are_counted_together() {
+        let (refusals, ids) = (Refusals::default(), Ids::system());
+        for subject in 0..KINDS + 500 {
+            deny(&refusals, &ids, &format!("job-{subject}"), "deploy", true);
+        }
+        let entries = refusals.due(NOW, &ids, false);
+        assert_eq!(entries.len(), KINDS + 1);
+        assert_eq!(counts(&entries).iter().max(), Some(&500));
+        deny(&refusals, &ids, "another", "deploy", true);
+        assert!(refusals.due(NOW.plus_millis(1_000), &ids, false).is_empty(), "a minute's worth was written");
+    }
 }

@@ -69,7 +69,7 @@ impl Service {
         let desk = &self.0.desk;
         match issue::issue(desk, &caller.principal, &request, known).await {
             Ok(credential) => Ok(response(desk, &credential)),
-            Err(refusal) => Err(status::of_refusal(refusal, id, &self.0.refusals)),
+            Err(refusal) => Err(status::of_refusal(refusal, id, &self.0)),
         }
     }
 
@@ -82,11 +82,10 @@ impl Service {
     ) -> Result<pb::IssueResponse, Outgoing> {
         let desk = &self.0.desk;
         let now = desk.clock.now();
-        let drawn =
-            desk.ids.draw(now).map_err(|error| status::of_refusal(error.into(), id, &self.0.refusals))?;
+        let drawn = desk.ids.draw(now).map_err(|error| status::of_refusal(error.into(), id, &self.0))?;
         let decided = decide(&caller.principal, request, &desk.log.state(), drawn, now);
-        let grant = decided
-            .map_err(|denial| status::of_refusal(Refusal::Denied(Box::new(denial)), id, &self.0.refusals))?;
+        let grant =
+            decided.map_err(|denial| status::of_refusal(Refusal::Denied(Box::new(denial)), id, &self.0))?;
         Ok(pb::IssueResponse {
             narrowed: grant.narrowed().iter().map(ToString::to_string).collect(),
             granted: Some(granted(&grant)),

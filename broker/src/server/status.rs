@@ -10,6 +10,7 @@ use daypass_verify::ids::RequestId;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+use super::Api;
 use crate::issue::Refusal;
 use crate::log::RecordError;
 use crate::refusals::Refusals;
@@ -121,11 +122,15 @@ pub(super) fn of_denial(denial: &Denial) -> Outgoing {
 }
 
 /// Counts a refusal to issue, and says what the caller is told.
-pub(super) fn of_refusal(refusal: Refusal, request: RequestId, refusals: &Refusals) -> Outgoing {
+pub(super) fn of_refusal(refusal: Refusal, request: RequestId, api: &Api) -> Outgoing {
+    let refusals = &*api.refusals;
     match refusal {
         Refusal::Denied(denial) => {
             let outgoing = of_denial(&denial);
-            refusals.denied(request, *denial);
+            let state = api.desk.log.state();
+            let declared =
+                state.bundle().is_some_and(|it| it.declared().tasks.contains_key(denial.task.as_str()));
+            refusals.denied(request, *denial, declared);
             outgoing
         }
         Refusal::NotRecorded(error) => {
