@@ -93,6 +93,15 @@ pub fn identity_of(entry: &Entry) -> Option<&IdentityName> {
     }
 }
 
+/// Whether an entry is the issuance of a credential to one of `identities`.
+#[must_use]
+pub fn is_issued_to(row: &Row, identities: &[IdentityName]) -> bool {
+    Entry::read(&row.bytes).is_ok_and(|entry| match &entry.body {
+        Body::CredentialIssued(issued) => identities.contains(&issued.identity.name),
+        _ => false,
+    })
+}
+
 /// Whether an entry is the issuance at `credential`, or says what became of it.
 fn concerns(index: Index, body: &Body, credential: Index) -> bool {
     match body {

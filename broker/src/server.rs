@@ -5,6 +5,7 @@ mod convert;
 mod credential;
 mod evidence;
 mod later;
+mod standing;
 mod status;
 
 use std::sync::Arc;

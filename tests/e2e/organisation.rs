@@ -3,7 +3,7 @@
 use daypass_broker::dev::organisation::sample;
 use daypass_core::bundle::SourceFile;
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, OPERATOR, STAFF, issue, task};
+use daypass_tests::harness::{CI, Deployment, NIGHTLY, OPERATOR, Refused, STAFF, issue, task};
 use tonic::Code;
 
 /// The sample with `text` after the line `after` of the file `path`.
@@ -31,6 +31,24 @@ async fn what_is_disabled_gets_nothing_and_operators_see_why() {
             "{inner}"
         );
         assert_eq!(deployment.explain(&refused.request_id).await.reason, inner);
+    }
+}
+
+#[tokio::test]
+async fn what_is_disabled_reads_nothing_of_the_log() {
+    let rows = [
+        ("issuers/issuers.toml", "[issuer.staff]"),
+        ("issuers/issuers.toml", "[issuer.ci]"),
+        ("identities/billing.toml", "[identity.\"prod/billing/nightly\"]"),
+    ];
+    for (path, section) in rows {
+        let deployment = Deployment::start_with(with(path, section, "disabled = true"), |_| {}).await;
+        let caller =
+            if section.contains("staff") { deployment.operator().await } else { deployment.job().await };
+        let credential_id = "0199f2c1-0000-7000-8000-000000000000".to_owned();
+        let wanted = pb::ListEntriesRequest { credential_id, ..Default::default() };
+        let refused = caller.evidence().list_entries(caller.request(wanted).unwrap()).await.unwrap_err();
+        assert_eq!(Refused::from(refused).reason, "NOT_ALLOWED", "{section}");
     }
 }
 

@@ -11,7 +11,7 @@ use daypass_evidence::tree;
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::evidence_service_server::EvidenceService;
 use daypass_proto::v1::get_proof_request::Of;
-use daypass_verify::ids::{IdentityName, RequestId};
+use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
 use futures::Stream;
 use prost::bytes::Bytes;
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 use super::authenticate::Caller;
 use super::convert;
 use super::status::{self, Outgoing};
-use super::{Api, later};
+use super::{Api, later, standing};
 use crate::index::{self, Filter, StoredNodes};
 use crate::store::{Reader, Row, StoreError};
 
@@ -29,9 +29,6 @@ pub(super) struct Service(pub(super) Arc<Api>);
 
 /// How often a follower looks for new entries.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-
-/// The right to read entries.
-const READ_EVIDENCE: &str = "read_evidence";
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -85,7 +82,8 @@ impl EvidenceService for Service {
     ) -> Result<Response<Self::ListEntriesStream>, Status> {
         let caller = caller(&request)?;
         let wire = request.into_inner();
-        let listing = self.listing(&wire, &caller).map_err(|refusal| refusal.into_status(&caller.request))?;
+        let listing =
+            self.listing(&wire, &caller).await.map_err(|refusal| refusal.into_status(&caller.request))?;
         let (sender, receiver) = mpsc::channel(16);
         tokio::spawn(list(Arc::clone(&self.0), listing, caller.request, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -118,7 +116,6 @@ struct Listing {
     limit: u64,
     follow: bool,
     filter: Filter,
-    own: Option<IdentityName>,
 }
 
 impl Service {
@@ -169,17 +166,16 @@ impl Service {
     }
 
     fn reads_evidence(&self, caller: &Caller) -> bool {
-        let state = self.0.desk.log.state();
-        let now = self.0.desk.clock.now();
-        let Some(bundle) = state.bundle() else { return false };
-        caller.principal.operators().iter().any(|(name, _)| {
-            let operator = bundle.declared().operators.get(name);
-            operator
-                .is_some_and(|operator| operator.roles.contains(READ_EVIDENCE) && now < operator.expires_ms)
-        })
+        let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
+        state.bundle().is_some_and(|bundle| standing::reads_evidence(&caller.principal, bundle, now))
     }
 
-    fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
+    fn own_identities(&self, caller: &Caller) -> Vec<IdentityName> {
+        let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
+        state.bundle().map(|bundle| standing::identities(&caller.principal, bundle, now)).unwrap_or_default()
+    }
+
+    async fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
         self.log_named(&wire.log)?;
         let filter = Filter {
             kinds: wire.kinds.clone(),
@@ -190,20 +186,29 @@ impl Service {
             until: convert::moment("until", wire.until.as_ref())?,
         };
         let limit = if wire.limit == 0 { u64::MAX } else { wire.limit };
-        let mut listing = Listing { start: wire.start, limit, follow: wire.follow, filter, own: None };
+        let listing = Listing { start: wire.start, limit, follow: wire.follow, filter };
         if self.reads_evidence(caller) {
             return Ok(listing);
         }
-        // A holder sees what became of one of its own credentials: which one is checked against the entry.
-        let own = caller.principal.identities().first().map(|(name, _)| name.clone());
-        if own.is_none() || listing.filter.credential.is_none() {
+        self.check_own(caller, listing.filter.credential).await?;
+        Ok(listing)
+    }
+
+    /// A holder sees what became of a credential of its own, and of another's no more than of none.
+    async fn check_own(&self, caller: &Caller, credential: Option<CredentialId>) -> Result<(), Outgoing> {
+        let own = self.own_identities(caller);
+        let Some(credential) = credential.filter(|_| !own.is_empty()) else {
             return Err(Outgoing::new(
                 Outward::NotAllowed,
                 "reading the log is an operator's right: name a credential of your own by `credential_id`, or ask as an operator with `read_evidence`",
             ));
+        };
+        let find = move |reader: &dyn Reader| index::find(reader, &credential);
+        let found = self.0.readers.run(find).await.map_err(|error| status::of_store(&error))?;
+        if found.is_some_and(|row| index::is_issued_to(&row, &own)) {
+            return Ok(());
         }
-        listing.own = own;
-        Ok(listing)
+        Err(Outgoing::new(Outward::NotFound, "`credential_id` names no credential of this identity"))
     }
 
     async fn explanation(&self, caller: &Caller, request_id: &str) -> Result<pb::ExplainResponse, Outgoing> {
@@ -295,7 +300,7 @@ async fn list(
             }
         };
         let head = Arc::clone(&api.desk.log.published().head);
-        for row in found.rows.into_iter().filter(|row| is_visible(row, listing.own.as_ref())) {
+        for row in found.rows {
             let entry = pb::EntryRef { log: head.origin.clone(), index: row.index };
             let response = pb::ListEntriesResponse {
                 r#ref: Some(entry),
@@ -313,14 +318,4 @@ async fn list(
             None => return,
         }
     }
-}
-
-/// A holder sees its own issuance and what ended it; entries that also name others stay with operators.
-fn is_visible(row: &Row, own: Option<&IdentityName>) -> bool {
-    let Some(own) = own else { return true };
-    Entry::read(&row.bytes).is_ok_and(|entry| match &entry.body {
-        Body::CredentialIssued(_) => index::identity_of(&entry) == Some(own),
-        Body::CredentialEnded(_) | Body::CredentialSettled(_) => true,
-        _ => false,
-    })
 }
