@@ -37,6 +37,7 @@ suite!(
         what_was_committed_is_there_after_opening_again,
         a_reader_sees_what_is_committed_and_nothing_else,
         a_mark_is_fresh_once,
+        marks_are_spent_together_or_not_at_all,
         a_mark_is_found_in_the_bucket_before,
         a_mark_is_remembered_until_it_expires,
         what_expired_comes_oldest_minute_first_and_no_more_than_asked,

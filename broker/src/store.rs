@@ -134,7 +134,7 @@ pub trait Transaction {
     /// The head as read under the lock.
     fn head(&self) -> &Head;
 
-    /// Spends marks: for each, whether it was fresh. A mark that was spent before fails alone.
+    /// Spends marks together: all of them, or none where one was spent before. For each, whether it was fresh.
     ///
     /// # Errors
     /// When the store fails.

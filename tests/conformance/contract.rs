@@ -131,6 +131,17 @@ pub(super) fn a_mark_is_fresh_once(place: &dyn Place) {
     assert_eq!(spend(elsewhere.as_mut(), &[one], NOON), [false], "on whichever connection");
 }
 
+pub(super) fn marks_are_spent_together_or_not_at_all(place: &dyn Place) {
+    let mut store = place.open().unwrap();
+    open_log(store.as_mut());
+    let expires = NOON.plus_millis(300_000);
+    let (spent, fresh) = (mark("spent", expires), mark("fresh", expires));
+    assert_eq!(spend(store.as_mut(), &[spent], NOON), [true]);
+    let mut transaction = store.begin().unwrap();
+    assert_eq!(transaction.spend(&[fresh, spent]).unwrap(), [true, false]);
+    assert_eq!(transaction.spend(&[fresh]).unwrap(), [true], "it was not spent with the other");
+}
+
 pub(super) fn a_mark_is_found_in_the_bucket_before(place: &dyn Place) {
     let mut store = place.open().unwrap();
     open_log(store.as_mut());

@@ -68,7 +68,7 @@ pub(super) fn commit_live(store: &mut dyn Store, ends: &[UnixMs]) -> Vec<Live> {
 /// Spends marks in a transaction of its own, that commits one entry at `time`.
 pub(super) fn spend(store: &mut dyn Store, marks: &[Mark], time: UnixMs) -> Vec<bool> {
     let mut transaction = store.begin().unwrap();
-    let fresh = transaction.spend(marks).unwrap();
+    let fresh = marks.iter().flat_map(|mark| transaction.spend(&[*mark]).unwrap()).collect();
     let size = transaction.head().size;
     let batch = Batch { rows: vec![row(size)], ..Batch::default() };
     transaction.commit(&batch, &head(size + 1, time)).unwrap();

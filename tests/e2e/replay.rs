@@ -37,6 +37,26 @@ async fn a_token_that_is_shown_64_times_at_once_buys_one_credential() {
 }
 
 #[tokio::test]
+async fn a_refusal_for_one_thing_spends_no_other() {
+    let deployment = Deployment::start().await;
+    let (spent, fresh, service) =
+        (deployment.job().await, deployment.job().await, deployment.service().await);
+    issue(&spent, task("post-invoices")).await.unwrap();
+    let named = pb::IssueRequest {
+        request_id: "0199f2c1-0000-4000-8000-000000000001".into(),
+        ..task("post-invoices")
+    };
+    // In company, so that the batch is written whatever becomes of this request.
+    let (refused, company) =
+        tokio::join!(issue(&spent, named.clone()), issue(&service, task("post-invoices")));
+    assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("PROOF_REPLAYED", true));
+    issue(&deployment.job().await, named.clone()).await.expect("the request id was not used by the replay");
+    let (refused, company) = tokio::join!(issue(&fresh, named), issue(&service, task("post-invoices")));
+    assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("ALREADY_ISSUED", true));
+    issue(&fresh, task("post-invoices")).await.expect("the token was not spent by the repeat");
+}
+
+#[tokio::test]
 async fn a_spent_token_stays_spent_after_a_restart() {
     let mut deployment = Deployment::start().await;
     let token = deployment.organisation.token(CI, NIGHTLY).unwrap();

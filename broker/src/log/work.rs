@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daypass_core::draft::{Draft, Mark, MarkKind};
+use daypass_core::draft::{Draft, MarkKind};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry};
 use daypass_verify::time::UnixMs;
@@ -53,16 +53,9 @@ pub(super) fn record_all(
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
     let mut fates: Vec<Fate> = commands.iter().map(|command| before_spending(command, &head, time)).collect();
-    let marks = |command: &Command| match command {
-        Command::Record { draft, .. } => draft.marks().to_vec(),
-        _ => Vec::new(),
-    };
-    let ready = || commands.iter().zip(&fates).filter(|(_, fate)| matches!(fate, Fate::Ready));
-    let all: Vec<Mark> = ready().flat_map(|(command, _)| marks(command)).collect();
-    let mut fresh = transaction.spend(&all).map_err(unavailable)?.into_iter();
     for (command, fate) in commands.iter().zip(&mut fates) {
         if let (Command::Record { draft, .. }, Fate::Ready) = (command, &fate) {
-            *fate = record_one(assembly, draft, &mut fresh);
+            *fate = record_one(assembly, transaction, draft)?;
         }
     }
     Ok(fates)
@@ -77,15 +70,18 @@ fn before_spending(command: &Command, head: &Head, time: UnixMs) -> Fate {
     if aged || draft.state() != head.state { Fate::Stale } else { Fate::Ready }
 }
 
-/// Each draft has its own outcome: a replay fails alone, never the batch.
-fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: &mut impl Iterator<Item = bool>) -> Fate {
-    let spent = draft
-        .marks()
-        .iter()
-        .filter(|_| !fresh.next().unwrap_or(false))
-        .map(|mark| mark.kind)
-        .collect::<Vec<_>>();
-    match spent.first() {
+/// Each draft has its own outcome: a replay fails alone, never the batch, and spends nothing else of its own.
+fn record_one(
+    assembly: &mut Assembly<'_>,
+    transaction: &mut dyn Transaction,
+    draft: &Draft,
+) -> Result<Fate, RecordError> {
+    let fresh = match draft.marks() {
+        [] => Vec::new(),
+        marks => transaction.spend(marks).map_err(unavailable)?,
+    };
+    let spent = draft.marks().iter().zip(fresh).find(|(_, fresh)| !fresh).map(|(mark, _)| mark.kind);
+    Ok(match spent {
         Some(MarkKind::Request) => Fate::Refused(RecordError::AlreadyIssued),
         Some(MarkKind::Proof) => Fate::Refused(RecordError::Replayed),
         None => match assembly.push(draft.entry()) {
@@ -95,7 +91,7 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: &mut impl Itera
             }
             Err(error) => Fate::Refused(assembly_failed(error)),
         },
-    }
+    })
 }
 
 /// What a checkpoint in a caller's hand says against the head, if anything.
