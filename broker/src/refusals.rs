@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use daypass_core::decision::Denial;
-use daypass_evidence::entry::{By, Counts, Latency, NewEntry};
-use daypass_verify::ids::RequestId;
+use daypass_evidence::entry::{Body, By, Counts, Latency, NewEntry};
+use daypass_verify::ids::{CredentialId, RequestId};
 use daypass_verify::time::UnixMs;
 use hdrhistogram::Histogram;
 
@@ -65,6 +65,7 @@ struct Counting {
     first: UnixMs,
     since: UnixMs,
     waiting: u64,
+    newest_entry: Option<CredentialId>,
 }
 
 #[derive(Default)]
@@ -103,6 +104,7 @@ impl Refusals {
             first: now,
             since: now.plus_millis(-KIND_MS),
             waiting: 0,
+            newest_entry: None,
         });
         if counting.waiting == 0 {
             (counting.first, counting.request) = (now, request);
@@ -179,13 +181,29 @@ impl Refusals {
         inner.kinds.retain(|_, counting| {
             let over = now.millis_since(counting.since) >= KIND_MS;
             if counting.waiting > 0 && (over || all) {
-                due.extend(entry(counting, ids, now));
+                let entry = entry(counting, ids, now);
+                counting.newest_entry = entry.as_ref().map(|entry| entry.id);
+                due.extend(entry);
                 (counting.waiting, counting.since) = (0, now);
                 return !all;
             }
             !over
         });
         due
+    }
+
+    /// Counts again the refusals of an entry that could not be written: it is due again at once.
+    pub fn count_again(&self, entry: &NewEntry) {
+        let Body::CredentialRefused(refused) = &entry.body else { return };
+        let mut inner = self.lock();
+        let counting = inner.kinds.values_mut().find(|it| it.newest_entry == Some(entry.id));
+        if let Some(counting) = counting {
+            counting.waiting += refused.count;
+            counting.first = refused.first_ms;
+            counting.request = entry.request.unwrap_or(counting.request);
+            counting.since = counting.since.plus_millis(-KIND_MS);
+            counting.newest_entry = None;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -222,7 +240,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use daypass_core::decision::Outward;
-    use daypass_evidence::entry::{Actor, Body, DecisionMade, Proof, ProofKind, ProofUse};
+    use daypass_evidence::entry::{Actor, DecisionMade, Proof, ProofKind, ProofUse};
     use daypass_verify::ids::Digest;
 
     use super::*;
@@ -299,5 +317,21 @@ mod tests {
         assert_eq!(counts(&entries).iter().max(), Some(&500));
         deny(&refusals, &ids, "another", "deploy", true);
         assert!(refusals.due(NOW.plus_millis(1_000), &ids, false).is_empty(), "a minute's worth was written");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_again() {
+        let (refusals, ids) = (Refusals::default(), Ids::system());
+        for _ in 0..3 {
+            deny(&refusals, &ids, "job", "deploy", true);
+        }
+        let lost = refusals.due(NOW, &ids, false);
+        deny(&refusals, &ids, "job", "deploy", true);
+        lost.iter().for_each(|entry| refusals.count_again(entry));
+        let later = NOW.plus_millis(1_000);
+        let again = refusals.due(later, &ids, false);
+        assert_eq!(counts(&again), [4]);
+        assert_eq!(again[0].request, lost[0].request, "it is still the first that is named");
+        assert!(refusals.due(later, &ids, false).is_empty());
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use daypass_evidence::entry::{Alarm, AlarmState, Body, BrokerHeartbeat, ClockStatus, Index, NewEntry};
 use daypass_verify::ids::Name;
+use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use crate::web::{IssuerUrl, Site};
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
+const REFUSALS_AT_ONCE: usize = 64;
 
 /// The kernel's boot id: the same until the machine boots again.
 pub(super) fn boot_id() -> Option<String> {
@@ -74,12 +76,20 @@ async fn sweep(desk: Desk, refusals: Arc<Refusals>) {
     loop {
         ticks.tick().await;
         desk.log.sweep();
-        let due = refusals.due(desk.clock.now(), &desk.ids, false);
-        if !due.is_empty()
-            && let Err(error) = desk.log.append(due, Attached::default()).await
-        {
-            tracing::error!(%error, "refusals could not be recorded");
+        for entries in refusals.due(desk.clock.now(), &desk.ids, false).chunks(REFUSALS_AT_ONCE) {
+            record_refusals(&desk, &refusals, entries).await;
         }
+    }
+}
+
+/// Each entry has its own outcome: one that cannot be written takes no other with it, and is counted again.
+async fn record_refusals(desk: &Desk, refusals: &Refusals, entries: &[NewEntry]) {
+    let writing = entries.iter().map(|entry| async move {
+        let written = desk.log.append(vec![entry.clone()], Attached::default()).await;
+        written.inspect_err(|_| refusals.count_again(entry)).err()
+    });
+    if let Some(error) = join_all(writing).await.into_iter().flatten().next() {
+        tracing::error!(%error, "refusals could not be recorded, and are tried again");
     }
 }
 
