@@ -6,6 +6,7 @@ use daypass_evidence::entry::{Body, Entry, Envelope, Index};
 use daypass_evidence::tree::Nodes;
 use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
 use daypass_verify::time::UnixMs;
+use tokio::sync::{AcquireError, Semaphore};
 
 use crate::store::{Reader, Row, StoreError};
 
@@ -15,6 +16,9 @@ const ID_WINDOW_MS: i64 = 10_000;
 /// How many rows are read at once.
 const PAGE: u32 = 256;
 
+/// How many reads run at once: more wait their turn, and no more readers stay open.
+const READERS: usize = 8;
+
 /// Opens a reader.
 pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync;
 
@@ -23,13 +27,14 @@ pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + S
 pub struct Readers {
     open: Arc<OpenReader>,
     idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
+    seats: Arc<Semaphore>,
 }
 
 impl Readers {
     /// Readers that `open` makes as they are needed.
     #[must_use]
     pub fn new(open: Arc<OpenReader>) -> Self {
-        Self { open, idle: Arc::default() }
+        Self { open, idle: Arc::default(), seats: Arc::new(Semaphore::new(READERS)) }
     }
 
     /// Runs `read` on a thread for blocking work.
@@ -41,7 +46,11 @@ impl Readers {
         read: impl FnOnce(&dyn Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.clone();
+        let closed = |error: AcquireError| StoreError::Unavailable(error.to_string());
+        let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(closed)?;
         let work = tokio::task::spawn_blocking(move || {
+            // Kept by the work itself: a caller that goes away does not end it.
+            let _seat = seat;
             let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let reader = idle.map_or_else(|| (readers.open)(), Ok)?;
             let done = read(reader.as_ref());

@@ -32,6 +32,8 @@ pub struct Explanation {
     pub clause: String,
     /// The rules that forbade it.
     pub rules: Vec<String>,
+    /// Whether the broker drew the request's id: then no entry that names it is older.
+    pub id_is_ours: bool,
 }
 
 /// What makes two refusals of one kind: nothing that a caller can make up.
@@ -89,6 +91,7 @@ impl Refusals {
             reason: denial.inner.into(),
             clause: denial.clause.clone(),
             rules: denial.rules.iter().cloned().collect(),
+            id_is_ours: false,
         };
         let mut inner = self.lock();
         inner.counts.refused += 1;
@@ -119,7 +122,8 @@ impl Refusals {
         let mut inner = self.lock();
         *inner.counts.proof_failed.entry(reason.into()).or_default() += 1;
         let clause = detail.chars().take(256).collect();
-        inner.explain(request, Explanation { reason: reason.into(), clause, rules: Vec::new() });
+        let rules = Vec::new();
+        inner.explain(request, Explanation { reason: reason.into(), clause, rules, id_is_ours: true });
     }
 
     /// Counts a request that could not be served for a reason of ours.
@@ -128,7 +132,12 @@ impl Refusals {
         inner.counts.unavailable += 1;
         inner.explain(
             request,
-            Explanation { reason: reason.into(), clause: detail.into(), rules: Vec::new() },
+            Explanation {
+                reason: reason.into(),
+                clause: detail.into(),
+                rules: Vec::new(),
+                id_is_ours: false,
+            },
         );
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use daypass_core::decision::{Grant, Outward, decide};
 use daypass_core::draft::Assembled;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Body, Entry, Index, Profile};
+use daypass_evidence::entry::{Index, Profile};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::credential_service_server::CredentialService;
 use daypass_proto::v1::issue_response::Credential as Answered;
@@ -112,14 +112,14 @@ impl Service {
         let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else {
             return Ok(None);
         };
+        let own: Vec<_> = caller.principal.identities().iter().map(|(name, _)| name.clone()).collect();
+        if own.is_empty() {
+            // Denied in a moment, as it would be without: no reason to search the log for it.
+            return Ok(None);
+        }
         let find = self.0.readers.run(move |reader| crate::index::find(reader, &id));
         let found = find.await.map_err(|error| status::of_store(&error))?;
-        let own = |row: &crate::store::Row| match Entry::read(&row.bytes).map(|entry| entry.body) {
-            Ok(Body::CredentialIssued(issued)) => {
-                caller.principal.identities().iter().any(|(name, _)| *name == issued.identity.name)
-            }
-            _ => false,
-        };
+        let own = |row: &crate::store::Row| crate::index::is_issued_to(row, &own);
         found.filter(own).map(|row| Some(row.index)).ok_or_else(|| {
             Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")
         })

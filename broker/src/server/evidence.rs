@@ -12,6 +12,7 @@ use daypass_proto::v1 as pb;
 use daypass_proto::v1::evidence_service_server::EvidenceService;
 use daypass_proto::v1::get_proof_request::Of;
 use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
+use daypass_verify::time::UnixMs;
 use futures::Stream;
 use prost::bytes::Bytes;
 use tokio::sync::mpsc;
@@ -29,6 +30,9 @@ pub(super) struct Service(pub(super) Arc<Api>);
 
 /// How often a follower looks for new entries.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+
+/// How far the time in an id of ours can lie after that of the first entry that names it.
+const CLOCK_SLACK_MS: i64 = 10_000;
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -221,11 +225,15 @@ impl Service {
         let id: RequestId = convert::optional("request_id", request_id)?.ok_or_else(|| {
             Outgoing::malformed("request_id", "expected the request id that the caller was told")
         })?;
-        let logged = self.0.readers.run(move |reader| explained_by_log(reader, id));
+        let remembered = self.0.refusals.explain(&id);
+        let ours = remembered.as_ref().filter(|it| it.id_is_ours);
+        let drawn = ours.and_then(|_| CredentialId::from_bytes(*id.as_bytes()).ok());
+        let since = drawn.map(|drawn| drawn.drawn_at().plus_millis(-CLOCK_SLACK_MS));
+        let logged = self.0.readers.run(move |reader| explained_by_log(reader, id, since));
         if let Some((row, entry)) = logged.await.map_err(|error| status::of_store(&error))? {
             return Ok(from_entry(&row, &entry));
         }
-        let remembered = self.0.refusals.explain(&id).ok_or_else(|| {
+        let remembered = remembered.ok_or_else(|| {
             Outgoing::new(Outward::NotFound, "nothing is known of this request id: refusals that are not in the log are kept in memory, and lost at a restart")
         })?;
         Ok(pb::ExplainResponse {
@@ -238,9 +246,13 @@ impl Service {
     }
 }
 
-fn explained_by_log(reader: &dyn Reader, id: RequestId) -> Result<Option<(Row, Entry)>, StoreError> {
+fn explained_by_log(
+    reader: &dyn Reader,
+    id: RequestId,
+    since: Option<UnixMs>,
+) -> Result<Option<(Row, Entry)>, StoreError> {
     let kinds = ["credential.refused", "credential.issued"].map(String::from).to_vec();
-    let filter = Filter { kinds, request: Some(id), ..Filter::default() };
+    let filter = Filter { kinds, request: Some(id), since, ..Filter::default() };
     let mut next = Some(0);
     while let Some(start) = next {
         let page = index::search(reader, start, &filter)?;
