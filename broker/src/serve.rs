@@ -165,7 +165,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
     let path = settings.store.clone();
-    let readers = Readers::new(Arc::new(move || SqliteStore::open_file(&path, false)?.reader()));
+    let readers = Readers::new(Arc::new(move || SqliteStore::open_reader(&path)));
     let (desk, started, reader) = open_desk(opened, &settings)?;
     let (events, alarms) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use daypass_broker::config::Config;
 use daypass_broker::log::{Anchor, StartError, verify_store};
 use daypass_broker::serve::ServeError;
+use daypass_broker::store::Reader;
 use daypass_broker::store::sqlite::SqliteStore;
-use daypass_broker::store::{Reader, Store as _};
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::{Body, Entry};
 use daypass_evidence::note::VerifierKey;
@@ -40,8 +40,8 @@ pub(super) fn run(
 }
 
 fn verified(store: &Path, key: Option<&str>, anchor: Option<&Path>) -> Result<Report, Failure> {
-    let reader =
-        SqliteStore::open_file(store, false).map_err(ServeError::from)?.reader().map_err(ServeError::from)?;
+    // What is examined is not written.
+    let reader = SqliteStore::open_reader(store).map_err(ServeError::from)?;
     let key: VerifierKey = match key {
         Some(text) => text.parse().map_err(|error| Failure::Value(format!("{error}")))?,
         None => named_by_log(reader.as_ref())?,

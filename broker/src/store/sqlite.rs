@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod changed;
+#[cfg(test)]
+mod foreign;
 mod read;
 
 use std::path::{Path, PathBuf};
@@ -54,20 +56,36 @@ impl SqliteStore {
     /// Opens the store in the file at `path`; with `create`, makes it where there is none.
     ///
     /// # Errors
-    /// When the file is missing, is no store of a known version, or cannot be opened.
+    /// When the file is missing, is no store of a known version, or cannot be opened. What is no store is not written.
     pub fn open_file(path: &Path, create: bool) -> Result<Self, StoreError> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
+        let new = create && is_empty(&connection)?;
+        if !new {
+            check_known(&connection, path)?;
+        }
         connection
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0; PRAGMA temp_store=MEMORY;
                  PRAGMA cache_size=-8000; PRAGMA foreign_keys=ON;",
             )
             .map_err(failed)?;
-        migrate(&connection)?;
+        if new {
+            connection
+                .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
+                .map_err(failed)?;
+        }
         Ok(Self { path: path.to_owned(), connection, commits_since_checkpoint: 0, marks_pruned_minute: 0 })
+    }
+
+    /// A reader of the store in the file at `path`, which it never writes.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open_file`].
+    pub fn open_reader(path: &Path) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(read::SqliteReader::open(path)?))
     }
 
     fn wal_pages(&self) -> i64 {
@@ -85,18 +103,30 @@ impl SqliteStore {
     }
 }
 
-fn migrate(connection: &Connection) -> Result<(), StoreError> {
-    let version: u32 =
-        connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
+    let tables: u32 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    Ok(tables == 0 && version(connection)? == 0)
+}
+
+/// Refuses what is not a store of a known version. Only reads.
+fn check_known(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let version = version(connection)?;
+    let ours = version > 0 && connection.table_exists(None, "head").map_err(failed)?;
     match version {
-        SCHEMA => Ok(()),
-        0 => connection
-            .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
-            .map_err(failed),
-        other => Err(StoreError::Damaged(format!(
-            "the store has schema version {other}, and this program knows versions up to {SCHEMA}: run a newer one"
+        _ if !ours => Err(StoreError::Damaged(format!(
+            "`{}` is not a store of daypass: name the file that `daypass-broker init` made",
+            path.display()
+        ))),
+        ..=SCHEMA => Ok(()),
+        newer => Err(StoreError::Damaged(format!(
+            "the store has schema version {newer}, and this program knows versions up to {SCHEMA}: run a newer one"
         ))),
     }
+}
+
+fn version(connection: &Connection) -> Result<u32, StoreError> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)
 }
 
 impl Store for SqliteStore {
@@ -129,7 +159,7 @@ impl Store for SqliteStore {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(Box::new(read::SqliteReader::open(&self.path)?))
+        Self::open_reader(&self.path)
     }
 
     fn rest(&mut self) {
@@ -155,16 +185,20 @@ impl Transaction for SqliteTransaction<'_> {
         let prepare = |sql| self.transaction.prepare_cached(sql).map_err(failed);
         let mut lies = prepare("SELECT 1 FROM marks WHERE minute = ?1 AND mark = ?2")?;
         let mut insert = prepare("INSERT INTO marks VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;
-        let mut spend = |mark: &Mark| {
-            let key = mark.key.as_slice();
-            if let Some(earlier) = mark.earlier
-                && lies.exists(params![minute(earlier), key])?
-            {
-                return Ok(false);
-            }
-            Ok(insert.execute(params![minute(mark.expires), key])? == 1)
+        let mut is_fresh = |mark: &Mark| {
+            let mut buckets = std::iter::once(mark.expires).chain(mark.earlier);
+            let spent = buckets.try_fold(false, |spent, bucket| {
+                Ok::<_, rusqlite::Error>(spent || lies.exists(params![minute(bucket), mark.key.as_slice()])?)
+            })?;
+            Ok(!spent)
         };
-        marks.iter().map(|mark| spend(mark).map_err(failed)).collect()
+        let fresh = marks.iter().map(&mut is_fresh).collect::<Result<Vec<bool>, _>>().map_err(failed)?;
+        if fresh.iter().all(|fresh| *fresh) {
+            for mark in marks {
+                insert.execute(params![minute(mark.expires), mark.key.as_slice()]).map_err(failed)?;
+            }
+        }
+        Ok(fresh)
     }
 
     fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {

@@ -20,6 +20,7 @@ impl SqliteReader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(super::LOCK_TIMEOUT).map_err(failed)?;
+        super::check_known(&connection, path)?;
         Ok(Self { connection })
     }
 
