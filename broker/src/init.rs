@@ -3,7 +3,12 @@
 
 mod authority;
 mod listener;
+#[cfg(test)]
+mod tests;
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -74,16 +79,14 @@ pub struct Initialised {
     pub root: Vec<u8>,
 }
 
-/// Makes a deployment. On an error nothing of it is left.
+/// Makes a deployment. On an error no store of it is left; a key-encryption key that was made is used by the next
+/// attempt.
 ///
 /// # Errors
 /// When there is one already, or a part of it cannot be made.
 pub async fn init(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
-    if deployment.store.exists() {
-        return Err(InitError::Exists(deployment.store.display().to_string()));
-    }
-    let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
-    let made = make(deployment, &kek).await;
+    claim(deployment.store)?;
+    let made = make(deployment).await;
     if made.is_err() {
         for suffix in ["", "-wal", "-shm"] {
             let mut path = deployment.store.as_os_str().to_owned();
@@ -94,6 +97,17 @@ pub async fn init(deployment: &Deployment<'_>) -> Result<Initialised, InitError>
     made
 }
 
+/// Takes the path for this call alone, so that whoever fails removes nothing that another made. Mode 0600, which
+/// the files beside the store follow.
+fn claim(store: &Path) -> Result<(), InitError> {
+    let name = || store.display().to_string();
+    match File::options().write(true).create_new(true).mode(0o600).open(store) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(InitError::Exists(name())),
+        Err(error) => Err(InitError::File(name(), error)),
+    }
+}
+
 /// A half-year, as shards of the log are named: `2026h2`.
 #[must_use]
 pub fn shard(now: UnixMs) -> String {
@@ -102,7 +116,8 @@ pub fn shard(now: UnixMs) -> String {
     format!("{}h{}", date.year(), if u8::from(date.month()) <= 6 { 1 } else { 2 })
 }
 
-async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, InitError> {
+async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
+    let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
     let now = deployment.clock.now();
     let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
     let evidence = make_evidence_key(now)?;
@@ -120,7 +135,7 @@ async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, Ini
     };
     let first: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
     let mut store = SqliteStore::open_file(deployment.store, true)?;
-    let sealed = vec![seal(kek, &evidence, None)?];
+    let sealed = vec![seal(&kek, &evidence, None)?];
     let recorded = log::create(&mut store, &settings, &origin, first, statements, sealed)?;
 
     let mut keyring = Keyring::empty();
@@ -137,7 +152,7 @@ async fn make(deployment: &Deployment<'_>, kek: &Kek) -> Result<Initialised, Ini
     let log = log::open(Box::new(store), settings)?;
     let keys = [(&root, Some(&root_der)), (&ca, Some(&ca_der)), (&token, None), (&svid, None)];
     let sealed: Result<Vec<_>, _> =
-        keys.iter().map(|(made, certificate)| seal(kek, made, *certificate)).collect();
+        keys.iter().map(|(made, certificate)| seal(&kek, made, *certificate)).collect();
     let entries: Result<Vec<_>, _> = keys
         .iter()
         .map(|(made, _)| {
