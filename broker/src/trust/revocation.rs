@@ -33,15 +33,11 @@ impl Revocation {
         new
     }
 
-    /// The roots with the lists. Without lists there is no answer: a CA that is declared with them is not
-    /// believed without them.
+    /// The roots, with the lists once there are some. Without them no chain of this CA is believed; the roots still
+    /// tell its chains from those of others, which do not wait for it.
     pub(super) fn keys(&self) -> IssuerKeys {
-        match &lock(&self.held).crls {
-            Some((crls, _)) => {
-                IssuerKeys::Ca { anchors: Arc::clone(&self.anchors), crls: Some(Arc::clone(crls)) }
-            }
-            None => IssuerKeys::Unavailable,
-        }
+        let crls = lock(&self.held).crls.as_ref().map(|(crls, _)| Arc::clone(crls));
+        IssuerKeys::Ca { anchors: Arc::clone(&self.anchors), crls }
     }
 
     /// Reads the file again for ever. `publish` is called after each change and says whether anybody still

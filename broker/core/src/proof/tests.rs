@@ -7,6 +7,7 @@ use rcgen::{DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::bundle::object::IssuerKind;
 use crate::fixture::{self, Authority, CI, NOW, OURS, TokenKey, WORLD};
 
 type Spoil = fn(&mut Value);
@@ -266,6 +267,21 @@ fn a_certificate_that_nobody_claims_binds_a_token_and_says_nothing_else() {
     let principal = both("job:nightly", leaf).unwrap();
     assert_eq!(principal.bound_certificate().unwrap().certificate, digest);
     assert_eq!(principal.identities().len(), 1);
+}
+
+#[test]
+fn a_ca_whose_revocation_lists_are_missing_is_not_believed_and_harms_nobody_else() {
+    let mut declared = fixture::declared();
+    for issuer in declared.issuers.values_mut() {
+        if let IssuerKind::ClientCa { crl_file, .. } = &mut issuer.kind {
+            *crl_file = Some("/nowhere.crl".to_owned());
+        }
+    }
+    let bundle = fixture::bundle(&declared, fixture::PERMIT_ALL);
+    let leaf = WORLD.workloads.leaf(vec![fixture::uri(NIGHTLY)], |_| {});
+    let refused = fixture::verify(UnverifiedProof::Certificate { chain: vec![leaf] }, &bundle);
+    assert!(matches!(refused, Err(ProofError::KeysUnavailable { .. })), "{refused:?}");
+    assert!(!fixture::bound_principal("job:nightly", &bundle).identities().is_empty());
 }
 
 /// The order of P-256 (FIPS 186-5).
