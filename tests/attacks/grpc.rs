@@ -212,3 +212,22 @@ async fn a_caller_that_hangs_up_leaves_the_log_whole() {
     let report = deployment.copied().open().unwrap().started.report;
     assert!(report.is_clean() && report.issued >= 1, "{report:?}");
 }
+
+#[tokio::test]
+async fn a_message_that_never_comes_is_given_up_whoever_sends_it() {
+    type Nothing = Result<hyper::body::Frame<bytes::Bytes>, tonic::Status>;
+    let deployment = Deployment::start().await;
+    let (stranger, service) = (deployment.connect(None).await, deployment.service().await);
+    let silent = |path: &'static str| {
+        move |request: &mut http::Request<Body>| {
+            *request.uri_mut() = format!("https://localhost{path}").parse().unwrap();
+            let nothing = futures::stream::pending::<Nothing>();
+            *request.body_mut() = Body::new(http_body_util::StreamBody::new(nothing));
+        }
+    };
+    let (health, issuing) = futures::join!(
+        send(&stranger, silent("/grpc.health.v1.Health/Check"), &[]),
+        send(&service, silent(ISSUE), &[])
+    );
+    assert_eq!((health.1, issuing.1), (Some(Code::Unavailable), Some(Code::Unavailable)));
+}
