@@ -11,7 +11,7 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use daypass_verify::certificate::{CertificateError, Crls, Holder, TrustAnchors};
+use daypass_verify::certificate::{CertificateError, Crls, Holder, TrustAnchors, self_signed_holder};
 use daypass_verify::ids::Name;
 use daypass_verify::jose::{JoseError, UnverifiedToken};
 use daypass_verify::jwks::KeySet;
@@ -145,6 +145,19 @@ impl From<CertificateError> for ProofError {
     }
 }
 
+/// What the certificate of a connection shows where it names itself as its issuer: possession of its key, and no more.
+/// None where another issued it. It is the same for every call on the connection.
+///
+/// # Errors
+/// When there is no certificate, or it cannot be read, or its key is not accepted.
+pub fn possession(chain: &[CertificateDer<'static>]) -> Result<Option<Holder>, ProofError> {
+    if !certificate::is_self_issued(chain)? {
+        return Ok(None);
+    }
+    let leaf = chain.first().ok_or(CertificateError::Empty)?;
+    Ok(Some(self_signed_holder(leaf)?))
+}
+
 impl UnverifiedProof {
     /// Checks the proof at `now` and names its principal. `our_issuer` is the broker's own issuer id: the only
     /// audience that a token may have, and the one issuer that is never believed.
@@ -170,8 +183,8 @@ impl UnverifiedProof {
                 .ok_or_else(|| CertificateError::UnknownIssuer.into()),
             Self::Both { token, chain } => {
                 let principal = id_token::verify(token, bundle, known, our_issuer, now)?;
-                if certificate::is_self_issued(&chain)? {
-                    return Ok(principal.bound_to(certificate::holder(&chain)?));
+                if let Some(holder) = possession(&chain)? {
+                    return Ok(principal.bound_to(Binding::from(&holder)));
                 }
                 match certificate::verify(&chain, bundle, known, now)? {
                     Some(of_certificate) => principal.joined_with(&of_certificate),

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use daypass_core::bundle::Bundle;
 use daypass_core::decision::Outward;
-use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof};
+use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof, possession};
 use daypass_evidence::entry::Client;
+use daypass_verify::certificate::Holder;
 use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
 use daypass_verify::time::UnixMs;
@@ -196,11 +197,13 @@ async fn with_token(
 ) -> Result<Arc<Principal>, ProofError> {
     let verify = || {
         let token = UnverifiedToken::parse(token)?;
-        let chain = connection.map(|connection| connection.peer.chain.to_vec()).unwrap_or_default();
-        let proof = if chain.is_empty() {
-            UnverifiedProof::IdToken { token, holder: None }
-        } else {
-            UnverifiedProof::Both { token, chain }
+        let connection = connection.filter(|connection| !connection.peer.chain.is_empty());
+        let holder = connection.map(held).transpose()?.and_then(|held| held.0);
+        let proof = match connection {
+            Some(connection) if holder.is_none() => {
+                UnverifiedProof::Both { token, chain: connection.peer.chain.to_vec() }
+            }
+            _ => UnverifiedProof::IdToken { token, holder },
         };
         proof.verify(bundle, &api.trust.known(), &api.desk.issuer, api.desk.clock.now())
     };
@@ -213,6 +216,19 @@ async fn with_token(
         other => other,
     };
     principal.map(Arc::new)
+}
+
+/// What a connection's own certificate shows, where it was made to show possession only.
+struct Held(Option<Holder>);
+
+/// Worked out once a connection: it is the same for every token that comes over it.
+fn held(connection: &Connection) -> Result<Arc<Held>, ProofError> {
+    if let Some(held) = connection.remembered::<Held>() {
+        return Ok(held);
+    }
+    let held = Arc::new(Held(possession(&connection.peer.chain)?));
+    connection.remember(Arc::clone(&held));
+    Ok(held)
 }
 
 /// The token of `authorization: Bearer`; none where there is no such header.
