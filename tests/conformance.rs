@@ -42,6 +42,9 @@ suite!(
         a_mark_is_remembered_until_it_expires,
         what_expired_comes_oldest_minute_first_and_no_more_than_asked,
         what_ended_is_not_live,
+        what_was_found_live_is_asked_again_under_the_lock,
+        all_that_lives_is_found_page_by_page,
+        a_key_that_is_kept_again_is_replaced,
         entries_are_read_from_where_and_as_many_as_asked,
     ]
 );

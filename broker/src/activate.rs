@@ -27,7 +27,7 @@ pub async fn bootstrap(
     }
     let entries =
         entries(&state, bundle, ids, now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
-    let attached = Attached { objects: vec![(bundle.digest(), bundle.to_object())], keys: Vec::new() };
+    let attached = Attached { objects: vec![(bundle.digest(), bundle.to_object())], ..Attached::default() };
     Ok(log.append(entries, attached).await?.pop())
 }
 

@@ -161,7 +161,7 @@ async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
         .collect();
     let entries =
         entries.map_err(|error: crate::ids::RandomnessFailed| RecordError::Unavailable(error.to_string()))?;
-    log.append(entries, Attached { objects: Vec::new(), keys: sealed? }).await?;
+    log.append(entries, Attached { keys: sealed?, ..Attached::default() }).await?;
     if let Some(bundle) = deployment.bundle {
         activate::bootstrap(&log, &ids, bundle, now).await?;
     }

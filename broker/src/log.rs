@@ -17,16 +17,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use daypass_core::draft::Draft;
+use daypass_core::draft::{Draft, Mark};
 use daypass_core::state::State;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Index, NewEntry};
+use daypass_evidence::entry::{By, Index, NewEntry, Reach, StatementSigned};
 use daypass_evidence::note::VerifierKey;
-use daypass_verify::ids::Digest;
+use daypass_verify::ids::{CredentialId, Digest};
 use daypass_verify::time::UnixMs;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::signer::Statement;
 use crate::store::{Head, Live, SealedKey};
+use work::ENDED_PER_ENTRY;
 
 pub use anchor::{Anchor, AnchorError};
 pub use open::{LogSettings, create, open, read_state};
@@ -141,6 +143,9 @@ pub enum RecordError {
     /// Somebody holds a validly signed checkpoint that this store does not know.
     #[error("the store went back: {0}")]
     Rollback(String),
+    /// The state moved since the entries were decided.
+    #[error("the state moved since this was decided: look again")]
+    StateMoved,
     /// The queue is full.
     #[error("too many requests are waiting for the log")]
     Overloaded,
@@ -156,6 +161,26 @@ pub struct Attached {
     pub objects: Vec<(Digest, Vec<u8>)>,
     /// Sealed keys.
     pub keys: Vec<SealedKey>,
+    /// The newest state entry that the entries were decided under: where there is a newer one, nothing is written.
+    pub if_state: Option<Index>,
+    /// What the act spends: where a mark was spent before, nothing is written.
+    pub marks: Vec<Mark>,
+    /// Credentials that an order ends.
+    pub ends: Option<Ends>,
+}
+
+/// Credentials that an order ends, found live before: those that still are, are named by one entry.
+#[derive(Debug)]
+pub struct Ends {
+    /// The entry, without those that it names. It is not written where none is left.
+    pub entry: NewEntry,
+    /// Which, with the reach of their targets.
+    pub live: Vec<(Live, Reach)>,
+}
+
+impl Ends {
+    /// How many one entry can name within 16 KiB.
+    pub const MOST: usize = ENDED_PER_ENTRY;
 }
 
 /// What is in force, as of the newest batch.
@@ -239,6 +264,23 @@ impl Log {
         let (answer, written) = oneshot::channel();
         self.send(Command::Append { entries, attached, answer })?;
         written.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Records what a key is to sign beside credentials: on return its entry is durable.
+    ///
+    /// # Errors
+    /// When nothing was written.
+    pub async fn record_statement(
+        &self,
+        statement: Statement,
+        id: CredentialId,
+        entry: StatementSigned,
+        by: Option<By>,
+    ) -> Result<Recorded<Statement>, RecordError> {
+        let entry = NewEntry { id, request: None, by, body: entry.into() };
+        let places = self.append(vec![entry], Attached::default()).await?;
+        let place = places.into_iter().next().ok_or_else(stopped)?;
+        Ok(Recorded { what: statement, place })
     }
 
     /// What became of a recorded credential; written with the next batch, or within 100 ms.

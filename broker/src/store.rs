@@ -62,7 +62,7 @@ pub struct Batch {
     pub ended: Vec<Live>,
     /// Objects that entries name by digest.
     pub objects: Vec<(Digest, Vec<u8>)>,
-    /// Key blobs, sealed.
+    /// Key blobs, sealed. One that is there is replaced: by other times, or by nothing where the key is destroyed.
     pub keys: Vec<SealedKey>,
 }
 
@@ -71,7 +71,7 @@ pub struct Batch {
 pub struct SealedKey {
     /// Its id.
     pub key: KeyId,
-    /// Nonce and AES-256-GCM ciphertext of the PKCS#8 document.
+    /// Nonce and AES-256-GCM ciphertext of the PKCS#8 document; empty where the key is destroyed.
     pub sealed: Vec<u8>,
     /// Its certificate (DER), for a CA.
     pub certificate: Option<Vec<u8>>,
@@ -146,6 +146,12 @@ pub trait Transaction {
     /// When the store fails.
     fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError>;
 
+    /// For each, whether it has not ended: what was found live before the lock was had may have ended meanwhile.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn are_live(&mut self, credentials: &[Live]) -> Result<Vec<bool>, StoreError>;
+
     /// Adds `batch`, moves the head from the one read to `head`, and commits. On return the whole is durable: it
     /// survives the loss of power.
     ///
@@ -197,4 +203,11 @@ pub trait Reader: Send {
     /// # Errors
     /// When the store fails.
     fn live(&self) -> Result<u64, StoreError>;
+
+    /// Credentials that live, by the minute of their end and then by index, at most `limit`: those that follow `after`,
+    /// or from the first.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError>;
 }

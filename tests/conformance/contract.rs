@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daypass_broker::store::{Batch, Live, StoreError};
+use daypass_broker::store::{Batch, Live, SealedKey, StoreError};
 use daypass_core::draft::Mark;
 
 use super::Place;
@@ -188,6 +188,51 @@ pub(super) fn what_ended_is_not_live(place: &dyn Place) {
     assert_eq!(store.reader().unwrap().live().unwrap(), before - 1);
     let left = store.begin().unwrap().expired(NOON.plus_millis(5_000), 10).unwrap();
     assert_eq!(left, [born[1]]);
+}
+
+pub(super) fn what_was_found_live_is_asked_again_under_the_lock(place: &dyn Place) {
+    let mut store = place.open().unwrap();
+    open_log(store.as_mut());
+    let born = commit_live(store.as_mut(), &[NOON.plus_millis(1_000), NOON.plus_millis(61_000)]);
+    let never = Live { exp: NOON.plus_millis(1_000), index: 99 };
+    let mut transaction = store.begin().unwrap();
+    assert_eq!(transaction.are_live(&[born[1], never, born[0]]).unwrap(), [true, false, true]);
+    let size = transaction.head().size;
+    let ending = Batch { rows: vec![row(size)], ended: vec![born[1]], ..Batch::default() };
+    transaction.commit(&ending, &head(size + 1, NOON)).unwrap();
+    assert_eq!(store.begin().unwrap().are_live(&born).unwrap(), [true, false]);
+    assert!(store.begin().unwrap().are_live(&[]).unwrap().is_empty());
+}
+
+pub(super) fn all_that_lives_is_found_page_by_page(place: &dyn Place) {
+    let mut store = place.open().unwrap();
+    open_log(store.as_mut());
+    let ends = [120_000, 60_500, 1_000, 60_400, 59_999].map(|ms| NOON.plus_millis(ms));
+    let born = commit_live(store.as_mut(), &ends);
+    let reader = store.reader().unwrap();
+    let mut found = Vec::new();
+    loop {
+        let page = reader.live_after(found.last().copied(), 2).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        found.extend(page);
+    }
+    let mut all = reader.live_after(None, 100).unwrap();
+    assert_eq!(found, all, "none is passed over, and none comes twice");
+    all.retain(|live| born.contains(live));
+    assert_eq!(all, [2, 4, 1, 3, 0].map(|place| born[place]), "by minute, then by index");
+}
+
+pub(super) fn a_key_that_is_kept_again_is_replaced(place: &dyn Place) {
+    let mut store = place.open().unwrap();
+    open_log(store.as_mut());
+    let destroyed = SealedKey { sealed: Vec::new(), certificate: None, ..key(0) };
+    let transaction = store.begin().unwrap();
+    let size = transaction.head().size;
+    let batch = Batch { rows: vec![row(size)], keys: vec![destroyed.clone()], ..Batch::default() };
+    transaction.commit(&batch, &head(size + 1, NOON)).unwrap();
+    assert_eq!(store.reader().unwrap().keys().unwrap(), [destroyed]);
 }
 
 pub(super) fn entries_are_read_from_where_and_as_many_as_asked(place: &dyn Place) {

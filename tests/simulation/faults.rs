@@ -109,6 +109,10 @@ impl Transaction for FaultyTransaction<'_> {
         self.inner.expired(through, limit)
     }
 
+    fn are_live(&mut self, credentials: &[Live]) -> Result<Vec<bool>, StoreError> {
+        self.inner.are_live(credentials)
+    }
+
     fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
         self.faults.at(Step::Commit)?;
         let unknown = || Err(StoreError::Unknown("the answer was lost".into()));

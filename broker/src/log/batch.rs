@@ -72,6 +72,11 @@ impl<'a> Assembly<'a> {
         self.adds.rows.is_empty()
     }
 
+    /// The index of the newest entry that changes the runtime state, those of this batch included.
+    pub(super) fn state(&self) -> Index {
+        self.state
+    }
+
     /// Whether an entry can be written.
     pub(super) fn check(&self, entry: &NewEntry) -> Result<(), BatchError> {
         entry.encode(self.time, self.author.trust_domain, self.author.broker)?;

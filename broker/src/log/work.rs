@@ -1,15 +1,15 @@
 //! What one batch does: drafts are recorded, entries appended, credentials settled and ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_core::draft::{Draft, MarkKind};
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry};
+use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry, Reach};
 use daypass_verify::time::UnixMs;
 
 use super::batch::{Assembly, BatchError};
 use super::settlement::Waiting;
-use super::{Attached, Command, RecordError};
+use super::{Attached, Command, Ends, RecordError};
 use crate::ids::Ids;
 use crate::store::{Head, Live, StoreError, Transaction};
 
@@ -18,7 +18,7 @@ const LEEWAY_MS: i64 = 30_000;
 
 /// How many credentials one sweep ends, and how many one entry names within 16 KiB.
 const SWEEP: u32 = 8_000;
-const ENDED_PER_ENTRY: usize = 1_000;
+pub(super) const ENDED_PER_ENTRY: usize = 1_000;
 
 /// How old a draft may be when it is recorded: older ones are decided again.
 const DRAFT_AGE_MS: i64 = 5_000;
@@ -34,6 +34,11 @@ pub(super) enum Fate {
 }
 
 impl Fate {
+    /// Whether it was decided under a state that is no longer the newest.
+    pub(super) fn is_stale(&self) -> bool {
+        matches!(self, Self::Stale | Self::Refused(RecordError::StateMoved))
+    }
+
     /// A store that went back must not be written any further.
     pub(super) fn halts(&self) -> Option<RecordError> {
         match self {
@@ -102,26 +107,78 @@ fn went_back(known: &Checkpoint, head: &Head) -> Option<String> {
     })
 }
 
-pub(super) fn append(assembly: &mut Assembly<'_>, entries: &[NewEntry], attached: &Attached) -> Fate {
-    // All of them or none: half a bundle's changes would belong to no activation.
-    if let Err(error) = entries.iter().try_for_each(|entry| assembly.check(entry)) {
-        return Fate::Refused(assembly_failed(error));
+/// Appends all of a command's entries or none: half a bundle's changes would belong to no activation.
+pub(super) fn append(
+    assembly: &mut Assembly<'_>,
+    transaction: &mut dyn Transaction,
+    entries: &[NewEntry],
+    attached: &Attached,
+) -> Result<Fate, RecordError> {
+    if attached.if_state.is_some_and(|state| state != assembly.state()) {
+        return Ok(Fate::Refused(RecordError::StateMoved));
+    }
+    let ending = match &attached.ends {
+        Some(ends) => still_live(assembly, transaction, ends)?,
+        None => Vec::new(),
+    };
+    let ended = attached.ends.as_ref().and_then(|ends| ended(ends, &ending));
+    let entries = || entries.iter().chain(&ended);
+    if let Err(error) = entries().try_for_each(|entry| assembly.check(entry)) {
+        return Ok(Fate::Refused(assembly_failed(error)));
+    }
+    let marks = attached.marks.as_slice();
+    if !marks.is_empty() && transaction.spend(marks).map_err(unavailable)?.contains(&false) {
+        return Ok(Fate::Refused(RecordError::Replayed));
     }
     assembly.adds.objects.extend(attached.objects.iter().cloned());
     assembly.adds.keys.extend(attached.keys.iter().cloned());
-    match entries.iter().map(|entry| assembly.push(entry)).collect() {
+    assembly.adds.ended.extend(ending.iter().map(|(live, _)| *live));
+    Ok(match entries().map(|entry| assembly.push(entry)).collect() {
         Ok(indexes) => Fate::Appended(indexes),
         Err(error) => Fate::Refused(assembly_failed(error)),
-    }
+    })
 }
 
+/// Those of an order that have not ended, in the store or by this batch.
+fn still_live(
+    assembly: &Assembly<'_>,
+    transaction: &mut dyn Transaction,
+    ends: &Ends,
+) -> Result<Vec<(Live, Reach)>, RecordError> {
+    let named: Vec<Live> = ends.live.iter().map(|(live, _)| *live).collect();
+    let live = transaction.are_live(&named).map_err(unavailable)?;
+    let by_this_batch: BTreeSet<Live> = assembly.adds.ended.iter().copied().collect();
+    let left = ends.live.iter().zip(live).filter(|((it, _), live)| *live && !by_this_batch.contains(it));
+    Ok(left.map(|(it, _)| *it).collect())
+}
+
+/// The entry that names what an order ends; none where nothing is left to end.
+fn ended(ends: &Ends, ending: &[(Live, Reach)]) -> Option<NewEntry> {
+    let Body::CredentialEnded(template) = &ends.entry.body else { return None };
+    let mut body = template.as_ref().clone();
+    body.ended = ending.iter().map(|(live, _)| live.index).collect();
+    body.ended.sort_unstable();
+    for (_, reach) in ending {
+        *body.reach.entry(reach.as_str().to_owned()).or_default() += 1;
+    }
+    (!ending.is_empty()).then(|| NewEntry { body: body.into(), ..ends.entry.clone() })
+}
+
+/// Settles what was handed out and what was not. A credential that was revoked before it could be called void has its
+/// ending.
 pub(super) fn settle(
     assembly: &mut Assembly<'_>,
+    transaction: &mut dyn Transaction,
     settling: &mut Waiting,
     ids: &Ids,
     time: UnixMs,
 ) -> Result<(), RecordError> {
     settling.forget_ended(time.plus_millis(-LEEWAY_MS));
+    if !settling.void.is_empty() {
+        let void: Vec<Live> = settling.void.iter().map(|voided| voided.live).collect();
+        let mut live = transaction.are_live(&void).map_err(unavailable)?.into_iter();
+        settling.void.retain(|_| live.next().unwrap_or_default());
+    }
     for settled in settling.entries() {
         push(assembly, ids, time, settled.into())?;
     }

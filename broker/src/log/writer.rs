@@ -118,7 +118,7 @@ impl Writer {
                     self.fault.store(None);
                 }
                 // What made them stale may be another broker's: it is decided again under what the store holds.
-                if fates.iter().any(|fate| matches!(fate, Fate::Stale)) {
+                if fates.iter().any(Fate::is_stale) {
                     self.publish();
                 }
                 metrics::histogram!(telemetry::BATCH_ENTRIES).record(fates.len() as f64);
@@ -165,11 +165,11 @@ impl Writer {
             key: &self.settings.key,
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
-        settle(&mut assembly, settling, &self.settings.ids, time)?;
+        settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time)?;
         let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {
-                *fate = append(&mut assembly, entries, attached);
+                *fate = append(&mut assembly, transaction.as_mut(), entries, attached)?;
             }
         }
         // No entry may come long after endings that were due: a log that ends so does not verify.

@@ -181,6 +181,9 @@ fn of_record(error: &RecordError) -> Outgoing {
             Outward::Rollback,
             "the broker's log went back: nothing is issued until its operators recover it",
         ),
+        RecordError::StateMoved => {
+            retry(Outward::EvidenceUnavailable, "the state moved while this was decided: ask again", 1)
+        }
         RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
         RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
     }

@@ -214,6 +214,15 @@ impl Transaction for SqliteTransaction<'_> {
         rows.collect::<Result<_, _>>().map_err(failed)
     }
 
+    fn are_live(&mut self, credentials: &[Live]) -> Result<Vec<bool>, StoreError> {
+        let mut lies = self
+            .transaction
+            .prepare_cached("SELECT 1 FROM live WHERE minute = ?1 AND idx = ?2")
+            .map_err(failed)?;
+        let mut is_live = |live: &Live| lies.exists(params![minute(live.exp), signed(live.index)]);
+        credentials.iter().map(&mut is_live).collect::<Result<_, _>>().map_err(failed)
+    }
+
     fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
         insert(&self.transaction, batch)?;
         let now_minute = minute(head.time);
@@ -251,6 +260,9 @@ fn head_params(head: &Head) -> Result<HeadParams<'_>, StoreError> {
     let frontier = head.frontier.concat();
     Ok((&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint))
 }
+
+const KEEP_KEY: &str = "INSERT INTO keys VALUES (?1, ?2, ?3)
+    ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, certificate = excluded.certificate";
 
 fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), StoreError> {
     let run =
@@ -294,7 +306,7 @@ fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), 
         })?;
     }
     for key in &batch.keys {
-        run("INSERT INTO keys VALUES (?1, ?2, ?3)", &mut |statement| {
+        run(KEEP_KEY, &mut |statement| {
             statement.execute(params![key.key.as_str(), key.sealed, key.certificate]).map(drop)
         })?;
     }

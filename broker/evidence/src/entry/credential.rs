@@ -245,6 +245,21 @@ pub enum Reach {
     Proxy,
 }
 
+impl Reach {
+    /// The name used in entries.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Feed => "feed",
+            Self::Introspection => "introspection",
+            Self::Crl => "crl",
+            Self::Enforcer => "enforcer",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
 /// What was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {

@@ -8,7 +8,7 @@ use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
 use super::{failed, signed, unsigned};
-use crate::store::{Head, Reader, Row, SealedKey, StoreError};
+use crate::store::{Head, Live, Reader, Row, SealedKey, StoreError};
 
 /// Reads what is committed.
 pub(super) struct SqliteReader {
@@ -103,6 +103,22 @@ impl Reader for SqliteReader {
             .and_then(|mut select| select.query_row([], |row| row.get(0)))
             .map(unsigned)
             .map_err(failed)
+    }
+
+    fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError> {
+        let (minute, index) = after.map_or((i64::MIN, -1), |it| (super::minute(it.exp), signed(it.index)));
+        let mut select = self
+            .connection
+            .prepare_cached(
+                "SELECT exp_ms, idx FROM live WHERE (minute, idx) > (?1, ?2) ORDER BY minute, idx LIMIT ?3",
+            )
+            .map_err(failed)?;
+        let rows = select
+            .query_map(params![minute, index, limit], |row| {
+                Ok(Live { exp: UnixMs::new(row.get(0)?), index: unsigned(row.get(1)?) })
+            })
+            .map_err(failed)?;
+        rows.collect::<Result<_, _>>().map_err(failed)
     }
 }
 
