@@ -166,7 +166,7 @@ pub struct Attached {
     /// What the act spends: where a mark was spent before, nothing is written.
     pub marks: Vec<Mark>,
     /// Credentials that an order ends.
-    pub ends: Option<Ends>,
+    pub ends: Option<Box<Ends>>,
 }
 
 /// Credentials that an order ends, found live before: those that still are, are named by one entry.

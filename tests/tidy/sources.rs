@@ -68,7 +68,8 @@ pub(super) fn read(path: &str) -> String {
 pub(super) fn all() -> Vec<Source> {
     let mut found = Vec::new();
     let files = std::fs::read_dir(top()).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.is_file()).for_each(|path| keep(&path, &mut found));
+    // In a second worktree `.git` is a file, and names the first.
+    files.filter(|path| path.is_file() && !path.ends_with(".git")).for_each(|path| keep(&path, &mut found));
     let mut folders: Vec<PathBuf> = TOP.iter().map(|name| top().join(name)).collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
