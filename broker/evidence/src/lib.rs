@@ -7,4 +7,5 @@ pub mod checkpoint;
 pub mod entry;
 pub mod note;
 pub mod receipt;
+pub mod tile;
 pub mod tree;
