@@ -14,3 +14,4 @@ mod restart;
 mod sdk;
 mod stock;
 mod store;
+mod tiles;

@@ -162,6 +162,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         reflection: config.api.reflection,
         web: listen_web(&config.web),
         checkpoint: config.web.checkpoint,
+        tiles: config.web.tiles,
         ops: config.ops.listen,
         limits,
         config: config.digest,

@@ -119,6 +119,8 @@ pub struct Web {
     pub key: PathBuf,
     /// Whether the newest checkpoint is served.
     pub checkpoint: bool,
+    /// Whether the hashes of the log's tree are served.
+    pub tiles: bool,
 }
 
 /// `[ops]`.

@@ -18,6 +18,7 @@ pub mod server;
 pub mod signer;
 pub mod store;
 pub mod telemetry;
+pub mod tiles;
 pub mod tls;
 pub mod trust;
 pub mod web;

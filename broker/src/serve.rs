@@ -79,6 +79,8 @@ pub struct Settings {
     pub web: ListenAt,
     /// Whether it serves the newest checkpoint.
     pub checkpoint: bool,
+    /// Whether it serves the hashes of the log's tree.
+    pub tiles: bool,
     /// The listener for operators.
     pub ops: SocketAddr,
     /// How much is served at once.
@@ -164,8 +166,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let api_listener = bind(settings.api.address).await?;
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
-    let path = settings.store.clone();
-    let readers = Readers::new(Arc::new(move || SqliteStore::open_reader(&path)));
+    let readers = open_readers(&settings);
     let (desk, started, reader) = open_desk(opened, &settings)?;
     let (events, alarms) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
@@ -204,6 +205,11 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         listeners,
         upkeep,
     })
+}
+
+fn open_readers(settings: &Settings) -> Readers {
+    let path = settings.store.clone();
+    Readers::new(Arc::new(move || SqliteStore::open_reader(&path)))
 }
 
 /// What issues, on a log that was verified, with the keys that its state names.
@@ -311,6 +317,7 @@ fn site(settings: &Settings, desk: &Desk, at: SocketAddr) -> Site {
     Site {
         documents: ArcSwap::from_pointee(documents::current(desk, &settings.issuer)),
         checkpoint: Arc::new(move || served.then(|| log.published().head.checkpoint.as_slice().into())),
+        tiles: settings.tiles.then(|| documents::tiles(open_readers(settings))),
         authorities: Authorities::new(&settings.issuer, others),
     }
 }

@@ -174,6 +174,14 @@ pub trait Reader: Send {
     /// When the store fails.
     fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError>;
 
+    /// The leaf hashes of at most `limit` entries from `start` on.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn leaves(&self, start: Index, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
+        Ok(self.rows(start, limit)?.into_iter().map(|row| row.leaf).collect())
+    }
+
     /// At most `limit` of the entries that the state's fold reads, from `start` on.
     ///
     /// # Errors

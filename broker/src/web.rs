@@ -1,4 +1,5 @@
-//! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone.
+//! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone; and, where
+//! that is wanted, the hashes of the log's tree.
 
 use std::sync::Arc;
 
@@ -13,10 +14,12 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 mod documents;
 mod issuer_url;
 mod page;
+mod tiles;
 
 pub use documents::{Documents, KeySchedule, PublishedKey, documents};
 pub use issuer_url::{Authorities, IssuerUrl, IssuerUrlError};
 pub use page::Page;
+pub use tiles::{ReadTile, Tiles};
 
 /// The newest signed checkpoint, or none where this broker does not publish it; asked on each request, so it must
 /// only look at what is in memory.
@@ -28,6 +31,8 @@ pub struct Site {
     pub documents: ArcSwap<Documents>,
     /// The source of `/checkpoint`.
     pub checkpoint: NewestCheckpoint,
+    /// The tree's hashes as tiles; none where this broker does not publish them.
+    pub tiles: Option<Tiles>,
     /// The names under which the site may be asked for; others are answered 421.
     pub authorities: Authorities,
 }
@@ -41,6 +46,7 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/jwks", get(jwks))
         .route("/bundle", get(bundle))
         .route("/checkpoint", get(checkpoint))
+        .route("/tile/{*path}", get(tiles::tile))
         .layer(middleware::from_fn_with_state(Arc::clone(&site), strict))
         .with_state(site)
 }

@@ -164,6 +164,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         reflection: false,
         web: listen(ports.web),
         checkpoint: true,
+        tiles: true,
         ops: at(ports.ops),
         limits: Limits::default(),
         config: None,

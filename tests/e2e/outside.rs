@@ -64,8 +64,8 @@ async fn entries_are_never_public() {
     for path in [
         "/",
         "/entries",
-        "/tile/0/000",
         "/tile/entries/000",
+        "/tile/entries/000.p/1",
         "/metrics",
         "/healthz",
         "/token",

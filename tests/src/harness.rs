@@ -308,6 +308,7 @@ fn settings(
         reflection: false,
         web: listen(web),
         checkpoint: true,
+        tiles: true,
         ops: at(0),
         limits: Limits::default(),
         config: None,

@@ -108,6 +108,13 @@ pub const KEYS: &[Key] = &[
         "Whether the newest checkpoint is served to anybody (hashes and a size, never an entry).",
     ),
     key(
+        "web",
+        "tiles",
+        Some("false"),
+        "true",
+        "Whether the hashes of the log's tree are served to anybody, as C2SP tlog-tiles: with the checkpoint they prove that an entry is in the log, and that the log only grew. Never an entry.",
+    ),
+    key(
         "ops",
         "listen",
         Some(r#""127.0.0.1:9090""#),

@@ -95,6 +95,7 @@ impl State {
             reflection: true,
             web: listen(self.ports.web),
             checkpoint: true,
+            tiles: true,
             ops: at(self.ports.ops),
             limits: Limits::default(),
             config: None,

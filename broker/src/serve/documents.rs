@@ -1,14 +1,26 @@
-//! What verifiers are told of our keys, from the state and the keyring.
+//! What verifiers are told of our keys and our log, from the state, the keyring and the store.
+
+use std::sync::Arc;
 
 use daypass_evidence::entry::KeyUse;
 use daypass_verify::jwks::p256_jwk;
 use daypass_verify::time::Seconds;
 
+use crate::index::Readers;
 use crate::issue::Desk;
-use crate::web::{Documents, IssuerUrl, KeySchedule, PublishedKey, documents};
+use crate::tiles;
+use crate::web::{Documents, IssuerUrl, KeySchedule, PublishedKey, Tiles, documents};
 
 /// How long a copy may be used: keys are published at least this long before they sign.
 const MAX_AGE: Seconds = Seconds::new(300);
+
+/// The tree's hashes, by readers of their own: strangers never stand in the way of operators.
+pub(super) fn tiles(readers: Readers) -> Tiles {
+    Tiles::new(Arc::new(move |tile| {
+        let readers = readers.clone();
+        Box::pin(async move { readers.run(move |reader| tiles::hashes(reader, tile)).await })
+    }))
+}
 
 /// The documents as of now.
 pub(super) fn current(desk: &Desk, issuer: &IssuerUrl) -> Documents {

@@ -37,6 +37,14 @@ impl Page {
         Self::new(Bytes::from_owner(text), content_type, HeaderValue::from_static("no-cache"))
     }
 
+    /// Hashes of the log's tree, which never change (C2SP tlog-tiles, "Merkle Tree").
+    #[must_use]
+    pub fn tile(hashes: Vec<u8>) -> Self {
+        let content_type = HeaderValue::from_static("application/octet-stream");
+        let cache_control = HeaderValue::from_static("public, max-age=31536000, immutable");
+        Self::new(hashes.into(), content_type, cache_control)
+    }
+
     fn new(content: Bytes, content_type: HeaderValue, cache_control: HeaderValue) -> Self {
         let etag = format!("\"{}\"", Digest::of(&content));
         let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""));

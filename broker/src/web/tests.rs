@@ -1,4 +1,5 @@
 use axum::body::Body;
+use daypass_evidence::tile::{Holds, Tile};
 use daypass_verify::time::Seconds;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -6,6 +7,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::listen::Limits;
 use crate::listen::tests::Bench;
+use crate::store::StoreError;
 use crate::tls::Speaks;
 
 const HOST: &str = "daypass.example.org";
@@ -16,9 +18,18 @@ fn site(note: Option<&'static [u8]>) -> Router {
     let site = Site {
         documents: ArcSwap::from_pointee(documents(&issuer, &[], schedule)),
         checkpoint: Arc::new(move || note.map(Arc::from)),
+        tiles: note.map(|_| Tiles::new(Arc::new(|tile| Box::pin(async move { read(tile) })))),
         authorities: Authorities::new(&issuer, []),
     };
     router(Arc::new(site))
+}
+
+/// A log of 700 entries whose hashes are all the same, and whose higher levels cannot be read.
+fn read(tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
+    match tile.holds() {
+        Holds::Hashes(0) => Ok(tile.is_of(700).then(|| vec![7; 32 * usize::from(tile.width())])),
+        _ => Err(StoreError::Unavailable("it does not answer".into())),
+    }
 }
 
 fn asked(method: &str, path: &str, headers: &[(&str, &str)]) -> Request {
@@ -62,6 +73,45 @@ async fn what_is_published_is_read_and_nothing_else_is_done() {
     for path in ["/", "/jwks/", "//jwks", "/JWKS", "/token", "/introspect", "/entries", "/jwks%2f"] {
         assert_eq!(status("GET", path, &[host]).await, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn tiles_are_hashes_that_caches_may_keep_for_ever() {
+    let host = ("host", HOST);
+    for (path, bytes) in [("/tile/0/000", 8_192), ("/tile/0/002.p/188", 6_016), ("/tile/0/002.p/1", 32)] {
+        let tile = answer(asked("GET", path, &[host])).await;
+        assert_eq!(tile.status(), 200, "{path}");
+        assert_eq!(tile.headers()["content-type"], "application/octet-stream");
+        assert_eq!(tile.headers()["cache-control"], "public, max-age=31536000, immutable");
+        let etag = tile.headers()["etag"].to_str().unwrap().to_owned();
+        assert_eq!(content(tile).await.len(), bytes, "{path}");
+        assert_eq!(status("GET", path, &[host, ("if-none-match", &etag)]).await, 304, "{path}");
+    }
+    for path in
+        ["/tile/0/002", "/tile/0/002.p/189", "/tile/0/000?", "/tile/0/0", "/tile/0/%30%30%30", "/tile"]
+    {
+        let none = answer(asked("GET", path, &[host])).await;
+        assert_eq!(
+            (none.status().as_u16(), &none.headers()["cache-control"]),
+            (404, &"no-store".parse().unwrap()),
+            "{path}"
+        );
+    }
+    let failed = answer(asked("GET", "/tile/1/000.p/2", &[host])).await;
+    assert_eq!(
+        (failed.status().as_u16(), failed.headers()["cache-control"].as_bytes()),
+        (503, &b"no-store"[..])
+    );
+}
+
+#[tokio::test]
+async fn entries_are_no_tiles_and_tiles_are_served_on_demand_only() {
+    let host = ("host", HOST);
+    for path in ["/tile/entries/000", "/tile/entries/002.p/188", "/tile/data/000"] {
+        assert_eq!(status("GET", path, &[host]).await, 404, "{path}");
+    }
+    let closed = site(None).oneshot(asked("GET", "/tile/0/000", &[host])).await.unwrap();
+    assert_eq!(closed.status(), 404);
 }
 
 #[tokio::test]

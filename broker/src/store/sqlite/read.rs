@@ -54,6 +54,15 @@ impl Reader for SqliteReader {
         )
     }
 
+    fn leaves(&self, start: Index, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
+        let mut select = self
+            .connection
+            .prepare_cached("SELECT leaf FROM entries WHERE idx >= ?1 ORDER BY idx LIMIT ?2")
+            .map_err(failed)?;
+        let leaves = select.query_map(params![signed(start), limit], |row| row.get(0)).map_err(failed)?;
+        leaves.collect::<Result<_, _>>().map_err(failed)
+    }
+
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.select(
             "SELECT idx, leaf, bytes, 1 FROM folds JOIN entries USING (idx) WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
