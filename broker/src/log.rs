@@ -34,7 +34,10 @@ pub use anchor::{Anchor, AnchorError};
 pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
 pub(crate) use start::verify_without_key;
-pub use start::{StartError, Started, evidence_key_entry, examine_store, verify_store};
+pub use start::{
+    StartError, Started, evidence_key_entry, examine_start, examine_store, examine_tail, examine_watched,
+    verify_store,
+};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.

@@ -105,7 +105,7 @@ pub struct Verified {
     anchor: Option<Anchor>,
 }
 
-/// Opens a store and verifies all of its log, before anything is signed.
+/// Opens a store and verifies its log, or the tail of a long one, before anything is signed.
 ///
 /// # Errors
 /// When a file is missing, or the log does not verify.
@@ -125,7 +125,7 @@ pub fn open_verified(
     let key =
         VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
     let anchor = anchor.map(Anchor::open).transpose()?;
-    let started = log::examine_store(reader.as_ref(), &key, anchor.as_ref())?;
+    let started = log::examine_start(reader.as_ref(), &key, anchor.as_ref())?;
     if started.report.findings.iter().any(|finding| !finding.code.is_of_operation()) {
         return Err(StartError::Refused(Box::new(started.report)).into());
     }

@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
-use crate::entry::{Body, Entry, Envelope, Index};
+use crate::entry::{Body, Entry, EntryError, Envelope, Index};
 use crate::tree::{Frontier, Hash, leaf_hash};
 
 use credentials::Credentials;
@@ -26,9 +26,35 @@ use proofs::Proofs;
 use register::Register;
 use uptime::Uptime;
 
+/// An entry that was hashed and read: what costs most of a verification, and hangs on nothing else, so that many can
+/// be made at once.
+#[derive(Debug)]
+pub struct Prepared {
+    leaf: Hash,
+    entry: Option<Result<Entry, EntryError>>,
+}
+
+impl Prepared {
+    /// Hashes and reads an entry.
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Self {
+        Self { leaf: leaf_hash(bytes), entry: Some(Entry::read(bytes)) }
+    }
+
+    /// Hashes an entry: enough where its meaning is not looked at.
+    #[must_use]
+    pub fn hashed(bytes: &[u8]) -> Self {
+        Self { leaf: leaf_hash(bytes), entry: None }
+    }
+}
+
 /// A log under verification.
 #[derive(Debug, Default)]
 pub struct Audit {
+    /// The first entry that is read; what comes before is known by its frontier.
+    from: Index,
+    /// Whether only bytes and tree are looked at.
+    bytes_only: bool,
     frontier: Frontier,
     /// Checkpoints seen earlier that the log has not grown to yet.
     expected: BTreeMap<u64, Vec<Checkpoint>>,
@@ -48,8 +74,11 @@ pub struct Audit {
 pub struct Report {
     /// The log's origin, by its first entry.
     pub origin: Option<String>,
-    /// How many entries were read.
+    /// How many entries it has.
     pub size: u64,
+    /// The first entry that was read: those before it were taken from the tree's kept nodes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub from: Index,
     /// The root of the tree over them.
     #[serde(serialize_with = "as_digest")]
     pub root: Hash,
@@ -73,6 +102,11 @@ pub struct Report {
     pub findings_omitted: u64,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(index: &Index) -> bool {
+    *index == 0
+}
+
 fn as_digest<S: Serializer>(root: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
     Digest::from_bytes(*root).serialize(serializer)
 }
@@ -92,6 +126,13 @@ impl Audit {
         Self::default()
     }
 
+    /// An audit of bytes and tree alone, of the entries that follow a tree which ends with `before`, of the log `origin`.
+    #[must_use]
+    pub fn of_bytes_after(before: Frontier, origin: &str) -> Self {
+        let from = before.size();
+        Self { from, bytes_only: true, frontier: before, origin: Some(origin.into()), ..Self::default() }
+    }
+
     /// Holds the log to a checkpoint that was kept earlier: when the log has grown to its size, the roots must
     /// be the same. To be called before the entries are fed.
     pub fn expect(&mut self, checkpoint: Checkpoint) {
@@ -100,18 +141,22 @@ impl Audit {
 
     /// Reads the next entry.
     pub fn entry(&mut self, bytes: &[u8]) {
-        self.append(bytes, leaf_hash(bytes));
+        self.append(Prepared::read(bytes));
     }
 
     /// Reads the next entry, and compares its hash with the one that was stored beside it. Gives it back, where it
     /// is one, so that whatever else lies beside it can be compared too.
     pub fn entry_with_leaf(&mut self, bytes: &[u8], stored_leaf: Hash) -> Option<Entry> {
-        let leaf = leaf_hash(bytes);
-        if leaf != stored_leaf {
+        self.prepared(Prepared::read(bytes), stored_leaf)
+    }
+
+    /// As [`Self::entry_with_leaf`], of an entry that was hashed and read already.
+    pub fn prepared(&mut self, prepared: Prepared, stored_leaf: Hash) -> Option<Entry> {
+        if prepared.leaf != stored_leaf {
             let detail = "the entry's bytes do not have the hash that was stored beside them";
             self.findings.add(FindingCode::LeafMismatch, Some(self.frontier.size()), detail);
         }
-        self.append(bytes, leaf)
+        self.append(prepared)
     }
 
     /// The store has no entry here, but later ones: those keep their positions.
@@ -124,6 +169,11 @@ impl Audit {
             "there is no such entry, but there are later ones",
         );
         self.frontier.append([0; 32]);
+    }
+
+    /// A fault of one entry that the reader of the store found.
+    pub fn fault_at(&mut self, index: Index, code: FindingCode, detail: impl Into<String>) {
+        self.findings.add(code, Some(index), detail);
     }
 
     /// A fault that the reader of the store found beside the entries.
@@ -157,16 +207,16 @@ impl Audit {
         self.report()
     }
 
-    fn append(&mut self, bytes: &[u8], leaf: Hash) -> Option<Entry> {
+    fn append(&mut self, prepared: Prepared) -> Option<Entry> {
         self.compare_roots();
         let index = self.frontier.size();
-        let read = Entry::read(bytes);
-        match &read {
-            Ok(entry) => self.check(index, entry),
-            Err(error) => self.findings.add(FindingCode::Malformed, Some(index), error.to_string()),
+        match &prepared.entry {
+            Some(Ok(entry)) if !self.bytes_only => self.check(index, entry),
+            Some(Err(error)) => self.findings.add(FindingCode::Malformed, Some(index), error.to_string()),
+            _ => {}
         }
-        self.frontier.append(leaf);
-        read.ok()
+        self.frontier.append(prepared.leaf);
+        prepared.entry.and_then(Result::ok)
     }
 
     /// Compares the tree as it is now with the checkpoints that were kept of this size.
@@ -277,6 +327,7 @@ impl Audit {
         Report {
             origin: self.origin,
             size: self.frontier.size(),
+            from: self.from,
             root: self.frontier.root(),
             last_time: self.last_time,
             counts_by_kind: self.counts_by_kind,

@@ -1,16 +1,20 @@
 //! Before anything is signed: the store is what it was when it was last left.
 
-use daypass_evidence::audit::{Audit, FindingCode, Report};
+mod feed;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use daypass_evidence::audit::{Audit, FindingCode, Prepared, Report};
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Body, Entry, KeyChanged, KeyUse};
+use daypass_evidence::entry::{Body, Entry, Index, KeyChanged, KeyUse};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::Digest;
+use daypass_verify::time::UnixMs;
 
 use super::batch::folds;
 use super::{Anchor, AnchorError};
 use crate::store::{Head, Reader, Row, StoreError};
-
-const PAGE: u32 = 1_000;
 
 /// What a store was found to be.
 #[derive(Debug)]
@@ -48,6 +52,12 @@ fn findings(report: &Report) -> String {
     lines.join("\n")
 }
 
+/// Logs below this many entries are verified whole at each start.
+const WHOLE_BELOW: u64 = 1_000_000;
+
+/// Of longer ones, what was written since the last kept subtree of 2^16 leaves.
+const TAIL_LEVEL: u8 = 16;
+
 /// Examines a whole store, and accepts it only if nothing at all was found.
 ///
 /// # Errors
@@ -71,13 +81,85 @@ pub fn examine_store(
     key: &VerifierKey,
     anchor: Option<&Anchor>,
 ) -> Result<Started, StartError> {
+    examine_watched(reader, key, anchor, &|_| {})
+}
+
+/// As [`examine_store`]; says to `watch` how many entries were read so far.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn examine_watched(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+    watch: &dyn Fn(u64),
+) -> Result<Started, StartError> {
     let head = reader.head()?.ok_or(StartError::Empty)?;
     let mut audit = Audit::new();
-    if let Some(anchored) = anchor.map(|anchor| anchor.newest(key)).transpose()?.flatten() {
+    if let Some(anchored) = anchored(anchor, key)? {
         audit.expect(anchored);
     }
-    feed(&mut audit, reader)?;
+    let mut beside = Beside::default();
+    feed::each(reader, 0..head.size, Prepared::read, |row, prepared| {
+        watch(row.index);
+        take(&mut audit, &mut beside, reader, &row, prepared)
+    })?;
+    compare_beyond(&mut audit, reader, &head)?;
+    Ok(concluded(audit, &beside, head, key))
+}
+
+/// Examines what must be sound before anything is signed: a whole log where it is short, else its tail.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn examine_start(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<Started, StartError> {
+    let size = reader.head()?.ok_or(StartError::Empty)?.size;
+    if size < WHOLE_BELOW {
+        return examine_store(reader, key, anchor);
+    }
+    examine_tail(reader, key, anchor, TAIL_LEVEL)
+}
+
+/// Examines the head, and the entries since the last kept subtree of 2^`level` leaves (8, 16, 24 or 32). Of those
+/// before it, the ones that the state is folded from.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn examine_tail(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+    level: u8,
+) -> Result<Started, StartError> {
+    let head = reader.head()?.ok_or(StartError::Empty)?;
+    let (mut audit, beside) = tail::examine(reader, &head, level, anchored(anchor, key)?)?;
+    compare_beyond(&mut audit, reader, &head)?;
+    Ok(concluded(audit, &beside, head, key))
+}
+
+fn anchored(anchor: Option<&Anchor>, key: &VerifierKey) -> Result<Option<Checkpoint>, AnchorError> {
+    Ok(anchor.map(|anchor| anchor.newest(key)).transpose()?.flatten())
+}
+
+/// Entries beyond the head that was read belong to a later head, of a broker that writes meanwhile, or to none.
+fn compare_beyond(audit: &mut Audit, reader: &dyn Reader, head: &Head) -> Result<(), StoreError> {
+    let beyond = reader.rows(head.size, 1)?;
+    let now = reader.head()?.map_or(0, |head| head.size);
+    if let Some(row) = beyond.first().filter(|row| row.index >= now) {
+        let detail = format!("the head covers {now} entries, and there are more");
+        audit.fault_at(row.index, FindingCode::RootMismatch, detail);
+    }
+    Ok(())
+}
+
+/// The head against what was read: its frontier, its state and time, its signature.
+fn concluded(mut audit: Audit, beside: &Beside, head: Head, key: &VerifierKey) -> Started {
     compare_frontier(&mut audit, &head);
+    beside.compare_head(&mut audit, &head);
     let report = match Checkpoint::open(&head.checkpoint, key) {
         Ok(checkpoint) => audit.finish(Some(&checkpoint)),
         Err(error) => {
@@ -88,7 +170,7 @@ pub fn examine_store(
             audit.finish(None)
         }
     };
-    Ok(Started { head, report })
+    Started { head, report }
 }
 
 /// The entry of the evidence key: one of the first of the log. None where those are not what `init` wrote.
@@ -109,49 +191,80 @@ pub fn evidence_key_entry(reader: &dyn Reader) -> Result<Option<KeyChanged>, Sto
 /// # Errors
 /// When the store fails.
 pub(crate) fn verify_without_key(reader: &dyn Reader) -> Result<Report, StoreError> {
-    let mut audit = Audit::new();
-    feed(&mut audit, reader)?;
+    let (mut audit, mut beside) = (Audit::new(), Beside::default());
+    feed::each(reader, 0..Index::MAX, Prepared::read, |row, prepared| {
+        take(&mut audit, &mut beside, reader, &row, prepared)
+    })?;
     Ok(audit.finish(None))
 }
 
-fn feed(audit: &mut Audit, reader: &dyn Reader) -> Result<(), StoreError> {
-    let mut next = 0;
-    loop {
-        let rows = reader.rows(next, PAGE)?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        for row in rows {
-            while next < row.index {
-                audit.missing();
-                next += 1;
-            }
-            if let Some(entry) = audit.entry_with_leaf(&row.bytes, row.leaf) {
-                compare_beside(audit, reader, &row, &entry.body)?;
-            }
-            next += 1;
-        }
+fn take(
+    audit: &mut Audit,
+    beside: &mut Beside,
+    reader: &dyn Reader,
+    row: &Row,
+    prepared: Prepared,
+) -> Result<(), StoreError> {
+    while audit.tree().size() < row.index {
+        audit.missing();
+    }
+    match audit.prepared(prepared, row.leaf) {
+        Some(entry) => beside.compare(audit, reader, row, &entry),
+        None => Ok(()),
     }
 }
 
-/// What the state is folded from lies partly outside the tree: which entries are read, and the bundle that one names.
-fn compare_beside(audit: &mut Audit, reader: &dyn Reader, row: &Row, body: &Body) -> Result<(), StoreError> {
-    if row.folds != folds(body) {
-        let detail =
-            format!("entry {} is not marked as its kind asks: the state would be another", row.index);
-        audit.fault(FindingCode::StoreMismatch, detail);
-    }
-    if let Body::BundleActivated(activated) = body {
-        let held = reader.object(&activated.digest)?.map(|bytes| Digest::of(&bytes));
-        if held != Some(activated.digest) {
-            let detail = format!(
-                "the bundle `{}` that entry {} brought into force is missing, or was changed",
-                activated.digest, row.index
-            );
+/// What lies partly outside the tree: which entries the state is folded from, the bundle that one names, and what the
+/// head says of the newest.
+#[derive(Debug, Default)]
+struct Beside {
+    state: Option<Index>,
+    time: Option<UnixMs>,
+}
+
+impl Beside {
+    fn compare(
+        &mut self,
+        audit: &mut Audit,
+        reader: &dyn Reader,
+        row: &Row,
+        entry: &Entry,
+    ) -> Result<(), StoreError> {
+        self.time = self.time.max(Some(entry.envelope.time));
+        if entry.body.changes_state() {
+            self.state = Some(row.index);
+        }
+        if row.folds != folds(&entry.body) {
+            let detail =
+                format!("entry {} is not marked as its kind asks: the state would be another", row.index);
             audit.fault(FindingCode::StoreMismatch, detail);
         }
+        if let Body::BundleActivated(activated) = &entry.body {
+            let held = reader.object(&activated.digest)?.map(|bytes| Digest::of(&bytes));
+            if held != Some(activated.digest) {
+                let detail = format!(
+                    "the bundle `{}` that entry {} brought into force is missing, or was changed",
+                    activated.digest, row.index
+                );
+                audit.fault(FindingCode::StoreMismatch, detail);
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Drafts are stale or not by the head's `state`, and its `time` is where the clock goes on.
+    fn compare_head(&self, audit: &mut Audit, head: &Head) {
+        if audit.tree().size() != head.size {
+            return;
+        }
+        if self.state.is_some_and(|state| state != head.state) {
+            let detail = format!("the head names entry {} as the newest that changed the state", head.state);
+            audit.fault(FindingCode::StoreMismatch, detail);
+        }
+        if self.time.is_some_and(|time| time != head.time) {
+            audit.fault(FindingCode::StoreMismatch, "the head's time is not the newest entry's");
+        }
+    }
 }
 
 /// The head keeps the roots of the perfect subtrees: where one differs, it tells among which entries to look.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_verify::ids::{Digest, IdentityName, KeyId, Name, SpiffeId};
-use daypass_verify::scope::Scope;
+use daypass_verify::scope::{Action, Audience, Resource, Scope};
 use daypass_verify::time::{Seconds, UnixMs};
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +144,7 @@ pub struct Client {
 
 /// What a caller asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AskedMembers")]
 pub struct Asked {
     /// Audiences, actions and resources.
     #[serde(flatten)]
@@ -156,14 +157,55 @@ pub struct Asked {
     pub run: Option<String>,
 }
 
+/// The members of [`Asked`] side by side: a flattened scope would be read by way of a buffer, in most of the time that
+/// reading an entry takes.
+#[derive(Deserialize)]
+struct AskedMembers {
+    #[serde(default)]
+    audiences: BTreeSet<Audience>,
+    #[serde(default)]
+    actions: BTreeSet<Action>,
+    #[serde(default)]
+    resources: BTreeSet<Resource>,
+    ttl_s: Option<Seconds>,
+    run: Option<String>,
+}
+
+impl From<AskedMembers> for Asked {
+    fn from(read: AskedMembers) -> Self {
+        let AskedMembers { audiences, actions, resources, ttl_s, run } = read;
+        Self { scope: Scope { audiences, actions, resources }, ttl_s, run }
+    }
+}
+
 /// What was granted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "GrantedMembers")]
 pub struct Granted {
     /// Audiences, actions and resources.
     #[serde(flatten)]
     pub scope: Scope,
     /// For how long.
     pub ttl_s: Seconds,
+}
+
+/// The members of [`Granted`] side by side.
+#[derive(Deserialize)]
+struct GrantedMembers {
+    #[serde(default)]
+    audiences: BTreeSet<Audience>,
+    #[serde(default)]
+    actions: BTreeSet<Action>,
+    #[serde(default)]
+    resources: BTreeSet<Resource>,
+    ttl_s: Seconds,
+}
+
+impl From<GrantedMembers> for Granted {
+    fn from(read: GrantedMembers) -> Self {
+        let GrantedMembers { audiences, actions, resources, ttl_s } = read;
+        Self { scope: Scope { audiences, actions, resources }, ttl_s }
+    }
 }
 
 /// Under what a decision was made.
