@@ -4,7 +4,7 @@
 mod binding;
 mod denial;
 mod grant;
-mod lifetime;
+pub(crate) mod lifetime;
 #[cfg(test)]
 mod oracle;
 mod resolve;

@@ -9,6 +9,7 @@ pub mod draft;
 pub mod policy;
 pub mod proof;
 pub mod request;
+pub mod rotation;
 pub mod state;
 
 #[cfg(test)]

@@ -14,6 +14,9 @@ use daypass_evidence::entry::{
 use daypass_verify::ids::{Digest, KeyId, TrustDomain};
 use daypass_verify::time::UnixMs;
 
+#[cfg(test)]
+pub(crate) use keys::published;
+pub(crate) use keys::rotates;
 pub use keys::{DRAIN_MS, is_published, phase};
 pub use register::Declaration;
 pub use suspensions::Selected;
@@ -187,15 +190,21 @@ impl State {
         &self.keys
     }
 
-    /// The key that signs new drafts of this use at `now`: of several, the one that began last.
+    /// The key that signs new drafts of this use by `ES256` at `now`: of several, the one that began last.
     #[must_use]
     pub fn signing_key(&self, usage: KeyUse, now: UnixMs) -> Option<&KeyChanged> {
-        keys::signing(self.keys.values(), usage, now)
+        self.signing_key_by(usage, "ES256", now)
+    }
+
+    /// The same by any algorithm.
+    #[must_use]
+    pub fn signing_key_by(&self, usage: KeyUse, alg: &str, now: UnixMs) -> Option<&KeyChanged> {
+        keys::signing(self.keys.values(), usage, alg, now)
     }
 
     /// The keys of this use that verifiers must know at `now`.
     pub fn published_keys(&self, usage: KeyUse, now: UnixMs) -> impl Iterator<Item = &KeyChanged> {
-        self.keys.values().filter(move |key| key.usage == usage && is_published(key, now))
+        keys::published(self.keys.values(), usage, now)
     }
 
     /// The first suspension in force at `now` that covers any part of `selected`.

@@ -9,12 +9,14 @@ use crate::bundle::object::Settings;
 use crate::proof::Principal;
 
 const DAY_MS: i64 = 86_400_000;
-const TOKEN_TTL_MAX: Seconds = Seconds::new(3600);
-const CERTIFICATE_TTL_MAX: Seconds = Seconds::new(86_400);
+pub(crate) const TOKEN_TTL_MAX: Seconds = Seconds::new(3600);
+pub(crate) const CERTIFICATE_TTL_MAX: Seconds = Seconds::new(86_400);
 /// Where no revocation arrives, nothing lives longer.
 const UNREACHED_TTL_MAX: Seconds = Seconds::new(900);
 /// A leaf lives at most this part of its CA's life, so that CAs can be replaced in time.
-const CA_LIFE_PARTS: i64 = 6;
+pub(crate) const CA_LIFE_PARTS: i64 = 6;
+/// How long after its end a verifier may still take a token: its key is published until then.
+pub(crate) const VERIFIERS_LEEWAY: Seconds = Seconds::new(30);
 
 /// From when to when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,8 +102,10 @@ impl Bounds {
     }
 
     pub(super) fn of_key(&mut self, key: &KeyChanged) {
-        self.until(key.publish_until_ms, "KEY_ENDS", Outward::Halted);
-        if key.usage == KeyUse::Ca {
+        let ca = key.usage == KeyUse::Ca;
+        let leeway = if ca { Seconds::default() } else { VERIFIERS_LEEWAY };
+        self.until(key.publish_until_ms.minus(leeway), "KEY_ENDS", Outward::Halted);
+        if ca {
             let life = key.publish_until_ms.millis_since(key.publish_from_ms);
             self.until(self.start.plus_millis(life / CA_LIFE_PARTS), "CA_LIFE", Outward::Halted);
         }
