@@ -6,7 +6,9 @@
 mod anchor;
 mod answer;
 mod batch;
+mod follow;
 mod open;
+mod outcome;
 mod pace;
 mod settlement;
 mod start;
@@ -24,7 +26,7 @@ use daypass_evidence::entry::{By, Index, NewEntry, Reach, StatementSigned};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{CredentialId, Digest};
 use daypass_verify::time::UnixMs;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::signer::Statement;
 use crate::store::{Head, Live, SealedKey};
@@ -149,12 +151,23 @@ pub enum RecordError {
     /// The state moved since the entries were decided.
     #[error("the state moved since this was decided: look again")]
     StateMoved,
+    /// Two signed heads exclude each other: the log was forked.
+    #[error("the log was forked: {0}")]
+    SplitView(String),
     /// The queue is full.
     #[error("too many requests are waiting for the log")]
     Overloaded,
     /// The broker is stopping, or was halted.
     #[error("the broker writes no more: {0}")]
     Halted(String),
+}
+
+impl RecordError {
+    /// Whether the broker must write nothing more until its operators have looked.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        matches!(self, Self::Rollback(_) | Self::SplitView(_) | Self::Halted(_))
+    }
 }
 
 /// What goes with appended entries.
@@ -208,6 +221,7 @@ enum Command {
     },
     Sweep,
     Flush,
+    Follow(Option<oneshot::Sender<()>>),
 }
 
 impl Command {
@@ -222,6 +236,7 @@ impl Command {
 pub struct Log {
     commands: mpsc::Sender<Command>,
     published: Arc<ArcSwap<Published>>,
+    state_at: watch::Sender<Index>,
     settlements: Arc<Settlements>,
     arriving: Arc<AtomicUsize>,
     key: Arc<VerifierKey>,
@@ -301,6 +316,29 @@ impl Log {
         if !self.settlements.is_empty() {
             drop(self.send(Command::Flush));
         }
+    }
+
+    /// Asks the writer to take over what other brokers wrote.
+    pub fn follow(&self) {
+        drop(self.send(Command::Follow(None)));
+    }
+
+    /// What is in force, as of `size` entries or more, where the store has as many: others may have written them.
+    pub async fn published_at(&self, size: u64) -> Arc<Published> {
+        if self.published.load().head.size < size {
+            let (answer, followed) = oneshot::channel();
+            if self.send(Command::Follow(Some(answer))).is_ok() {
+                // Without an answer the writer is gone, and what was published last stands.
+                drop(followed.await);
+            }
+        }
+        self.published()
+    }
+
+    /// Tells of each change of the runtime state, by whichever broker: the index of the entry that made it.
+    #[must_use]
+    pub fn state_changes(&self) -> watch::Receiver<Index> {
+        self.state_at.subscribe()
     }
 
     /// What is in force.

@@ -167,13 +167,13 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
     let readers = open_readers(&settings);
-    let (desk, started, reader) = open_desk(opened, &settings)?;
+    let (desk, started) = open_desk(opened, &settings)?;
     let (events, alarms) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
     if let Some(bundle) = desk.log.state().bundle() {
         trust.follow(bundle);
     }
-    announce(&desk, &settings, &started.head, reader.as_ref()).await?;
+    announce(&desk, &settings).await?;
 
     let refusals = Arc::new(Refusals::default());
     let api = Arc::new(Api {
@@ -213,7 +213,7 @@ fn open_readers(settings: &Settings) -> Readers {
 }
 
 /// What issues, on a log that was verified, with the keys that its state names.
-fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started, Box<dyn Reader>), ServeError> {
+fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started), ServeError> {
     let ids = Arc::new(Ids::system());
     let sealed = opened.reader.keys()?;
     let log = log::open(
@@ -240,7 +240,7 @@ fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started, Bo
         issuer: settings.issuer.as_str().into(),
         log,
     };
-    Ok((desk, opened.started, opened.reader))
+    Ok((desk, opened.started))
 }
 
 impl Running {
@@ -278,17 +278,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
 }
 
-/// `broker.started`: who serves from here on, and how the run before ended.
-async fn announce(
-    desk: &Desk,
-    settings: &Settings,
-    head: &crate::store::Head,
-    reader: &dyn Reader,
-) -> Result<(), ServeError> {
-    let last = head.size.saturating_sub(1);
-    let newest = reader.rows(last, 1)?;
-    let entry = newest.first().and_then(|row| daypass_evidence::entry::Entry::read(&row.bytes).ok());
-    let clean = entry.is_some_and(|entry| entry.envelope.kind == "broker.stopped");
+/// `broker.started`: who serves from here on, and how the run before of the same name ended.
+async fn announce(desk: &Desk, settings: &Settings) -> Result<(), ServeError> {
+    let previous = desk
+        .log
+        .state()
+        .run_of(&settings.broker)
+        .map(|run| PreviousRun { index: run.stopped.unwrap_or(run.started), clean: run.stopped.is_some() });
     let body = BrokerStarted {
         version: env!("CARGO_PKG_VERSION").into(),
         build: None,
@@ -299,7 +295,7 @@ async fn announce(
         schema: SCHEMA,
         boot: upkeep::boot_id(),
         clock: ClockStatus::default(),
-        previous: Some(PreviousRun { index: last, clean }),
+        previous,
         reads: KINDS.iter().map(|(kind, version)| ((*kind).to_owned(), *version)).collect(),
     };
     let now = desk.clock.now();

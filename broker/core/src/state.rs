@@ -1,6 +1,7 @@
 //! The runtime state: a fold over the log's entries. Every decision names the entry up to which it had folded,
 //! and a record made under an older state is refused by the log's writer.
 
+mod brokers;
 mod keys;
 mod register;
 mod suspensions;
@@ -11,9 +12,10 @@ use std::sync::Arc;
 use daypass_evidence::entry::{
     Body, BundleActivated, Index, KeyChanged, KeyUse, LogOpened, ObjectType, RegistryChanged,
 };
-use daypass_verify::ids::{Digest, KeyId, TrustDomain};
+use daypass_verify::ids::{Digest, KeyId, Name, TrustDomain};
 use daypass_verify::time::UnixMs;
 
+pub use brokers::Run;
 #[cfg(test)]
 pub(crate) use keys::published;
 pub(crate) use keys::rotates;
@@ -22,6 +24,7 @@ pub use register::Declaration;
 pub use suspensions::Selected;
 
 use crate::bundle::Bundle;
+use brokers::Brokers;
 use register::{Register, Review};
 use suspensions::Suspensions;
 
@@ -36,6 +39,7 @@ pub struct State {
     pending: Arc<Vec<(Index, UnixMs, RegistryChanged)>>,
     keys: Arc<BTreeMap<KeyId, KeyChanged>>,
     suspensions: Arc<Suspensions>,
+    brokers: Arc<Brokers>,
 }
 
 /// Why an entry does not fit the state before it: the log is damaged, or its objects are missing.
@@ -120,6 +124,13 @@ impl State {
         Ok(())
     }
 
+    /// Folds in that a broker started or stopped. It changes nothing that a decision is made under.
+    pub fn follow_broker(&mut self, index: Index, name: &Name, body: &Body) {
+        if matches!(body, Body::BrokerStarted(_) | Body::BrokerStopped(_)) {
+            Arc::make_mut(&mut self.brokers).follow(index, name, body);
+        }
+    }
+
     fn open(&mut self, opened: &LogOpened) -> Result<(), StateError> {
         let refuse = || StateError::Origin(opened.origin.clone());
         let (domain, _) = opened.origin.split_once('/').ok_or_else(refuse)?;
@@ -182,6 +193,12 @@ impl State {
     #[must_use]
     pub fn declaration(&self, object: ObjectType, name: &str) -> Option<&Declaration> {
         self.register.of(object, name)
+    }
+
+    /// The newest run of the broker of this name.
+    #[must_use]
+    pub fn run_of(&self, broker: &Name) -> Option<Run> {
+        self.brokers.run(broker)
     }
 
     /// All keys of the log, by id.

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -34,6 +34,7 @@ pub enum AnchorError {
 /// The anchor file, open.
 #[derive(Debug)]
 pub struct Anchor {
+    path: PathBuf,
     file: Arc<File>,
     dirty: Arc<AtomicBool>,
     slot: u64,
@@ -54,9 +55,15 @@ impl Anchor {
             .mode(0o600)
             .open(path)
             .map_err(failed)?;
-        let anchor = Self { file: Arc::new(file), dirty: Arc::default(), slot: 0 };
+        let anchor = Self { path: path.to_owned(), file: Arc::new(file), dirty: Arc::default(), slot: 0 };
         anchor.sync_in_background().map_err(failed)?;
         Ok(anchor)
+    }
+
+    /// Where the file lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The newest checkpoint in it that `key` signed; none in a new file.

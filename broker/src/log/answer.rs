@@ -91,7 +91,7 @@ pub(super) fn answer(
             };
             Some(Answer::Append(answer, outcome))
         }
-        (Command::Sweep | Command::Flush, _) => None,
+        (Command::Sweep | Command::Flush | Command::Follow(_), _) => None,
     }
 }
 
@@ -99,6 +99,6 @@ pub(super) fn refused(command: Command, error: &RecordError) -> Option<Answer> {
     match command {
         Command::Record { answer, .. } => Some(Answer::Record(answer, Err(error.clone()))),
         Command::Append { answer, .. } => Some(Answer::Append(answer, Err(error.clone()))),
-        Command::Sweep | Command::Flush => None,
+        Command::Sweep | Command::Flush | Command::Follow(_) => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use daypass_evidence::canonical::CanonicalError;
 use daypass_evidence::checkpoint::{Checkpoint, CheckpointError};
-use daypass_evidence::entry::{Body, Index, NewEntry};
+use daypass_evidence::entry::{Body, Index, NewEntry, kind_changes_state};
 use daypass_evidence::tree::{self, Frontier, FrontierError};
 use daypass_verify::ids::{Name, TrustDomain};
 use daypass_verify::time::UnixMs;
@@ -33,7 +33,13 @@ pub(super) struct Author<'a> {
 
 /// Whether the fold of the runtime state reads an entry.
 pub(super) fn folds(body: &Body) -> bool {
-    body.changes_state() || matches!(body, Body::RegistryChanged(_))
+    body.changes_state()
+        || matches!(body, Body::RegistryChanged(_) | Body::BrokerStarted(_) | Body::BrokerStopped(_))
+}
+
+/// The same by the name of its kind.
+pub(super) fn kind_folds(kind: &str) -> bool {
+    kind_changes_state(kind) || matches!(kind, "registry.changed" | "broker.started" | "broker.stopped")
 }
 
 /// A batch that grows.

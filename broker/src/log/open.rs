@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::thread;
 
 use arc_swap::ArcSwap;
-use daypass_core::bundle::Bundle;
 use daypass_core::state::State;
-use daypass_evidence::entry::{Body, Entry, Index, StatementSigned};
+use daypass_evidence::entry::{Body, Index, StatementSigned};
 use daypass_evidence::note::VerifierKey;
-use daypass_verify::ids::{Digest, Name, TrustDomain};
+use daypass_verify::ids::{Name, TrustDomain};
 use ring::signature::Ed25519KeyPair;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::answer::{Covered, answer_all};
 use super::batch::{Assembly, Author};
+use super::follow::{Follower, fold_row};
 use super::pace::Pace;
 use super::work::{assembly_failed, push, unavailable};
 use super::writer::Writer;
@@ -49,31 +49,42 @@ pub struct LogSettings {
 pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreError> {
     let reader = store.reader()?;
     let head = reader.head()?.ok_or_else(|| StoreError::Damaged("there is no log in this store".into()))?;
-    let state = read_state(reader.as_ref())?;
+    // Other brokers may have written since the head was read.
+    let mut state = State::empty();
+    fold(&mut state, reader.as_ref(), 0, head.size)?;
     let key = VerifierKey::of(&head.origin, &settings.key)
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let (state_at, _) = watch::channel(state.at());
     let published = Published { head: Arc::new(head), state: Arc::new(state) };
     let (commands, queue) = mpsc::channel(QUEUE);
     let (answers, outbox) = mpsc::channel(QUEUE);
     let log = Log {
         commands,
         published: Arc::new(ArcSwap::from_pointee(published)),
+        state_at,
         settlements: Arc::default(),
         arriving: Arc::default(),
         key: Arc::new(key),
         fault: Arc::default(),
     };
     let pace = Pace::new(settings.clock.now(), settings.clock.boot_ms());
+    let follower = Follower {
+        reader,
+        published: Arc::clone(&log.published),
+        state_at: log.state_at.clone(),
+        key: Arc::clone(&log.key),
+        broker: settings.broker.clone(),
+        run: None,
+        proofs: settings.anchor.as_ref().map(|anchor| anchor.path().to_owned()),
+    };
     let writer = Writer {
         store,
-        reader,
+        follower,
         settings,
         queue,
         answers,
-        published: Arc::clone(&log.published),
         settlements: Arc::clone(&log.settlements),
         arriving: Arc::clone(&log.arriving),
-        key: Arc::clone(&log.key),
         fault: Arc::clone(&log.fault),
         unresolved: None,
         halted: None,
@@ -95,7 +106,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
 /// When the store fails, or its entries do not fold.
 pub fn read_state(reader: &dyn Reader) -> Result<State, StoreError> {
     let mut state = State::empty();
-    fold(&mut state, reader, 0)?;
+    fold(&mut state, reader, 0, Index::MAX)?;
     Ok(state)
 }
 
@@ -136,24 +147,23 @@ pub fn create(
     Ok(recorded.collect())
 }
 
-/// Folds the entries from `from` on into `state`.
-pub(super) fn fold(state: &mut State, reader: &dyn Reader, from: Index) -> Result<(), StoreError> {
-    let damaged =
-        |index: Index, error: &dyn std::fmt::Display| StoreError::Damaged(format!("entry {index}: {error}"));
-    let bundle = |digest: &Digest| {
-        let bytes = reader.object(digest).ok().flatten()?;
-        Bundle::from_object(&bytes).ok().map(Arc::new)
-    };
+/// Folds the entries from `from` on, and before `until`, into `state`.
+pub(super) fn fold(
+    state: &mut State,
+    reader: &dyn Reader,
+    from: Index,
+    until: Index,
+) -> Result<(), StoreError> {
     let mut from = from;
     loop {
         let rows = reader.fold_rows(from, 1_000)?;
         let Some(last) = rows.last() else { return Ok(()) };
         from = last.index + 1;
         for row in &rows {
-            let entry = Entry::read(&row.bytes).map_err(|error| damaged(row.index, &error))?;
-            state
-                .apply(row.index, entry.envelope.time, &entry.body, &bundle)
-                .map_err(|error| damaged(row.index, &error))?;
+            if row.index >= until {
+                return Ok(());
+            }
+            fold_row(state, reader, row)?;
         }
     }
 }

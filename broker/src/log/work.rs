@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use daypass_core::draft::{Draft, MarkKind};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry, Reach};
+use daypass_evidence::tree::Frontier;
 use daypass_verify::time::UnixMs;
 
 use super::batch::{Assembly, BatchError};
@@ -34,15 +35,10 @@ pub(super) enum Fate {
 }
 
 impl Fate {
-    /// Whether it was decided under a state that is no longer the newest.
-    pub(super) fn is_stale(&self) -> bool {
-        matches!(self, Self::Stale | Self::Refused(RecordError::StateMoved))
-    }
-
     /// A store that went back must not be written any further.
     pub(super) fn halts(&self) -> Option<RecordError> {
         match self {
-            Self::Refused(error @ RecordError::Rollback(_)) => Some(error.clone()),
+            Self::Refused(error) if error.is_fatal() => Some(error.clone()),
             _ => None,
         }
     }
@@ -68,8 +64,8 @@ pub(super) fn record_all(
 
 fn before_spending(command: &Command, head: &Head, time: UnixMs) -> Fate {
     let Command::Record { draft, known, .. } = command else { return Fate::Nothing };
-    if let Some(detail) = known.as_ref().and_then(|known| went_back(known, head)) {
-        return Fate::Refused(RecordError::Rollback(detail));
+    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head)) {
+        return Fate::Refused(error);
     }
     let aged = time.millis_since(draft.grant().issued_at()).abs() > DRAFT_AGE_MS || time >= draft.exp();
     if aged || draft.state() != head.state { Fate::Stale } else { Fate::Ready }
@@ -100,11 +96,18 @@ fn record_one(
 }
 
 /// What a checkpoint in a caller's hand says against the head, if anything.
-fn went_back(known: &Checkpoint, head: &Head) -> Option<String> {
-    let ahead = known.origin == head.origin && known.size > head.size;
-    ahead.then(|| {
-        format!("a caller holds a checkpoint of size {}, and the store has {}", known.size, head.size)
-    })
+fn contradicts(known: &Checkpoint, head: &Head) -> Option<RecordError> {
+    if known.origin != head.origin || known.size < head.size {
+        return None;
+    }
+    if known.size > head.size {
+        let detail =
+            format!("a caller holds a checkpoint of size {}, and the store has {}", known.size, head.size);
+        return Some(RecordError::Rollback(detail));
+    }
+    let same = Frontier::from_parts(head.size, head.frontier.clone()).is_ok_and(|it| it.root() == known.root);
+    let detail = || format!("a caller holds another checkpoint of size {}, signed by this log", known.size);
+    (!same).then(|| RecordError::SplitView(detail()))
 }
 
 /// Appends all of a command's entries or none: half a bundle's changes would belong to no activation.

@@ -5,23 +5,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
-use daypass_core::state::State;
-use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::Index;
-use daypass_evidence::note::VerifierKey;
-use daypass_evidence::tree::Frontier;
+use arc_swap::ArcSwapOption;
 use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, Covered, answer, refused};
 use super::batch::{Assembled, Assembly, Author};
-use super::open::{LogSettings, fold};
+use super::follow::Follower;
+use super::open::LogSettings;
+use super::outcome::{Miss, Unresolved};
 use super::pace::Pace;
 use super::settlement::Waiting;
 use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
-use super::{Command, Published, RecordError, Settlements, Voided};
-use crate::store::{Head, Live, Reader, Store, StoreError};
+use super::{Command, RecordError, Settlements};
+use crate::store::Store;
 use crate::telemetry;
 
 /// How many commands one batch takes at most.
@@ -37,19 +34,17 @@ const LINGER_STEP: Duration = Duration::from_micros(50);
 /// How much time may pass between entries before what expired is ended with the next, whether a sweep is due or not.
 const SWEEP_AT_LEAST_MS: i64 = 30_000;
 
-/// How long the outcome of a commit is asked for.
-const RESOLVE: Duration = Duration::from_secs(2);
+/// How often a batch is tried again under a head that others moved meanwhile.
+const ATTEMPTS: u32 = 4;
 
 pub(super) struct Writer {
     pub(super) store: Box<dyn Store>,
-    pub(super) reader: Box<dyn Reader>,
+    pub(super) follower: Follower,
     pub(super) settings: LogSettings,
     pub(super) queue: mpsc::Receiver<Command>,
     pub(super) answers: mpsc::Sender<Vec<Answer>>,
-    pub(super) published: Arc<ArcSwap<Published>>,
     pub(super) settlements: Arc<Settlements>,
     pub(super) arriving: Arc<AtomicUsize>,
-    pub(super) key: Arc<VerifierKey>,
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
@@ -57,13 +52,6 @@ pub(super) struct Writer {
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
     pub(super) expected: usize,
     pub(super) swept: Option<UnixMs>,
-}
-
-/// A batch whose commit has an unknown outcome, and whose callers were told that nothing was recorded.
-pub(super) struct Unresolved {
-    last: (Index, [u8; 32]),
-    born: Vec<Live>,
-    settling: Option<Waiting>,
 }
 
 impl Writer {
@@ -108,18 +96,38 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, commands: Vec<Command>) -> Vec<Answer> {
+    fn write(&mut self, mut commands: Vec<Command>) -> Vec<Answer> {
+        let following = commands.extract_if(.., |command| matches!(command, Command::Follow(_))).collect();
+        let answers = if commands.is_empty() { Vec::new() } else { self.write_all(commands) };
+        self.follow(following);
+        answers
+    }
+
+    /// Takes over what others wrote, for those who wait to read it.
+    fn follow(&mut self, following: Vec<Command>) {
+        if following.is_empty() || self.halted.is_some() {
+            return;
+        }
+        if let Err(error) = self.follower.catch_up() {
+            tracing::warn!(%error, "what other brokers wrote could not be taken over");
+            self.halt_if_fatal(&error);
+        }
+        for command in following {
+            if let Command::Follow(Some(answer)) = command {
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    fn write_all(&mut self, commands: Vec<Command>) -> Vec<Answer> {
         let mut settling = self.settlements.take();
         let began = Instant::now();
-        match self.attempt(&commands, &mut settling) {
+        match self.attempt_until_head_stands(&commands, &mut settling) {
             Ok((fates, assembled)) => {
                 self.halted = fates.iter().find_map(Fate::halts);
+                self.keep_callers_proof(&commands, &fates);
                 if self.fault.load().is_some() {
                     self.fault.store(None);
-                }
-                // What made them stale may be another broker's: it is decided again under what the store holds.
-                if fates.iter().any(Fate::is_stale) {
-                    self.publish();
                 }
                 metrics::histogram!(telemetry::BATCH_ENTRIES).record(fates.len() as f64);
                 metrics::histogram!(telemetry::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
@@ -128,10 +136,35 @@ impl Writer {
             Err(error) => {
                 tracing::error!(%error, "a batch was not written");
                 self.fault.store(Some(Arc::new(error.to_string())));
+                self.halt_if_fatal(&error);
                 self.keep(settling);
                 self.swept = None;
                 commands.into_iter().filter_map(|command| refused(command, &error)).collect()
             }
+        }
+    }
+
+    /// The checkpoint of a caller that excludes our head. Signing it again gives the very note that the caller showed:
+    /// Ed25519 has one signature, and it was verified to be ours.
+    fn keep_callers_proof(&self, commands: &[Command], fates: &[Fate]) {
+        for (command, fate) in commands.iter().zip(fates) {
+            if let (
+                Command::Record { known: Some(known), .. },
+                Fate::Refused(error @ RecordError::SplitView(_)),
+            ) = (command, fate)
+                && let Ok(note) = known.sign(&self.settings.key)
+            {
+                tracing::error!(%error, "a caller holds a checkpoint that excludes this log");
+                self.follower.keep_proof(&self.follower.newest().head.checkpoint, note.as_bytes());
+            }
+        }
+    }
+
+    /// A log that is not the one that was seen must not be written any further, nor under another's name.
+    fn halt_if_fatal(&mut self, error: &RecordError) {
+        if error.is_fatal() {
+            self.fault.store(Some(Arc::new(error.to_string())));
+            self.halted = Some(error.clone());
         }
     }
 
@@ -143,8 +176,9 @@ impl Writer {
         }
     }
 
-    /// One transaction. On an error nothing is in the store, or `unresolved` remembers what may be.
-    fn attempt(
+    /// Nothing was written where the head moved: what others wrote is taken over, and the same commands are tried
+    /// under the new head.
+    fn attempt_until_head_stands(
         &mut self,
         commands: &[Command],
         settling: &mut Waiting,
@@ -153,11 +187,32 @@ impl Writer {
             return Err(why.clone());
         }
         self.resolve_earlier()?;
+        for _ in 0..ATTEMPTS {
+            match self.attempt(commands, settling) {
+                Ok(done) => return Ok(done),
+                Err(Miss::Refused(error)) => return Err(error),
+                Err(Miss::Moved) => {
+                    self.swept = None;
+                    self.follower.catch_up()?;
+                }
+            }
+        }
+        Err(RecordError::Unavailable("other brokers moved the head of the log each time".into()))
+    }
+
+    /// One transaction. On an error nothing is in the store, or `unresolved` remembers what may be.
+    fn attempt(
+        &mut self,
+        commands: &[Command],
+        settling: &mut Waiting,
+    ) -> Result<(Vec<Fate>, Option<Assembled>), Miss> {
         let now = Pace::new(self.settings.clock.now(), self.settings.clock.boot_ms());
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
-        let newest = self.published.load();
-        check_head(&head, &newest.head, &self.key)?;
+        if self.follower.is_far_behind(&head) {
+            return Err(Miss::Moved);
+        }
+        self.follower.take_over(&head)?;
         let time = self.pace.entry_time(now, head.time)?;
         let author = Author {
             trust_domain: &self.settings.trust_domain,
@@ -187,69 +242,6 @@ impl Writer {
         Ok((fates, Some(assembled)))
     }
 
-    /// Learns what became of a commit: from its answer, or else from the head, never by writing again.
-    fn conclude(
-        &mut self,
-        committed: Result<(), StoreError>,
-        assembled: &Assembled,
-    ) -> Result<(), RecordError> {
-        match committed {
-            Ok(()) => Ok(()),
-            Err(StoreError::Unknown(detail)) => {
-                let last = assembled.adds.rows.last().map(|row| (row.index, row.leaf));
-                match last.map(|last| self.ask_head(last)) {
-                    Some(Some(true)) => Ok(()),
-                    Some(Some(false)) => Err(RecordError::Unavailable(detail)),
-                    _ => {
-                        let born = assembled.adds.born.clone();
-                        self.unresolved = last.map(|last| Unresolved { last, born, settling: None });
-                        Err(RecordError::Unavailable(detail))
-                    }
-                }
-            }
-            Err(error) => Err(unavailable(error)),
-        }
-    }
-
-    /// Whether the entry `last` is in the store; none when the store does not answer in time.
-    fn ask_head(&mut self, last: (Index, [u8; 32])) -> Option<bool> {
-        let began = Instant::now();
-        loop {
-            let locked = self.store.begin().map(drop);
-            let found = locked.and_then(|()| self.reader.rows(last.0, 1));
-            match found {
-                Ok(rows) => return Some(rows.first().is_some_and(|row| (row.index, row.leaf) == last)),
-                Err(_) if began.elapsed() > RESOLVE => return None,
-                Err(_) => thread::sleep(Duration::from_millis(20)),
-            }
-        }
-    }
-
-    /// Credentials of an unresolved batch that turns out to be in the store were never signed: they are void.
-    fn resolve_earlier(&mut self) -> Result<(), RecordError> {
-        let Some(unresolved) = self.unresolved.take() else { return Ok(()) };
-        match self.ask_head(unresolved.last) {
-            Some(false) => {
-                self.settlements.put_back(unresolved.settling.unwrap_or_default());
-                Ok(())
-            }
-            Some(true) => {
-                self.publish();
-                for live in unresolved.born {
-                    self.settlements.void(Voided {
-                        live,
-                        reason: "the outcome of the commit was not known in time".into(),
-                    });
-                }
-                Ok(())
-            }
-            None => {
-                self.unresolved = Some(unresolved);
-                Err(RecordError::Unavailable("the outcome of an earlier commit is not known yet".into()))
-            }
-        }
-    }
-
     fn answer(
         &mut self,
         commands: Vec<Command>,
@@ -273,44 +265,9 @@ impl Writer {
         }
         let covered = Covered::of(&head, &adds, tree);
         metrics::gauge!(telemetry::LOG_ENTRIES).set(head.size as f64);
-        if adds.rows.iter().any(|row| row.folds) {
-            self.publish();
-        } else {
-            let state = Arc::clone(&self.published.load().state);
-            self.published.store(Arc::new(Published { head: Arc::new(head), state }));
+        if let Err(error) = self.follower.take_own(head, &adds.rows) {
+            tracing::error!(%error, "the state could not be folded");
         }
         covered
-    }
-
-    /// Publishes the head and the state as the store holds them.
-    fn publish(&mut self) {
-        let mut state = State::clone(&self.published.load().state);
-        let from = state.at() + 1;
-        let read = fold(&mut state, self.reader.as_ref(), from).and_then(|()| self.reader.head());
-        match read {
-            Ok(Some(head)) => {
-                self.published.store(Arc::new(Published { head: Arc::new(head), state: Arc::new(state) }));
-            }
-            Ok(None) => tracing::error!("the head is gone"),
-            Err(error) => tracing::error!(%error, "the state could not be folded"),
-        }
-    }
-}
-
-/// The head read under the lock must follow the newest one that this broker saw, and carry our own signature.
-fn check_head(head: &Head, newest: &Head, key: &VerifierKey) -> Result<(), RecordError> {
-    if head == newest {
-        return Ok(());
-    }
-    let checkpoint =
-        Checkpoint::open(&head.checkpoint, key).map_err(|error| RecordError::Rollback(error.to_string()))?;
-    if head.size <= newest.size {
-        let detail = format!("its size was {}, and is {} now", newest.size, head.size);
-        return Err(RecordError::Rollback(detail));
-    }
-    let frontier = Frontier::from_parts(head.size, head.frontier.clone());
-    match frontier {
-        Ok(frontier) if frontier.size() == checkpoint.size && frontier.root() == checkpoint.root => Ok(()),
-        _ => Err(RecordError::Rollback("its frontier does not lead to the root that was signed".into())),
     }
 }

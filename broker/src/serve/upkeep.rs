@@ -21,6 +21,7 @@ use crate::trust::{Trust, TrustEvent};
 use crate::web::{IssuerUrl, Site};
 
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
 const REFUSALS_AT_ONCE: usize = 64;
@@ -54,6 +55,7 @@ pub(super) fn start(
 ) -> Vec<JoinHandle<()>> {
     vec![
         tokio::spawn(settle(desk.clone())),
+        tokio::spawn(follow(desk.clone())),
         tokio::spawn(sweep(desk.clone(), Arc::clone(refusals))),
         tokio::spawn(beat(desk.clone(), Arc::clone(refusals))),
         tokio::spawn(raise(desk.clone(), alarms)),
@@ -66,6 +68,16 @@ async fn settle(desk: Desk) {
     loop {
         ticks.tick().await;
         desk.log.flush();
+    }
+}
+
+/// What other brokers write is in force here too, whether this one writes or not.
+async fn follow(desk: Desk) {
+    let mut ticks = interval(FOLLOW_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        desk.log.follow();
     }
 }
 
@@ -162,9 +174,13 @@ async fn append(desk: &Desk, body: Body) -> Result<Place, RecordError> {
 /// Keeps what is published in step with the state, and trust with the bundle in force.
 async fn republish(desk: Desk, trust: Trust, site: Arc<Site>, issuer: IssuerUrl) {
     let mut ticks = interval(SWEEP_EVERY);
+    let mut changes = desk.log.state_changes();
     let mut followed = desk.log.state().bundle().map(|bundle| bundle.digest());
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = changes.changed() => {}
+        }
         site.documents.store(Arc::new(documents::current(&desk, &issuer)));
         let state = desk.log.state();
         if let Some(bundle) = state.bundle()

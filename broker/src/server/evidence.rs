@@ -24,7 +24,7 @@ use super::convert;
 use super::status::{self, Outgoing};
 use super::{Api, later, standing};
 use crate::index::{self, Filter, StoredNodes};
-use crate::store::{Reader, Row, StoreError};
+use crate::store::{Head, Reader, Row, StoreError};
 
 pub(super) struct Service(pub(super) Arc<Api>);
 
@@ -56,9 +56,10 @@ impl EvidenceService for Service {
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
         let caller = caller(&request)?;
-        let head =
-            self.log_named(&request.get_ref().log).map_err(|refusal| refusal.into_status(&caller.request))?;
-        match request.get_ref().size {
+        let wanted = request.get_ref();
+        let head = self.log_named(&wanted.log, wanted.size).await;
+        let head = head.map_err(|refusal| refusal.into_status(&caller.request))?;
+        match wanted.size {
             size if size == 0 || size == head.size => Ok(Response::new(pb::GetCheckpointResponse {
                 checkpoint: Bytes::copy_from_slice(&head.checkpoint),
             })),
@@ -123,8 +124,9 @@ struct Listing {
 }
 
 impl Service {
-    fn log_named(&self, log: &str) -> Result<Arc<crate::store::Head>, Outgoing> {
-        let head = Arc::clone(&self.0.desk.log.published().head);
+    /// The head of the log that is asked for, as of `size` at least: another broker may have told the caller of it.
+    async fn log_named(&self, log: &str, size: u64) -> Result<Arc<Head>, Outgoing> {
+        let head = Arc::clone(&self.0.desk.log.published_at(size).await.head);
         if log.is_empty() || log == head.origin {
             return Ok(head);
         }
@@ -135,7 +137,12 @@ impl Service {
     }
 
     async fn prove(&self, wire: pb::GetProofRequest) -> Result<pb::GetProofResponse, Outgoing> {
-        let head = self.log_named(&wire.log)?;
+        let beyond = match wire.of {
+            Some(Of::Index(at)) => at.saturating_add(1),
+            Some(Of::FirstSize(first)) => first,
+            None => 0,
+        };
+        let head = self.log_named(&wire.log, wire.size.max(beyond)).await?;
         let size = if wire.size == 0 { head.size } else { wire.size };
         if size > head.size {
             return Err(Outgoing::malformed("size", format!("the log has {} entries", head.size)));
@@ -180,7 +187,7 @@ impl Service {
     }
 
     async fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
-        self.log_named(&wire.log)?;
+        self.log_named(&wire.log, 0).await?;
         let filter = Filter {
             kinds: wire.kinds.clone(),
             identity: convert::optional("identity", &wire.identity)?,
@@ -311,8 +318,12 @@ async fn list(
                 return;
             }
         };
-        let head = Arc::clone(&api.desk.log.published().head);
-        for row in found.rows {
+        // The checkpoint that comes with an entry covers it, whichever broker wrote it.
+        let covered = found.rows.last().map_or(0, |row| row.index + 1);
+        let head = Arc::clone(&api.desk.log.published_at(covered).await.head);
+        let next = if covered > head.size { None } else { found.next };
+        for row in found.rows.into_iter().filter(|row| row.index < head.size) {
+            listing.start = row.index + 1;
             let entry = pb::EntryRef { log: head.origin.clone(), index: row.index };
             let response = pb::ListEntriesResponse {
                 r#ref: Some(entry),
@@ -324,7 +335,7 @@ async fn list(
             }
             listing.limit -= 1;
         }
-        match found.next {
+        match next {
             Some(next) => listing.start = next,
             None if listing.follow => tokio::time::sleep(FOLLOW_EVERY).await,
             None => return,

@@ -184,6 +184,10 @@ fn of_record(error: &RecordError) -> Outgoing {
         RecordError::StateMoved => {
             retry(Outward::EvidenceUnavailable, "the state moved while this was decided: ask again", 1)
         }
+        RecordError::SplitView(_) => Outgoing::new(
+            Outward::Rollback,
+            "the broker's log was forked: nothing is issued until its operators recover it",
+        ),
         RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
         RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
     }
