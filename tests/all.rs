@@ -10,6 +10,7 @@
 
 mod attacks;
 mod conformance;
+mod differential;
 mod e2e;
 mod faults;
 mod simulation;

@@ -4,6 +4,7 @@ mod certificates;
 mod clock;
 mod endings;
 mod evidence;
+mod go;
 mod issue;
 mod lifetimes;
 mod organisation;

@@ -36,7 +36,7 @@ pub use answer::{Answer, Refused, certificate_of, claims_of, token_of};
 pub use clock::TestClock;
 pub use forge::Forge;
 pub use ports::free as free_port;
-pub use programs::{Output, program, python, run, run_with};
+pub use programs::{Output, left_out, nightly, program, python, run, run_with};
 pub use tamper::Copied;
 
 /// The nightly billing run of the sample organisation.

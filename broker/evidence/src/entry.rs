@@ -10,7 +10,7 @@ mod register;
 
 use daypass_verify::ids::{CredentialId, Digest, IdentityName, Name, RequestId, TrustDomain};
 use daypass_verify::time::UnixMs;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::canonical::{CanonicalError, MAX_ENTRY, is_canonical, to_vec};
 
@@ -50,12 +50,25 @@ pub struct Envelope {
     pub td: TrustDomain,
     /// The broker that wrote it.
     pub broker: Name,
-    /// The request that caused it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The request that caused it. `approval.decided` has an index under this name instead: what it decides.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "request_unless_index")]
     pub request: Option<RequestId>,
     /// On whose authority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<By>,
+}
+
+fn request_unless_index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<RequestId>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Request {
+        Index(Index),
+        Id(RequestId),
+    }
+    Ok(match Request::deserialize(deserializer)? {
+        Request::Index(0..) => None,
+        Request::Id(id) => Some(id),
+    })
 }
 
 /// An entry that is not in the log yet: all but its time, which is set under the log's lock.

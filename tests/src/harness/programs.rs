@@ -28,6 +28,17 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// Whether the long versions of tests are wanted: `tests/run --nightly`, or `DAYPASS_NIGHTLY=1`.
+pub fn nightly() -> bool {
+    std::env::var_os("DAYPASS_NIGHTLY").is_some_and(|it| it != "0")
+}
+
+/// Says that a part of a test was left out, past the capture of what tests print: nobody must take it for done.
+pub fn left_out(what: &str, why: &str) {
+    let text = format!("\n*** LEFT OUT: {what}: {why}\n");
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+}
+
 /// The Python interpreter that has what `tests/stock/requirements.txt` names.
 pub fn python() -> PathBuf {
     let path = std::env::var_os("DAYPASS_TEST_PYTHON").map(PathBuf::from);

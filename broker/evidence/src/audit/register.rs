@@ -182,6 +182,7 @@ impl Register {
         }
         self.check_key(issued, &mut add);
         self.check_task(issued, &mut add);
+        self.check_target(issued, &mut add);
         self.check_identity(time, issued, &mut add);
     }
 
@@ -218,6 +219,18 @@ impl Register {
         }
     }
 
+    fn check_target(&self, issued: &CredentialIssued, add: &mut impl FnMut(FindingCode, String)) {
+        let Some(target) = self.declared_at(ObjectType::Target, &issued.target, add) else { return };
+        if !issued.granted.scope.audiences.is_subset(&target.scope.audiences) {
+            let detail = format!("granted for audiences that target `{}` does not have", issued.target.name);
+            add(FindingCode::WiderThanDeclared, detail);
+        }
+        if target.ttl_max_s.is_some_and(|most| issued.granted.ttl_s > most) {
+            let detail = format!("granted for longer than target `{}` allows", issued.target.name);
+            add(FindingCode::WiderThanDeclared, detail);
+        }
+    }
+
     fn check_identity(
         &self,
         time: UnixMs,
@@ -234,12 +247,29 @@ impl Register {
             add(FindingCode::OutlivesIdentity, format!("valid until {exp}, beyond the end of `{name}`"));
         }
         if let Some(supplier) = &identity.supplier {
-            let end =
-                self.find(ObjectType::Supplier, supplier.as_str()).and_then(|found| found.bounds.ends_ms);
-            if end.is_none_or(|end| exp > end) {
-                let detail = format!("valid until {exp}, beyond the contract of supplier `{supplier}`");
-                add(FindingCode::OutlivesSupplier, detail);
-            }
+            self.check_supplier(supplier, issued, add);
+        }
+    }
+
+    fn check_supplier(
+        &self,
+        name: &Name,
+        issued: &CredentialIssued,
+        add: &mut impl FnMut(FindingCode, String),
+    ) {
+        let (exp, granted) = (issued.credential.exp_ms, &issued.granted);
+        let supplier = self.find(ObjectType::Supplier, name.as_str()).map(|found| &found.bounds);
+        if supplier.and_then(|it| it.ends_ms).is_none_or(|end| exp > end) {
+            let detail = format!("valid until {exp}, beyond the contract of supplier `{name}`");
+            add(FindingCode::OutlivesSupplier, detail);
+        }
+        let Some(supplier) = supplier else { return };
+        if !granted.scope.is_within(&supplier.scope) {
+            add(FindingCode::WiderThanDeclared, format!("the granted scope goes beyond supplier `{name}`"));
+        }
+        if supplier.ttl_max_s.is_some_and(|most| granted.ttl_s > most) {
+            let detail = format!("granted for longer than supplier `{name}` allows");
+            add(FindingCode::WiderThanDeclared, detail);
         }
     }
 

@@ -71,7 +71,17 @@ impl Log {
             "supplier",
             "acme",
             0,
-            json!({"contract": "C-1", "ends_ms": at(90_000_000)}),
+            json!({
+                "contract": "C-1", "ends_ms": at(90_000_000), "ttl_max_s": 900, "audiences": ["ledger", "orders"],
+                "actions": ["invoice:read", "invoice:write"], "resources": ["eu/*"],
+            }),
+        );
+        self.declare(
+            "target",
+            "target",
+            "ledger",
+            0,
+            json!({"audiences": ["ledger"], "ttl_max_s": 900, "reach": "feed"}),
         );
         self.declare("identity", "identity", "prod/billing", 0, json!({
             "class": "service", "purpose": "posts", "tasks": ["post"], "supplier": "acme", "expires_ms": at(90_000_000),
@@ -139,7 +149,7 @@ impl Log {
         self.push(
             "decided",
             244_000,
-            json!({"kind": "approval.decided", "decision": "approved", "by": by("bob")}),
+            json!({"kind": "approval.decided", "request": self.index("proposed"), "decision": "approved", "by": by("bob")}),
         );
         self.declare("changed", "owner", "finance", 245_000, json!({"kind": "team", "status": "active"}));
         self.set("changed", "/by", by("bob"));
@@ -172,7 +182,7 @@ impl Log {
         let exp = at(ms + ttl_s * 1000);
         json!({
             "kind": "credential.issued", "identity": {"name": "prod/billing", "at": self.index("identity")},
-            "task": {"name": "post", "at": self.index("task")}, "target": {"name": "ledger", "at": 1},
+            "task": {"name": "post", "at": self.index("task")}, "target": {"name": "ledger", "at": self.index("target")},
             "proof": {"kind": "certificate", "issuer": "ca", "at": 1, "clause": 0, "subject": "s", "digest": digest("p"),
                       "issued_ms": at(0), "exp_ms": at(90_000_000), "use": "until_expiry", "actor": "workload"},
             "asked": scope, "granted": scope, "decision": {"bundle": digest("b1"), "state": state},
