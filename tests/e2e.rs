@@ -16,3 +16,4 @@ mod sdk;
 mod stock;
 mod store;
 mod tiles;
+mod witness;

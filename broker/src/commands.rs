@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_broker::clock::SystemClock;
-use daypass_broker::config::{Config, ConfigError, Listener, Web};
+use daypass_broker::config::{Config, ConfigError, Listener, Web, Witness};
 use daypass_broker::dev::{self, DevError};
 use daypass_broker::init::{self, Deployment, InitError};
 use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
+use daypass_broker::witness::{WitnessSettings, submission_url};
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::Mode;
+use daypass_evidence::note::NoteError;
 use daypass_verify::ids::ParseError;
 
 use crate::args::Command;
@@ -163,10 +165,27 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         web: listen_web(&config.web),
         checkpoint: config.web.checkpoint,
         tiles: config.web.tiles,
+        witnesses: witnesses(config)?,
         ops: config.ops.listen,
         limits,
         config: config.digest,
         clock: Arc::new(SystemClock),
+    })
+}
+
+fn witnesses(config: &Config) -> Result<WitnessSettings, Failure> {
+    let value = |error: String| Failure::Value(error);
+    let witness = |witness: &Witness| {
+        Ok::<_, Failure>(daypass_broker::witness::Witness {
+            name: witness.name.clone(),
+            url: submission_url(&witness.url).map_err(|error| value(error.to_string()))?,
+            key: witness.vkey.parse().map_err(|error: NoteError| value(error.to_string()))?,
+        })
+    };
+    Ok(WitnessSettings {
+        witnesses: config.witness.iter().map(witness).collect::<Result<_, _>>()?,
+        every: Duration::from_secs(config.log.witness_every_s),
+        silent_after: Duration::from_secs(config.log.witness_silent_s),
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod keys;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,9 @@ use serde::Deserialize;
 use url::Url;
 
 pub use keys::{KEYS, Key, reference};
+
+/// The most witnesses: with all their signatures a checkpoint is still a note of a few KiB.
+const WITNESSES_MAX: usize = 16;
 
 /// What went wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +56,11 @@ pub struct Config {
     pub api: Listener,
     /// The HTTP listener.
     pub web: Web,
+    /// What happens to the log.
+    pub log: Log,
+    /// Who signs its checkpoints too.
+    #[serde(default)]
+    pub witness: Vec<Witness>,
     /// The listener for operators on the same host.
     pub ops: Ops,
     /// How much is served at once.
@@ -121,6 +130,28 @@ pub struct Web {
     pub checkpoint: bool,
     /// Whether the hashes of the log's tree are served.
     pub tiles: bool,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// How often witnesses are asked, in seconds.
+    pub witness_every_s: u64,
+    /// After how long a silent witness is an alarm, in seconds.
+    pub witness_silent_s: u64,
+}
+
+/// `[[witness]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// What the log calls it.
+    pub name: Name,
+    /// Its submission prefix.
+    pub url: String,
+    /// Its key.
+    pub vkey: String,
 }
 
 /// `[ops]`.
@@ -207,6 +238,16 @@ impl Config {
                 &format!("`{}`: expected a loopback address such as `127.0.0.1:9090`", self.ops.listen),
             );
         }
+        if !(1..=3600).contains(&self.log.witness_every_s) {
+            return refuse("log.witness_every_s", "expected 1 to 3600 seconds");
+        }
+        if self.log.witness_silent_s < self.log.witness_every_s {
+            return refuse("log.witness_silent_s", "expected at least `log.witness_every_s`");
+        }
+        let named: BTreeSet<&Name> = self.witness.iter().map(|witness| &witness.name).collect();
+        if named.len() < self.witness.len() || named.len() > WITNESSES_MAX {
+            return refuse("witness", "expected at most 16 witnesses, each under a name of its own");
+        }
         if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
             return refuse("limits", "a limit of 0 connections would serve nobody: expected 1 or more");
         }
@@ -236,6 +277,9 @@ mod tests {
     const SMALLEST: &str =
         "[broker]\ntrust_domain = \"example.org\"\nissuer = \"https://daypass.example.org\"\n";
 
+    const WITNESS: &str =
+        "[[witness]]\nname = \"w1\"\nurl = \"https://w.example\"\nvkey = \"w+00000000+x\"\n";
+
     #[test]
     fn the_smallest_configuration_names_only_what_has_no_default() {
         let config = Config::parse(SMALLEST, "test").unwrap();
@@ -261,6 +305,9 @@ mod tests {
             (&format!("{SMALLEST}[opps]\nlisten = \"127.0.0.1:9\""), "opps"),
             (&format!("{SMALLEST}[store]\npaht = \"x\""), "paht"),
             (&format!("{SMALLEST}[limits]\nconnections = 0"), "limits"),
+            (&format!("{SMALLEST}[log]\nwitness_every_s = 0"), "log.witness_every_s"),
+            (&format!("{SMALLEST}{}", WITNESS.repeat(2)), "a name of its own"),
+            (&format!("{SMALLEST}{WITNESS}vky = \"x\""), "vky"),
         ] {
             let error = Config::parse(fault, "test").unwrap_err().to_string();
             assert!(error.contains(expected), "{fault}\n{error}");

@@ -22,3 +22,4 @@ pub mod tiles;
 pub mod tls;
 pub mod trust;
 pub mod web;
+pub mod witness;

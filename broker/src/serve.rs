@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::{
     BrokerStarted, BrokerStopped, ClockStatus, KINDS, KeyUse, Mode, NewEntry, PreviousRun,
@@ -38,7 +37,8 @@ use crate::trust::{FetchLimits, Trust};
 pub use error::ServeError;
 
 use crate::listen;
-use crate::web::{self, Authorities, IssuerUrl, Site};
+use crate::web::{self, IssuerUrl, Site};
+use crate::witness::{self, WitnessSettings};
 
 /// How often certificate files are looked at.
 const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
@@ -81,6 +81,8 @@ pub struct Settings {
     pub checkpoint: bool,
     /// Whether it serves the hashes of the log's tree.
     pub tiles: bool,
+    /// Who signs its checkpoints too.
+    pub witnesses: WitnessSettings,
     /// The listener for operators.
     pub ops: SocketAddr,
     /// How much is served at once.
@@ -175,8 +177,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
     announce(&desk, &settings).await?;
 
+    let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
     let api = Arc::new(Api {
+        cosignatures: cosignatures.clone(),
         desk: desk.clone(),
         trust: trust.clone(),
         readers: readers.clone(),
@@ -185,13 +189,14 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let shutdown = CancellationToken::new();
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
-    let site = Arc::new(site(&settings, &desk, web_at));
+    let site = Arc::new(documents::site(&settings, &desk, &cosignatures, web_at));
     let listeners = vec![
         serve_api(api_listener, &settings, api, &shutdown)?,
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
         serve_ops(ops_listener, &desk, &shutdown)?,
     ];
-    let upkeep = upkeep::start(&desk, &trust, &refusals, alarms, site, settings.issuer.clone());
+    let mut upkeep = upkeep::start(&desk, &trust, &refusals, alarms, site, settings.issuer.clone());
+    upkeep.extend(witnesses);
     Ok(Running {
         api: api_at,
         web: web_at,
@@ -304,18 +309,6 @@ async fn announce(desk: &Desk, settings: &Settings) -> Result<(), ServeError> {
         .append(vec![NewEntry { id, request: None, by: None, body: body.into() }], Attached::default())
         .await?;
     Ok(())
-}
-
-fn site(settings: &Settings, desk: &Desk, at: SocketAddr) -> Site {
-    let others = [at.to_string(), format!("localhost:{}", at.port())];
-    let log = desk.log.clone();
-    let served = settings.checkpoint;
-    Site {
-        documents: ArcSwap::from_pointee(documents::current(desk, &settings.issuer)),
-        checkpoint: Arc::new(move || served.then(|| log.published().head.checkpoint.as_slice().into())),
-        tiles: settings.tiles.then(|| documents::tiles(open_readers(settings))),
-        authorities: Authorities::new(&settings.issuer, others),
-    }
 }
 
 fn server_tls(

@@ -21,6 +21,7 @@ use crate::index::Readers;
 use crate::issue::Desk;
 use crate::refusals::Refusals;
 use crate::trust::Trust;
+use crate::witness::Cosignatures;
 
 pub use authenticate::Authenticate;
 
@@ -32,6 +33,8 @@ pub struct Api {
     pub trust: Trust,
     /// Reads.
     pub readers: Readers,
+    /// Checkpoints that witnesses signed.
+    pub cosignatures: Cosignatures,
     /// Counts and explains what was refused.
     pub refusals: Arc<Refusals>,
 }

@@ -21,7 +21,7 @@ pub use issuer_url::{Authorities, IssuerUrl, IssuerUrlError};
 pub use page::Page;
 pub use tiles::{ReadTile, Tiles};
 
-/// The newest signed checkpoint, or none where this broker does not publish it; asked on each request, so it must
+/// The newest signed checkpoint, with witnesses' signatures where there are any, or none where this broker does not publish it; asked on each request, so it must
 /// only look at what is in memory.
 pub type NewestCheckpoint = Arc<dyn Fn() -> Option<Arc<[u8]>> + Send + Sync>;
 

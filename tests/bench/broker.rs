@@ -14,6 +14,7 @@ use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::init::{self, write_listener_certificate};
 use daypass_broker::listen::Limits;
 use daypass_broker::serve::{self, ListenAt, Settings};
+use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::{SourceFile, compile};
 use daypass_evidence::entry::Mode;
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         web: listen(ports.web),
         checkpoint: true,
         tiles: true,
+        witnesses: WitnessSettings::default(),
         ops: at(ports.ops),
         limits: Limits::default(),
         config: None,

@@ -8,6 +8,7 @@ mod ports;
 mod profiles;
 mod programs;
 mod tamper;
+mod witness;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
 use daypass_broker::listen::Limits;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
+use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::SourceFile;
 use daypass_core::bundle::object::IssuerKind;
 use daypass_core::proof::IssuerKeys;
@@ -38,6 +40,7 @@ pub use forge::Forge;
 pub use ports::free as free_port;
 pub use programs::{Output, left_out, nightly, program, python, run, run_with};
 pub use tamper::Copied;
+pub use witness::{Manner, WitnessServer};
 
 /// The nightly billing run of the sample organisation.
 pub const NIGHTLY: &str = "prod/billing/nightly";
@@ -309,6 +312,7 @@ fn settings(
         web: listen(web),
         checkpoint: true,
         tiles: true,
+        witnesses: WitnessSettings::default(),
         ops: at(0),
         limits: Limits::default(),
         config: None,

@@ -1,5 +1,7 @@
 //! Signed notes with Ed25519 (C2SP signed-note): a text, a blank line, and a line for each signature.
 
+mod cosignature;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+
+pub use cosignature::{Cosignature, WitnessKey};
 
 /// The longest note that is read, in bytes: a checkpoint with all its witnesses' signatures is under 8 KiB.
 pub const MAX_NOTE: usize = 16 * 1024;
@@ -60,10 +64,8 @@ impl VerifierKey {
     /// # Errors
     /// When the name is empty or has a space or a plus in it.
     pub fn new(name: &str, public: [u8; 32]) -> Result<Self, NoteError> {
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
-            return Err(NoteError::Name(name.to_owned()));
-        }
-        Ok(Self { name: name.to_owned(), id: key_id(name, &public), public })
+        check_name(name)?;
+        Ok(Self { name: name.to_owned(), id: key_id(name, TYPE_ED25519, &public), public })
     }
 
     /// The verifier key that fits what `key` signs as `name`.
@@ -103,8 +105,7 @@ impl VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = [&[TYPE_ED25519], self.public.as_slice()].concat();
-        write!(f, "{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id), STANDARD.encode(key))
+        write_key(f, &self.name, self.id, TYPE_ED25519, &self.public)
     }
 }
 
@@ -112,24 +113,50 @@ impl FromStr for VerifierKey {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
-        let refuse = || NoteError::VerifierKey(text.chars().take(200).collect());
-        let mut parts = text.splitn(3, '+');
-        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
-            return Err(refuse());
-        };
-        let key = STANDARD.decode(key).map_err(|_| refuse())?;
-        let public = match key.split_first() {
-            Some((&TYPE_ED25519, public)) => public.try_into().map_err(|_| refuse())?,
-            _ => return Err(refuse()),
-        };
-        let key = Self::new(name, public).map_err(|_| refuse())?;
-        if id == format!("{:08x}", u32::from_be_bytes(key.id)) { Ok(key) } else { Err(refuse()) }
+        let (name, public) = read_key(text, TYPE_ED25519)?;
+        Self::new(name, public)
     }
 }
 
-/// The first four octets of SHA-256(name || 0x0A || 0x01 || public key) (C2SP signed-note, "Signatures").
-fn key_id(name: &str, public: &[u8; 32]) -> [u8; 4] {
-    let hash = digest(&SHA256, &[name.as_bytes(), b"\n", &[TYPE_ED25519], public].concat());
+fn check_name(name: &str) -> Result<(), NoteError> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+') {
+        return Err(NoteError::Name(name.to_owned()));
+    }
+    Ok(())
+}
+
+/// A verifier key as text: `name+id+type and key` (C2SP signed-note, "Verifier keys").
+fn write_key(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    id: [u8; 4],
+    kind: u8,
+    public: &[u8; 32],
+) -> fmt::Result {
+    let key = [&[kind], public.as_slice()].concat();
+    write!(f, "{name}+{:08x}+{}", u32::from_be_bytes(id), STANDARD.encode(key))
+}
+
+/// The name and the key in a verifier key of type `kind` whose id fits them.
+fn read_key(text: &str, kind: u8) -> Result<(&str, [u8; 32]), NoteError> {
+    let refuse = || NoteError::VerifierKey(text.chars().take(200).collect());
+    let mut parts = text.splitn(3, '+');
+    let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(refuse());
+    };
+    let key = STANDARD.decode(key).map_err(|_| refuse())?;
+    let public = match key.split_first() {
+        Some((found, public)) if *found == kind => public.try_into().map_err(|_| refuse())?,
+        _ => return Err(refuse()),
+    };
+    let fits =
+        check_name(name).is_ok() && id == format!("{:08x}", u32::from_be_bytes(key_id(name, kind, &public)));
+    if fits { Ok((name, public)) } else { Err(refuse()) }
+}
+
+/// The first four octets of SHA-256(name || 0x0A || type || public key) (C2SP signed-note, "Signatures").
+fn key_id(name: &str, kind: u8, public: &[u8; 32]) -> [u8; 4] {
+    let hash = digest(&SHA256, &[name.as_bytes(), b"\n", &[kind], public].concat());
     let mut id = [0; 4];
     id.iter_mut().zip(hash.as_ref()).for_each(|(slot, byte)| *slot = *byte);
     id

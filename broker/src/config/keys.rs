@@ -115,6 +115,41 @@ pub const KEYS: &[Key] = &[
         "Whether the hashes of the log's tree are served to anybody, as C2SP tlog-tiles: with the checkpoint they prove that an entry is in the log, and that the log only grew. Never an entry.",
     ),
     key(
+        "log",
+        "witness_every_s",
+        Some("60"),
+        "60",
+        "How often the newest checkpoint is shown to the witnesses, in seconds: each cosignature is an entry.",
+    ),
+    key(
+        "log",
+        "witness_silent_s",
+        Some("600"),
+        "600",
+        "After how many seconds without a cosignature the alarm WITNESS_SILENT is raised. For as long the last cosigned checkpoint is the one that `web` serves.",
+    ),
+    key(
+        "[witness]",
+        "name",
+        None,
+        r#""w1""#,
+        "What entries and alarms call this witness. Each witness has a section of its own.",
+    ),
+    key(
+        "[witness]",
+        "url",
+        None,
+        r#""https://witness.example.com/w1""#,
+        "Where checkpoints are submitted to it (C2SP tlog-witness): the part before `/add-checkpoint`. HTTPS, or HTTP on a loopback address.",
+    ),
+    key(
+        "[witness]",
+        "vkey",
+        None,
+        r#""witness.example.com/w1+34dfd9ec+BHMwCHH0TBaOfJSd4sdQ5gwsm7j/UwAXxaJnI06ctNuO""#,
+        "Its key for cosignatures, as it publishes it: `name+id+key`, of type 4.",
+    ),
+    key(
         "ops",
         "listen",
         Some(r#""127.0.0.1:9090""#),
@@ -149,7 +184,8 @@ pub const KEYS: &[Key] = &[
 /// What is given, and the defaults for what is not.
 pub(super) fn with_defaults(given: toml::Table) -> toml::Table {
     let mut whole = given;
-    for key in KEYS {
+    // A list has no defaults: there may be none of it.
+    for key in KEYS.iter().filter(|key| !key.section.starts_with('[')) {
         let section = whole.entry(key.section).or_insert_with(|| toml::Table::new().into());
         let Some(section) = section.as_table_mut() else { continue };
         let default = key.default.and_then(|text| toml::from_str::<toml::Table>(&format!("v = {text}")).ok());

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
 use crate::listen::Limits;
 use crate::serve::{ListenAt, Settings};
+use crate::witness::WitnessSettings;
 
 /// The ports of a development broker: an issuer's URL is for ever, so they are kept.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -96,6 +97,7 @@ impl State {
             web: listen(self.ports.web),
             checkpoint: true,
             tiles: true,
+            witnesses: WitnessSettings::default(),
             ops: at(self.ports.ops),
             limits: Limits::default(),
             config: None,

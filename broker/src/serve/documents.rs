@@ -1,21 +1,48 @@
 //! What verifiers are told of our keys and our log, from the state, the keyring and the store.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use daypass_evidence::entry::KeyUse;
 use daypass_verify::jwks::p256_jwk;
 use daypass_verify::time::Seconds;
 
+use super::{Settings, open_readers};
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::tiles;
-use crate::web::{Documents, IssuerUrl, KeySchedule, PublishedKey, Tiles, documents};
+use crate::web::{
+    Authorities, Documents, IssuerUrl, KeySchedule, NewestCheckpoint, PublishedKey, Site, Tiles, documents,
+};
+use crate::witness::Cosignatures;
 
 /// How long a copy may be used: keys are published at least this long before they sign.
 const MAX_AGE: Seconds = Seconds::new(300);
 
+/// All that the HTTP listener at `at` serves.
+pub(super) fn site(settings: &Settings, desk: &Desk, cosignatures: &Cosignatures, at: SocketAddr) -> Site {
+    let others = [at.to_string(), format!("localhost:{}", at.port())];
+    Site {
+        documents: ArcSwap::from_pointee(current(desk, &settings.issuer)),
+        checkpoint: checkpoint(settings, desk.clone(), cosignatures.clone()),
+        tiles: settings.tiles.then(|| tiles(open_readers(settings))),
+        authorities: Authorities::new(&settings.issuer, others),
+    }
+}
+
+/// The newest checkpoint, or, where there are witnesses, the newest that one of them signed: whoever trusts a witness
+/// can do nothing with another. While none answers, the log still tells what it is.
+fn checkpoint(settings: &Settings, desk: Desk, cosignatures: Cosignatures) -> NewestCheckpoint {
+    let served = settings.checkpoint;
+    Arc::new(move || {
+        let cosigned = || cosignatures.fresh(desk.clock.boot_ms()).map(|cosigned| Arc::clone(&cosigned.note));
+        served.then(|| cosigned().unwrap_or_else(|| desk.log.published().head.checkpoint.as_slice().into()))
+    })
+}
+
 /// The tree's hashes, by readers of their own: strangers never stand in the way of operators.
-pub(super) fn tiles(readers: Readers) -> Tiles {
+fn tiles(readers: Readers) -> Tiles {
     Tiles::new(Arc::new(move |tile| {
         let readers = readers.clone();
         Box::pin(async move { readers.run(move |reader| tiles::hashes(reader, tile)).await })
