@@ -5,6 +5,11 @@
 
 mod child;
 mod load;
+mod recording;
+mod report;
+mod sweep;
+mod tracer;
+mod unsynced;
 
 use std::time::{Duration, Instant};
 

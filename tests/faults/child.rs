@@ -74,6 +74,18 @@ impl Files {
         Self { store, anchor, config, output, api: self.api, _folder: Some(folder) }
     }
 
+    /// The same deployment with these contents of store, write-ahead log and anchor.
+    pub(super) fn of_contents(&self, contents: &[Vec<u8>]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, anchor) = (folder.path().join("store"), folder.path().join("anchor"));
+        let (config, output) = (self.config.clone(), self.output.clone());
+        let files = Self { store, anchor, config, output, api: self.api, _folder: Some(folder) };
+        for (path, bytes) in files.durable().iter().zip(contents) {
+            std::fs::write(path, bytes).unwrap();
+        }
+        files
+    }
+
     /// Verifies the log that a broker left, as the next one does before it serves, and reads what it says.
     pub(super) fn check(&self, deployment: &Deployment) -> Result<Ledger, String> {
         let copy = self.copy();
@@ -96,6 +108,11 @@ impl Files {
     pub(super) fn lose_from(&self, index: u64) {
         let store = Connection::open(&self.store).unwrap();
         store.execute("DELETE FROM entries WHERE idx >= ?1", [i64::try_from(index).unwrap()]).unwrap();
+    }
+
+    /// The files that hold evidence: store, write-ahead log and anchor.
+    pub(super) fn durable(&self) -> [PathBuf; 3] {
+        [self.store.clone(), wal_of(&self.store), self.anchor.clone()]
     }
 
     /// What the program wrote to standard error.
@@ -135,6 +152,16 @@ impl Child {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         child
+    }
+
+    /// Its process id.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it is gone, of itself or by somebody else's hand.
+    pub(super) fn is_gone(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 
     /// SIGKILL: nothing is flushed, nobody is told.

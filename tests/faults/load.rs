@@ -26,7 +26,8 @@ pub(super) struct Load {
     callers: Vec<JoinHandle<()>>,
 }
 
-struct Client {
+/// One caller.
+pub(super) struct Client {
     port: u16,
     ca: PathBuf,
     certificate: WorkloadCertificate,
@@ -37,12 +38,7 @@ impl Load {
     pub(super) fn start(deployment: &Deployment, port: u16, clients: usize, ttl_s: i64) -> Self {
         let (held, over) = (Arc::<Mutex<Vec<Held>>>::default(), Arc::<AtomicBool>::default());
         let callers = (0..clients).map(|_| {
-            let client = Client {
-                port,
-                ca: deployment.listener_ca.clone(),
-                certificate: deployment.workload(NIGHTLY),
-                ttl_s,
-            };
+            let client = Client::of(deployment, port, ttl_s);
             let (held, over) = (Arc::clone(&held), Arc::clone(&over));
             tokio::spawn(async move {
                 while !over.load(Ordering::Relaxed) {
@@ -84,15 +80,41 @@ impl Load {
 }
 
 impl Client {
+    pub(super) fn of(deployment: &Deployment, port: u16, ttl_s: i64) -> Self {
+        let certificate = deployment.workload(NIGHTLY);
+        Self { port, ca: deployment.listener_ca.clone(), certificate, ttl_s }
+    }
+
     async fn ask_until_it_fails(&self, held: &Mutex<Vec<Held>>, over: &AtomicBool) {
         let Ok(caller) = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await else { return };
         while !over.load(Ordering::Relaxed) {
-            let ttl = prost_types::Duration { seconds: self.ttl_s, nanos: 0 };
-            let wanted = IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
-            let answered = caller.credentials().issue(caller.request(wanted).unwrap()).await;
-            let Ok(answer) = answered else { return };
-            held.lock().unwrap().push(hold(&answer.into_inner()));
+            let Some(received) = self.ask(&caller).await else { return };
+            held.lock().unwrap().push(received);
         }
+    }
+
+    async fn ask(&self, caller: &Caller) -> Option<Held> {
+        let ttl = prost_types::Duration { seconds: self.ttl_s, nanos: 0 };
+        let wanted = IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
+        let answered = caller.credentials().issue(caller.request(wanted).unwrap()).await;
+        answered.ok().map(|answer| hold(&answer.into_inner()))
+    }
+
+    /// Asks once, on a connection of its own; what was received, if anything was.
+    pub(super) async fn once(&self) -> Option<Held> {
+        let caller = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await.ok()?;
+        self.ask(&caller).await
+    }
+
+    /// Asks until it is answered with a credential, for five seconds at most.
+    pub(super) async fn at_last(&self) -> Held {
+        for _ in 0..50 {
+            if let Some(held) = self.once().await {
+                return held;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("nothing is issued within 5 s after the fault is over");
     }
 }
 
