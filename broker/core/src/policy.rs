@@ -5,6 +5,7 @@
 //! turned into Cedar's entities once a bundle, so that a request builds its context and nothing more.
 
 mod entities;
+mod memo;
 mod slices;
 mod source;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use daypass_verify::time::Seconds;
 use crate::bundle::Finding;
 use crate::bundle::object::Declared;
 use entities::Types;
+use memo::Memo;
 use slices::Slices;
 
 /// The schema that every rule is validated against: what a rule may look at.
@@ -36,10 +38,11 @@ pub struct Rules {
     entities: Entities,
     types: Types,
     claims: BTreeSet<String>,
+    memo: Memo,
 }
 
 /// A narrowed request, as the rules see it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Question<'a> {
     /// Who asks.
     pub identity_name: &'a IdentityName,
@@ -102,7 +105,7 @@ impl Rules {
         let entities = entities::of(declared, &types).map_err(|detail| vec![unusable(detail)])?;
         let claims = source::claims(&policies);
         let slices = Slices::of(&policies).map_err(|detail| vec![unusable(detail)])?;
-        Ok(Self { policies, slices, entities, types, claims })
+        Ok(Self { policies, slices, entities, types, claims, memo: Memo::default() })
     }
 
     /// How many rules there are.
@@ -120,6 +123,10 @@ impl Rules {
     /// Evaluates every rule that can concern `question`. A name that is not declared is an error, and so a denial.
     #[must_use]
     pub fn evaluate(&self, question: &Question<'_>) -> Verdict {
+        self.memo.recall(question, || self.work_out(question))
+    }
+
+    fn work_out(&self, question: &Question<'_>) -> Verdict {
         match self.request(question) {
             Ok(request) => {
                 let rules = self.slices.concerning(request.principal());

@@ -4,6 +4,7 @@
 mod changed;
 #[cfg(test)]
 mod foreign;
+mod mover;
 mod read;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::time::Duration;
 use daypass_core::draft::Mark;
 use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
+
+use mover::Mover;
 
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
 
@@ -22,14 +25,15 @@ pub const SCHEMA: u32 = 1;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Pages of the write-ahead log above which a resting writer moves them into the database.
-const WAL_PAGES_AT_REST: i64 = 1_000;
+const PAGES_AT_REST: usize = 1_000;
 
-/// Pages of the write-ahead log above which it is moved even under load: 64 MiB. The larger it is, the fewer times a
-/// page that changes with each commit is moved.
-const WAL_PAGES_MAX: i64 = 16_384;
+/// Pages above which it is moved under load, about 64 MiB. The larger it is, the fewer times a page that changes with
+/// each commit is moved.
+const PAGES_MAX: usize = 16_384;
 
-/// How many commits lie between two looks at its size.
-const LOOK_EVERY: u32 = 64;
+/// How many pages a commit takes, about: what changes each time, and a page for three entries.
+const PAGES_A_COMMIT: usize = 8;
+const ROWS_A_PAGE: usize = 3;
 
 const TABLES: &str = "
     CREATE TABLE entries (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, bytes BLOB NOT NULL) STRICT;
@@ -48,7 +52,9 @@ const TABLES: &str = "
 pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
-    commits_since_checkpoint: u32,
+    mover: Mover,
+    /// Pages of the write-ahead log that were not moved yet, about.
+    pages: usize,
     marks_pruned_minute: i64,
 }
 
@@ -77,7 +83,8 @@ impl SqliteStore {
                 .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
                 .map_err(failed)?;
         }
-        Ok(Self { path: path.to_owned(), connection, commits_since_checkpoint: 0, marks_pruned_minute: 0 })
+        let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), connection, mover, pages: 0, marks_pruned_minute: 0 })
     }
 
     /// A reader of the store in the file at `path`, which it never writes.
@@ -88,17 +95,17 @@ impl SqliteStore {
         Ok(Box::new(read::SqliteReader::open(path)?))
     }
 
-    fn wal_pages(&self) -> i64 {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        std::fs::metadata(wal).map_or(0, |meta| i64::try_from(meta.len() / 4096).unwrap_or(i64::MAX))
+    fn move_wal(&mut self) {
+        self.pages = 0;
+        let _ = mover::move_wal(&self.connection).inspect_err(mover::warn);
     }
 
-    fn checkpoint_wal(&mut self) {
-        self.commits_since_checkpoint = 0;
-        let moved = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        if let Err(error) = moved {
-            tracing::warn!(%error, "the write-ahead log could not be moved into the database");
+    /// The bulk is moved by the mover, and then the rest here, so that the write-ahead log can start over.
+    fn keep_wal_short(&mut self) {
+        if self.mover.has_moved() {
+            self.move_wal();
+        } else if self.pages > PAGES_MAX {
+            self.mover.ask();
         }
     }
 }
@@ -131,18 +138,15 @@ fn version(connection: &Connection) -> Result<u32, StoreError> {
 
 impl Store for SqliteStore {
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
-        if self.commits_since_checkpoint.is_multiple_of(LOOK_EVERY) && self.wal_pages() > WAL_PAGES_MAX {
-            self.checkpoint_wal();
-        }
+        self.keep_wal_short();
         let prune = self.marks_pruned_minute;
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let head = read::head(&transaction)?.ok_or_else(|| {
             StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into())
         })?;
-        self.commits_since_checkpoint = self.commits_since_checkpoint.saturating_add(1);
-        let pruned = &mut self.marks_pruned_minute;
-        Ok(Box::new(SqliteTransaction { transaction, head, pruned, prune_after: prune }))
+        let (pages, pruned) = (&mut self.pages, &mut self.marks_pruned_minute);
+        Ok(Box::new(SqliteTransaction { transaction, head, pages, pruned, prune_after: prune }))
     }
 
     fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError> {
@@ -163,8 +167,8 @@ impl Store for SqliteStore {
     }
 
     fn rest(&mut self) {
-        if self.commits_since_checkpoint > 0 && self.wal_pages() > WAL_PAGES_AT_REST {
-            self.checkpoint_wal();
+        if self.pages > PAGES_AT_REST {
+            self.move_wal();
         }
     }
 }
@@ -172,6 +176,7 @@ impl Store for SqliteStore {
 struct SqliteTransaction<'a> {
     transaction: rusqlite::Transaction<'a>,
     head: Head,
+    pages: &'a mut usize,
     pruned: &'a mut i64,
     prune_after: i64,
 }
@@ -247,7 +252,9 @@ impl Transaction for SqliteTransaction<'_> {
         if moved != 1 {
             return Err(StoreError::HeadMoved { expected: self.head.size, found: u64::MAX });
         }
-        self.transaction.commit().map_err(unknown)
+        self.transaction.commit().map_err(unknown)?;
+        *self.pages += PAGES_A_COMMIT + batch.rows.len() / ROWS_A_PAGE;
+        Ok(())
     }
 }
 

@@ -78,7 +78,7 @@ impl Resource {
 }
 
 /// Audiences, actions and resources together, each a sorted set.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Scope {
     /// Who may be addressed.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]

@@ -50,7 +50,7 @@ pub struct CredentialIssued {
 }
 
 /// How the caller proved itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum ProofKind {
     /// An OIDC ID token.
@@ -74,7 +74,7 @@ pub enum ProofUse {
 }
 
 /// Who is behind a proof, as its issuer declares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Hash)]
 #[serde(rename_all = "snake_case")]
 pub enum Actor {
     /// A program.
