@@ -1,8 +1,15 @@
-//! The one place that asks what time it is. Everything else is given `now`.
+//! The one place that asks what time it is, and what the machine knows of its own clock. Everything else is given `now`.
+
+mod kernel;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use daypass_verify::time::UnixMs;
+
+pub use kernel::Kernel;
+
+/// How far two clocks that agree may be apart.
+pub const AGREES_WITHIN_MS: i64 = 2_000;
 
 /// A source of time.
 pub trait Clock: Send + Sync + 'static {
@@ -11,6 +18,26 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Milliseconds since the machine booted, including sleep; never goes back within one boot.
     fn boot_ms(&self) -> i64;
+
+    /// The kernel's boot id: the same until the machine boots again.
+    fn boot_id(&self) -> Option<String> {
+        kernel::boot_id()
+    }
+
+    /// What the kernel says of its clock; none where it cannot be asked.
+    fn kernel(&self) -> Option<Kernel> {
+        kernel::ask()
+    }
+}
+
+/// Whose word a broker takes that its clock is right after the machine booted, where the store has no clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockTrust {
+    /// A second source's: the kernel's, where a time service keeps it synchronised, another broker's, an operator's.
+    Kernel,
+    /// Its own.
+    Own,
 }
 
 /// The machine's own clock.

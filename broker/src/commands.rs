@@ -170,6 +170,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         limits,
         config: config.digest,
         clock: Arc::new(SystemClock),
+        clock_trust: config.clock.trust,
     })
 }
 

@@ -11,6 +11,7 @@ use daypass_verify::ids::{Digest, Name, TrustDomain};
 use serde::Deserialize;
 use url::Url;
 
+use crate::clock::ClockTrust;
 pub use keys::{KEYS, Key, reference};
 
 /// The most witnesses: with all their signatures a checkpoint is still a note of a few KiB.
@@ -63,6 +64,8 @@ pub struct Config {
     pub witness: Vec<Witness>,
     /// The listener for operators on the same host.
     pub ops: Ops,
+    /// Whose word is taken for the time.
+    pub clock: Clock,
     /// How much is served at once.
     pub limits: Limits,
     /// What is written to standard error.
@@ -160,6 +163,14 @@ pub struct Witness {
 pub struct Ops {
     /// Its address, on loopback.
     pub listen: SocketAddr,
+}
+
+/// `[clock]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Whose word is taken that the clock is right after the machine booted.
+    pub trust: ClockTrust,
 }
 
 /// `[limits]`.

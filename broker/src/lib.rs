@@ -1,6 +1,7 @@
 //! The broker: proof in, durable record, credential out, ending proven.
 
 pub mod activate;
+pub mod alarms;
 pub mod clock;
 pub mod config;
 pub mod dev;

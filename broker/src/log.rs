@@ -3,9 +3,11 @@
 //! One writer thread drains a bounded queue in batches; each batch is one transaction, one checkpoint, one sync,
 //! and one message with all its answers.
 
+mod alarm;
 mod anchor;
 mod answer;
 mod batch;
+mod doubt;
 mod follow;
 mod open;
 mod outcome;
@@ -32,7 +34,9 @@ use crate::signer::Statement;
 use crate::store::{Head, Live, SealedKey};
 use work::ENDED_PER_ENTRY;
 
+pub use alarm::CLOCK;
 pub use anchor::{Anchor, AnchorError};
+pub use doubt::ClockWatch;
 pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
 pub(crate) use start::verify_without_key;
@@ -241,6 +245,7 @@ pub struct Log {
     arriving: Arc<AtomicUsize>,
     key: Arc<VerifierKey>,
     fault: Arc<ArcSwapOption<String>>,
+    watch: Arc<ClockWatch>,
 }
 
 impl Log {
@@ -357,6 +362,12 @@ impl Log {
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.fault.load().as_deref().cloned()
+    }
+
+    /// The watch on this broker's clock.
+    #[must_use]
+    pub fn watch(&self) -> &ClockWatch {
+        &self.watch
     }
 
     /// The key that verifies this log's checkpoints.

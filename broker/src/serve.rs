@@ -1,5 +1,6 @@
 //! A broker, put together and running: from values to listeners, and back in order.
 
+mod announce;
 mod documents;
 mod error;
 mod upkeep;
@@ -10,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_evidence::audit::Report;
-use daypass_evidence::entry::{
-    BrokerStarted, BrokerStopped, ClockStatus, KINDS, KeyUse, Mode, NewEntry, PreviousRun,
-};
+use daypass_evidence::entry::{BrokerStopped, KeyUse, Mode, NewEntry};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use tokio::net::TcpListener;
@@ -20,17 +19,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
+use crate::alarms::Alarms;
+use crate::clock::{Clock, ClockTrust};
 use crate::ids::Ids;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek, Keyring};
-use crate::log::{self, Anchor, Attached, Log, LogSettings, RecordError, StartError, Started};
+use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
 use crate::ops::{self, NotReady, Readiness};
 use crate::refusals::Refusals;
 use crate::server::{self, Api};
 use crate::signer::Signer;
-use crate::store::sqlite::{SCHEMA, SqliteStore};
+use crate::store::sqlite::SqliteStore;
 use crate::store::{Reader, Store, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust};
@@ -91,6 +91,8 @@ pub struct Settings {
     pub config: Option<Digest>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Whose word it takes that its clock is right after the machine booted.
+    pub clock_trust: ClockTrust,
 }
 
 /// A store that was opened, and whose log was verified with its own key.
@@ -170,12 +172,13 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let ops_listener = ops::bind(settings.ops).await?;
     let readers = open_readers(&settings);
     let (desk, started) = open_desk(opened, &settings)?;
-    let (events, alarms) = mpsc::channel(256);
+    let (events, heard) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
     if let Some(bundle) = desk.log.state().bundle() {
         trust.follow(bundle);
     }
-    announce(&desk, &settings).await?;
+    let alarms = Alarms::default();
+    announce::announce(&desk, &settings, &readers, &alarms).await?;
 
     let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
@@ -195,7 +198,15 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
         serve_ops(ops_listener, &desk, &shutdown)?,
     ];
-    let mut upkeep = upkeep::start(&desk, &trust, &refusals, alarms, site, settings.issuer.clone());
+    let watched = upkeep::Watched {
+        desk: desk.clone(),
+        readers: readers.clone(),
+        broker: settings.broker.clone(),
+        alarms,
+        clock_trust: settings.clock_trust,
+    };
+    let mut upkeep = upkeep::start(&desk, &trust, &refusals, site, settings.issuer.clone());
+    upkeep.extend(upkeep::watch(watched, heard, &refusals));
     upkeep.extend(witnesses);
     Ok(Running {
         api: api_at,
@@ -283,34 +294,6 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
 }
 
-/// `broker.started`: who serves from here on, and how the run before of the same name ended.
-async fn announce(desk: &Desk, settings: &Settings) -> Result<(), ServeError> {
-    let previous = desk
-        .log
-        .state()
-        .run_of(&settings.broker)
-        .map(|run| PreviousRun { index: run.stopped.unwrap_or(run.started), clean: run.stopped.is_some() });
-    let body = BrokerStarted {
-        version: env!("CARGO_PKG_VERSION").into(),
-        build: None,
-        config: settings.config,
-        mode: settings.mode,
-        store: "sqlite".into(),
-        durability: "fsync".into(),
-        schema: SCHEMA,
-        boot: upkeep::boot_id(),
-        clock: ClockStatus::default(),
-        previous,
-        reads: KINDS.iter().map(|(kind, version)| ((*kind).to_owned(), *version)).collect(),
-    };
-    let now = desk.clock.now();
-    let id = desk.ids.draw(now).map_err(|error| RecordError::Unavailable(error.to_string()))?;
-    desk.log
-        .append(vec![NewEntry { id, request: None, by: None, body: body.into() }], Attached::default())
-        .await?;
-    Ok(())
-}
-
 fn server_tls(
     at: &ListenAt,
     speaks: Speaks,
@@ -370,7 +353,9 @@ fn readiness(desk: &Desk) -> Readiness {
         if state.signing_key(KeyUse::Token, now).is_none() {
             reasons.push(NotReady { part: "keys", detail: "no key for tokens may sign now: rotate".into() });
         }
-        if let Some(fault) = desk.log.fault() {
+        if let Some(why) = desk.log.watch().off() {
+            reasons.push(NotReady { part: "clock", detail: why });
+        } else if let Some(fault) = desk.log.fault() {
             reasons.push(NotReady { part: "log", detail: fault });
         }
         reasons

@@ -134,6 +134,11 @@ pub trait Transaction {
     /// The head as read under the lock.
     fn head(&self) -> &Head;
 
+    /// The store's own clock, read in this transaction; none where the store has no clock but ours.
+    fn store_time(&self) -> Option<UnixMs> {
+        None
+    }
+
     /// Spends marks together: all of them, or none where one was spent before. For each, whether it was fresh.
     ///
     /// # Errors

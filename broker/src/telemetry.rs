@@ -27,6 +27,9 @@ pub const KEY_FETCHES: &str = "daypass_key_fetches_total";
 /// Connections that were closed before TLS, being over a cap.
 pub const CONNECTIONS_REFUSED: &str = "daypass_connections_refused_total";
 
+/// Alarms that stand, by `code`.
+pub const ALARMS: &str = "daypass_alarms";
+
 /// Why logs or metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -96,6 +99,7 @@ fn describe() {
     describe_counter!(ISSUES, "Calls to issue, by result");
     describe_histogram!(ISSUE_SECONDS, Unit::Seconds, "From the call to issue to its answer");
     describe_counter!(PROOF_FAILURES, "Proofs that failed, by inner reason");
+    describe_gauge!(ALARMS, "Alarms that stand");
     describe_histogram!(BATCH_ENTRIES, "Entries in one commit of the log");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "One commit of the log, its sync included");
     describe_gauge!(LOG_ENTRIES, "Entries in the log");

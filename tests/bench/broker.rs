@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_broker::clock::{Clock, SystemClock};
+use daypass_broker::clock::{Clock, ClockTrust, SystemClock};
 use daypass_broker::dev::issuer::{DevIssuer, Start};
 use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::init::{self, write_listener_certificate};
@@ -171,6 +171,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         limits: Limits::default(),
         config: None,
         clock: Arc::new(SystemClock),
+        clock_trust: ClockTrust::Kernel,
     })
 }
 

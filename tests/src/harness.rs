@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_broker::clock::{Clock, SystemClock};
+use daypass_broker::clock::{Clock, ClockTrust, SystemClock};
 use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::dev::workload_ca::WorkloadCertificate;
@@ -132,6 +132,13 @@ impl Deployment {
     /// The broker that runs.
     pub fn broker(&self) -> &Running {
         self.running.as_ref().expect("the broker runs")
+    }
+
+    /// Stops a broker whose last word the log may not take.
+    pub async fn abandon(&mut self) {
+        if let Some(running) = self.running.take() {
+            drop(running.stop("the test gives it up").await);
+        }
     }
 
     /// Stops the broker in order, and waits until all of its log lies in the store's one file.
@@ -317,5 +324,6 @@ fn settings(
         limits: Limits::default(),
         config: None,
         clock,
+        clock_trust: ClockTrust::Kernel,
     }
 }

@@ -156,6 +156,13 @@ pub const KEYS: &[Key] = &[
         r#""127.0.0.1:9090""#,
         "The address of metrics, health and readiness: loopback only.",
     ),
+    key(
+        "clock",
+        "trust",
+        Some(r#""kernel""#),
+        r#""kernel""#,
+        "Whose word is taken, after the machine booted, that its clock is right, before any credential is ended by it. `kernel`: a time service that keeps the kernel's clock synchronised, else the store's clock, another broker's entry, or `daypass-broker emergency clock-ok`. `own`: nobody else's, for a machine without a time service whose clock you set yourself.",
+    ),
     key("limits", "connections", Some("8192"), "8192", "Connections in all, counted before TLS."),
     key(
         "limits",

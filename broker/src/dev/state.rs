@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{DevError, files};
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockTrust};
 use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
 use crate::listen::Limits;
 use crate::serve::{ListenAt, Settings};
@@ -102,6 +102,7 @@ impl State {
             limits: Limits::default(),
             config: None,
             clock: Arc::clone(clock),
+            clock_trust: ClockTrust::Own,
         })
     }
 

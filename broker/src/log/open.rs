@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::answer::{Covered, answer_all};
 use super::batch::{Assembly, Author};
+use super::doubt::ClockWatch;
 use super::follow::{Follower, fold_row};
-use super::pace::Pace;
 use super::work::{assembly_failed, push, unavailable};
 use super::writer::Writer;
 use super::{Anchor, Log, Published, RecordError, Recorded};
@@ -66,8 +66,8 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         arriving: Arc::default(),
         key: Arc::new(key),
         fault: Arc::default(),
+        watch: Arc::new(ClockWatch::new(Arc::clone(&settings.clock))),
     };
-    let pace = Pace::new(settings.clock.now(), settings.clock.boot_ms());
     let follower = Follower {
         reader,
         published: Arc::clone(&log.published),
@@ -88,7 +88,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         fault: Arc::clone(&log.fault),
         unresolved: None,
         halted: None,
-        pace,
+        watch: Arc::clone(&log.watch),
         expected: 0,
         swept: None,
     };

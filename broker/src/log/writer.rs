@@ -9,12 +9,12 @@ use arc_swap::ArcSwapOption;
 use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
 
-use super::answer::{Answer, Covered, answer, refused};
+use super::answer::{Answer, Covered, answer};
 use super::batch::{Assembled, Assembly, Author};
+use super::doubt::ClockWatch;
 use super::follow::Follower;
 use super::open::LogSettings;
 use super::outcome::{Miss, Unresolved};
-use super::pace::Pace;
 use super::settlement::Waiting;
 use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
 use super::{Command, RecordError, Settlements};
@@ -48,7 +48,7 @@ pub(super) struct Writer {
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
-    pub(super) pace: Pace,
+    pub(super) watch: Arc<ClockWatch>,
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
     pub(super) expected: usize,
     pub(super) swept: Option<UnixMs>,
@@ -139,7 +139,7 @@ impl Writer {
                 self.halt_if_fatal(&error);
                 self.keep(settling);
                 self.swept = None;
-                commands.into_iter().filter_map(|command| refused(command, &error)).collect()
+                self.refuse(commands, &error)
             }
         }
     }
@@ -206,14 +206,13 @@ impl Writer {
         commands: &[Command],
         settling: &mut Waiting,
     ) -> Result<(Vec<Fate>, Option<Assembled>), Miss> {
-        let now = Pace::new(self.settings.clock.now(), self.settings.clock.boot_ms());
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
         if self.follower.is_far_behind(&head) {
             return Err(Miss::Moved);
         }
         self.follower.take_over(&head)?;
-        let time = self.pace.entry_time(now, head.time)?;
+        let time = self.watch.entry_time(head.time, transaction.store_time())?;
         let author = Author {
             trust_domain: &self.settings.trust_domain,
             broker: &self.settings.broker,
@@ -229,8 +228,10 @@ impl Writer {
         }
         // No entry may come long after endings that were due: a log that ends so does not verify.
         let due = self.swept.is_none_or(|swept| time.millis_since(swept) >= SWEEP_AT_LEAST_MS);
-        if due || commands.iter().any(|command| matches!(command, Command::Sweep)) {
+        let asked = due || commands.iter().any(|command| matches!(command, Command::Sweep));
+        if asked && !self.watch.holds_endings() {
             let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time)?;
+            self.watch.swept(whole);
             self.swept = Some(time).filter(|_| whole);
         }
         if assembly.is_empty() {
@@ -242,7 +243,7 @@ impl Writer {
         Ok((fates, Some(assembled)))
     }
 
-    fn answer(
+    pub(super) fn answer(
         &mut self,
         commands: Vec<Command>,
         fates: Vec<Fate>,

@@ -1,14 +1,17 @@
 //! The machine's clock, and what a test adds to it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
-use daypass_broker::clock::{Clock, SystemClock};
+use daypass_broker::clock::{Clock, Kernel, SystemClock};
 use daypass_verify::time::UnixMs;
 
 /// Runs with the machine's clock; nobody has to wait for what ends in minutes.
 #[derive(Debug, Default)]
 pub struct TestClock {
     ahead_ms: AtomicI64,
+    stepped_ms: AtomicI64,
+    boots: AtomicU32,
+    synchronised: AtomicBool,
 }
 
 impl TestClock {
@@ -16,14 +19,39 @@ impl TestClock {
     pub fn advance(&self, ms: i64) {
         self.ahead_ms.fetch_add(ms, Ordering::SeqCst);
     }
+
+    /// Somebody sets the wall clock, and no time passes.
+    pub fn step(&self, ms: i64) {
+        self.stepped_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+
+    /// The machine boots again.
+    pub fn reboot(&self) {
+        self.boots.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A time service begins to keep the clock synchronised, or ceases to.
+    pub fn synchronise(&self, synchronised: bool) {
+        self.synchronised.store(synchronised, Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMs {
-        SystemClock.now().plus_millis(self.ahead_ms.load(Ordering::SeqCst))
+        let moved = self.ahead_ms.load(Ordering::SeqCst) + self.stepped_ms.load(Ordering::SeqCst);
+        SystemClock.now().plus_millis(moved)
     }
 
     fn boot_ms(&self) -> i64 {
         SystemClock.boot_ms().saturating_add(self.ahead_ms.load(Ordering::SeqCst))
+    }
+
+    fn boot_id(&self) -> Option<String> {
+        Some(format!("boot-{}", self.boots.load(Ordering::SeqCst)))
+    }
+
+    fn kernel(&self) -> Option<Kernel> {
+        let synchronised = self.synchronised.load(Ordering::SeqCst);
+        Some(Kernel { synchronised, max_error_ms: 5, offset_ms: 0, now: self.now() })
     }
 }

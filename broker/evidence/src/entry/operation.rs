@@ -96,6 +96,12 @@ pub struct ClockStatus {
     /// Offset against the second source, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset_ms: Option<i64>,
+    /// Milliseconds since the machine booted, where `boot` says which boot it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_ms: Option<i64>,
+    /// The standing alarm about this broker's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Index>,
 }
 
 /// The entry with which a broker's former run ended.

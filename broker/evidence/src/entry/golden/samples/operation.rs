@@ -39,7 +39,7 @@ pub(super) fn minimal() -> Vec<Body> {
         config: None,
         mode: Mode::Dev,
         boot: None,
-        clock: ClockStatus { synchronised: false, max_error_ms: None, offset_ms: None },
+        clock: ClockStatus::default(),
         previous: None,
         ..started()
     };
@@ -78,7 +78,13 @@ fn anchored() -> CheckpointAnchored {
 }
 
 fn clock() -> ClockStatus {
-    ClockStatus { synchronised: true, max_error_ms: Some(3), offset_ms: Some(-1) }
+    ClockStatus {
+        synchronised: true,
+        max_error_ms: Some(3),
+        offset_ms: Some(-1),
+        boot_ms: Some(86_400_000),
+        alarm: Some(1187),
+    }
 }
 
 fn started() -> BrokerStarted {

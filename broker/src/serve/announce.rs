@@ -1,0 +1,155 @@
+//! The first entry of a run, and what this broker's last one tells of its clock.
+
+use daypass_core::state::Run;
+use daypass_evidence::entry::{
+    Alarm, AlarmState, Body, BrokerStarted, ClockStatus, Entry, Index, KINDS, NewEntry, PreviousRun,
+};
+use daypass_verify::ids::Name;
+use daypass_verify::time::UnixMs;
+
+use super::{ServeError, Settings};
+use crate::alarms::Alarms;
+use crate::clock::{AGREES_WITHIN_MS, Clock, ClockTrust};
+use crate::index::Readers;
+use crate::issue::Desk;
+use crate::log::{Attached, CLOCK, RecordError};
+use crate::store::sqlite::SCHEMA;
+use crate::store::{Reader, StoreError};
+
+const HELD: &str = "the machine booted, or its clock was in doubt, since this broker last ran, and no second source agrees with the clock yet: endings wait for a time service, another broker, or `daypass-broker emergency clock-ok`";
+
+const PAGE: u64 = 1_000;
+
+/// `broker.started`: who serves from here on, and how the run before ended. With it, what becomes of the alarm about
+/// this broker's clock.
+pub(super) async fn announce(
+    desk: &Desk,
+    settings: &Settings,
+    readers: &Readers,
+    alarms: &Alarms,
+) -> Result<(), ServeError> {
+    let published = desk.log.published();
+    let run = published.state.run_of(&settings.broker);
+    let (size, from, broker) =
+        (published.head.size, run.map_or(published.head.size, |run| run.started), settings.broker.clone());
+    let before = readers.run(move |reader| sign_of_life(reader, from, size, &broker)).await?;
+    let opened = readers.run(opened_at).await?;
+    judge_clock(desk, settings, before.as_ref(), opened);
+    let mut bodies: Vec<Body> = vec![started(settings, run).into()];
+    let alarm = |state, raised, detail| Alarm { code: CLOCK.into(), state, raised, detail };
+    if let Some(raised) = before.and_then(|before| before.alarm) {
+        bodies.push(alarm(AlarmState::Cleared, Some(raised), Some("another run begins".into())).into());
+    }
+    let trouble = desk.log.watch().trouble();
+    bodies.extend(trouble.clone().map(|why| alarm(AlarmState::Raised, None, Some(why)).into()));
+    let now = desk.clock.now();
+    let draw = |body| desk.ids.draw(now).map(|id| NewEntry { id, request: None, by: None, body });
+    let entries: Result<Vec<NewEntry>, _> = bodies.into_iter().map(draw).collect();
+    let entries = entries.map_err(|error| RecordError::Unavailable(error.to_string()))?;
+    let places = desk.log.append(entries, Attached::default()).await?;
+    if let (Some(_), Some(raised)) = (trouble, places.last()) {
+        alarms.adopt(CLOCK, raised.index);
+    }
+    Ok(())
+}
+
+fn started(settings: &Settings, run: Option<Run>) -> BrokerStarted {
+    let previous = run
+        .map(|run| PreviousRun { index: run.stopped.unwrap_or(run.started), clean: run.stopped.is_some() });
+    BrokerStarted {
+        version: env!("CARGO_PKG_VERSION").into(),
+        build: None,
+        config: settings.config,
+        mode: settings.mode,
+        store: "sqlite".into(),
+        durability: "fsync".into(),
+        schema: SCHEMA,
+        boot: settings.clock.boot_id(),
+        clock: status(settings.clock.as_ref(), None),
+        previous,
+        reads: KINDS.iter().map(|(kind, version)| ((*kind).to_owned(), *version)).collect(),
+    }
+}
+
+/// What is known of the clock.
+pub(super) fn status(clock: &dyn Clock, alarm: Option<Index>) -> ClockStatus {
+    let kernel = clock.kernel();
+    ClockStatus {
+        synchronised: kernel.is_some_and(|kernel| kernel.vouches_for(clock.now())),
+        max_error_ms: kernel.map(|kernel| kernel.max_error_ms),
+        offset_ms: kernel.filter(|kernel| kernel.synchronised).map(|kernel| kernel.offset_ms),
+        boot_ms: Some(clock.boot_ms()),
+        alarm,
+    }
+}
+
+/// The newest `broker.started` or `broker.heartbeat` of a broker, and the alarm about its clock that stood last.
+struct SignOfLife {
+    at: UnixMs,
+    boot: Option<String>,
+    boot_ms: Option<i64>,
+    alarm: Option<Index>,
+}
+
+/// Searched from the end of the log back to `from`, where its run began.
+fn sign_of_life(
+    reader: &dyn Reader,
+    from: Index,
+    size: u64,
+    broker: &Name,
+) -> Result<Option<SignOfLife>, StoreError> {
+    let (mut end, mut alarm) = (size, None);
+    while end > from {
+        let start = end.saturating_sub(PAGE).max(from);
+        let rows = reader.rows(start, u32::try_from(end - start).unwrap_or(u32::MAX))?;
+        for row in rows.iter().rev() {
+            let Ok(entry) = Entry::read(&row.bytes) else { continue };
+            if entry.envelope.broker != *broker {
+                continue;
+            }
+            let (boot, clock) = match entry.body {
+                Body::Alarm(found) if found.code == CLOCK && alarm.is_none() => {
+                    alarm = Some(Some(row.index).filter(|_| found.state == AlarmState::Raised));
+                    continue;
+                }
+                Body::BrokerStarted(it) => (it.boot, it.clock),
+                Body::BrokerHeartbeat(it) => (it.boot, it.clock),
+                _ => continue,
+            };
+            let alarm = alarm.unwrap_or(clock.alarm);
+            let (at, boot_ms) = (entry.envelope.time, clock.boot_ms);
+            return Ok(Some(SignOfLife { at, boot, boot_ms, alarm }));
+        }
+        end = start;
+    }
+    Ok(None)
+}
+
+/// Within one boot the clock is held against the time since boot from this broker's last sign of life on. After a
+/// reboot nothing tells how long the machine was off: endings wait for a second source. So they do where it was in
+/// doubt when the broker last ran.
+fn judge_clock(desk: &Desk, settings: &Settings, before: Option<&SignOfLife>, opened: Option<UnixMs>) {
+    let (clock, watch) = (settings.clock.as_ref(), desk.log.watch());
+    if settings.clock_trust == ClockTrust::Own {
+        return;
+    }
+    let boot = clock.boot_id();
+    let same_boot = before.filter(|before| boot.is_some() && before.boot == boot);
+    if let Some((at, boot_ms)) = same_boot.and_then(|before| Some((before.at, before.boot_ms?))) {
+        watch.believed_at(at, boot_ms);
+    }
+    let booted = clock.now().plus_millis(-clock.boot_ms() - AGREES_WITHIN_MS);
+    let trusted = match before {
+        Some(before) => same_boot.is_some() && before.alarm.is_none(),
+        None => opened.is_some_and(|opened| opened >= booted),
+    };
+    if !trusted {
+        watch.hold(HELD);
+    }
+}
+
+/// When the log was opened.
+fn opened_at(reader: &dyn Reader) -> Result<Option<UnixMs>, StoreError> {
+    let first = reader.rows(0, 1)?;
+    Ok(first.first().and_then(|row| Entry::read(&row.bytes).ok()).map(|entry| entry.envelope.time))
+}

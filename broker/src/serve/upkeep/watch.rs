@@ -1,0 +1,151 @@
+//! Signs of life, alarms, and the watch on the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_evidence::entry::{BrokerHeartbeat, Entry, Index};
+use daypass_verify::ids::Name;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::append;
+use crate::alarms::Alarms;
+use crate::clock::{AGREES_WITHIN_MS, ClockTrust};
+use crate::index::Readers;
+use crate::issue::Desk;
+use crate::log::CLOCK;
+use crate::refusals::Refusals;
+use crate::serve::announce::status;
+use crate::trust::TrustEvent;
+
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY_MS: i64 = 1_000;
+
+/// How many new entries are looked at, at once, for those of other brokers.
+const LOOKED_AT: u32 = 1_000;
+
+/// What is watched, and who is told.
+#[derive(Clone)]
+pub(in crate::serve) struct Watched {
+    pub(in crate::serve) desk: Desk,
+    pub(in crate::serve) readers: Readers,
+    pub(in crate::serve) broker: Name,
+    pub(in crate::serve) alarms: Alarms,
+    pub(in crate::serve) clock_trust: ClockTrust,
+}
+
+pub(in crate::serve) fn watch(
+    watched: Watched,
+    events: mpsc::Receiver<TrustEvent>,
+    refusals: &Arc<Refusals>,
+) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(beat(watched.clone(), Arc::clone(refusals))),
+        tokio::spawn(hear(watched.alarms.clone(), events)),
+        tokio::spawn(record(watched.clone())),
+        tokio::spawn(watch_clock(watched)),
+    ]
+}
+
+async fn beat(watched: Watched, refusals: Arc<Refusals>) {
+    let desk = &watched.desk;
+    let began = desk.clock.boot_ms();
+    let mut since = desk.clock.now();
+    let mut ticks = interval(HEARTBEAT_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let (counts, latency) = refusals.take_activity();
+        let body = BrokerHeartbeat {
+            since_ms: since,
+            counts: counts.clone(),
+            latency_ms: latency,
+            clock: status(desk.clock.as_ref(), watched.alarms.raised_at(CLOCK)),
+            boot: desk.clock.boot_id(),
+            up_ms: u64::try_from(desk.clock.boot_ms() - began).unwrap_or_default(),
+        };
+        let now = desk.clock.now();
+        match append(desk, body.into()).await {
+            Ok(_) => since = now,
+            Err(error) => {
+                refusals.put_back(counts);
+                tracing::error!(%error, "a heartbeat could not be recorded");
+            }
+        }
+    }
+}
+
+/// Alarms of issuers' keys.
+async fn hear(alarms: Alarms, mut events: mpsc::Receiver<TrustEvent>) {
+    while let Some(event) = events.recv().await {
+        let issuer = format!("issuer `{}`", event.issuer());
+        event.clears().iter().for_each(|code| alarms.clear(code, &issuer));
+        if event.clears().is_empty() {
+            alarms.raise(event.code(), &issuer, event.detail());
+        }
+    }
+}
+
+/// Writes alarms as soon as the log takes them.
+async fn record(watched: Watched) {
+    loop {
+        // Looked at again without being told: what could not be written is still due.
+        drop(timeout(LOOK_EVERY, watched.alarms.changed()).await);
+        for (which, alarm) in watched.alarms.due() {
+            match append(&watched.desk, alarm.clone().into()).await {
+                Ok(place) => watched.alarms.written(&which, &alarm, place.index),
+                Err(error) => tracing::warn!(%error, code = alarm.code, "an alarm is not in the log yet"),
+            }
+        }
+    }
+}
+
+/// Asks second sources while the clock is in doubt, and tells when it is and when it is no more.
+async fn watch_clock(watched: Watched) {
+    let watch = watched.desk.log.watch();
+    let mut seen = watched.desk.log.published().head.size;
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(why) = watch.trouble() else {
+            if watch.has_caught_up() {
+                watched.alarms.clear(CLOCK, "");
+            }
+            continue;
+        };
+        watched.alarms.raise(CLOCK, "", &why);
+        if watch.wants_second_source()
+            && let Some(source) = second_source(&watched, &mut seen).await
+        {
+            tracing::warn!(source, "a second source agrees with the clock");
+            watch.confirm();
+        }
+    }
+}
+
+/// Who agrees with the clock.
+async fn second_source(watched: &Watched, seen: &mut Index) -> Option<&'static str> {
+    let clock = &watched.desk.clock;
+    if watched.clock_trust == ClockTrust::Kernel
+        && clock.kernel().is_some_and(|kernel| kernel.vouches_for(clock.now()))
+    {
+        return Some("kernel");
+    }
+    let from = std::mem::replace(seen, watched.desk.log.published().head.size);
+    if *seen <= from || !watched.desk.log.watch().holds_endings() {
+        return None;
+    }
+    let rows = watched.readers.run(move |reader| reader.rows(from, LOOKED_AT)).await.ok()?;
+    let now = clock.now();
+    let agrees = |entry: &Entry| {
+        let age = now.millis_since(entry.envelope.time);
+        entry.envelope.broker != watched.broker
+            && (-AGREES_WITHIN_MS..=AGREES_WITHIN_MS + LOOK_EVERY_MS).contains(&age)
+    };
+    let mut entries = rows.iter().filter_map(|row| Entry::read(&row.bytes).ok());
+    entries.any(|entry| agrees(&entry)).then_some("another broker")
+}
