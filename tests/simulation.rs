@@ -10,15 +10,18 @@
 //! - a proof is called spent, and nothing was bought with it;
 //! - something suspended got a credential, one was decided under an older state, or more was granted than asked;
 //! - entry times go back, or a checkpoint in a caller's hand is not of this log;
+//! - a checkpoint left a broker that is not of this log, or a broker that is reached does not see what others wrote;
 //! - the broker does not start again on its own store, or issues nothing once all faults are over.
 
 mod callers;
 pub(crate) mod check;
 mod faults;
 mod found;
+mod many;
 pub(crate) mod op;
 mod operators;
 mod people;
+mod seat;
 mod world;
 
 use op::Op;
@@ -31,19 +34,31 @@ const LENGTH: usize = 60;
 
 #[test]
 fn no_list_of_operations_leads_to_a_credential_without_its_record() {
+    run_seeds(|seed| run_seed(seed, 1, op::list));
+}
+
+#[test]
+fn no_list_of_operations_makes_several_brokers_disagree() {
+    run_seeds(|seed| run_seed(seed, if seed % 3 == 0 { 3 } else { 2 }, op::list_of_many));
+}
+
+fn run_seeds(run: impl Fn(u64) + Sync) {
     let seeds = std::env::var("DAYPASS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    let run = &run;
     std::thread::scope(|scope| {
         for lane in 0..2 {
-            scope.spawn(move || (lane..seeds).step_by(2).for_each(run_seed));
+            scope.spawn(move || (lane..seeds).step_by(2).for_each(run));
         }
     });
 }
 
 #[test]
 fn what_was_once_found_stays_mended() {
-    let failures: Vec<String> = found::LISTS
-        .iter()
-        .filter_map(|(name, ops)| Some(format!("{name}: {}", world::run(ops, 1).err()?)))
+    let alone = found::LISTS.iter().map(|found| (found, 1));
+    let together = found::LISTS_OF_MANY.iter().map(|found| (found, 3));
+    let failures: Vec<String> = alone
+        .chain(together)
+        .filter_map(|((name, ops), brokers)| Some(format!("{name}: {}", world::run(ops, 1, brokers).err()?)))
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -52,26 +67,27 @@ fn what_was_once_found_stays_mended() {
 fn a_store_that_says_durable_and_forgets_is_found() {
     use op::What::ReadInvoices;
     let ops = [Op::StoreForgets, Op::Issue { what: ReadInvoices, ttl_s: 60 }];
-    let failure = world::run(&ops, 1).unwrap_err();
+    let failure = world::run(&ops, 1, 1).unwrap_err();
     assert!(failure.contains("signed bytes that the log did not hold"), "{failure}");
 }
 
-fn run_seed(seed: u64) {
-    let ops = op::list(seed, LENGTH);
-    if let Err(failure) = world::run(&ops, seed) {
-        let (ops, failure) = shortest(ops, seed, failure);
-        panic!("seed {seed}: {failure}\nkeep it in tests/simulation/found.rs: {ops:?}");
+fn run_seed(seed: u64, brokers: usize, list: fn(u64, usize) -> Vec<Op>) {
+    let ops = list(seed, LENGTH);
+    if let Err(failure) = world::run(&ops, seed, brokers) {
+        eprintln!("seed {seed}, {brokers} brokers: {failure}\nleaving out what it does not need");
+        let (ops, failure) = shortest(ops, seed, brokers, failure);
+        panic!("seed {seed}, {brokers} brokers: {failure}\nkeep it in tests/simulation/found.rs: {ops:?}");
     }
 }
 
 /// Leaves out what the failure does not need, until each operation is needed.
-fn shortest(mut ops: Vec<Op>, seed: u64, mut failure: String) -> (Vec<Op>, String) {
+fn shortest(mut ops: Vec<Op>, seed: u64, brokers: usize, mut failure: String) -> (Vec<Op>, String) {
     loop {
         let before = ops.len();
         for at in (0..before).rev() {
             let mut fewer = ops.clone();
             fewer.remove(at);
-            if let Err(still) = world::run(&fewer, seed) {
+            if let Err(still) = world::run(&fewer, seed, brokers) {
                 (ops, failure) = (fewer, still);
             }
         }

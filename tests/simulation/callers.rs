@@ -21,7 +21,9 @@ impl World {
         self.newest_token = Some((what, token.clone()));
         let request = self.request(what, ttl_s);
         self.newest_request = Some((what, request.id));
-        self.ask(&token, request).await
+        let Some(principal) = self.principal(&token) else { return Ok(()) };
+        let answer = issue(self.desk(), &principal, &request, self.known.clone()).await;
+        self.answered_fresh(answer, &principal, &request)
     }
 
     pub(super) async fn replay(&mut self) -> Result<(), String> {
@@ -68,6 +70,19 @@ impl World {
         assert!(!answered, "a credential without the writer");
     }
 
+    /// What was never shown before cannot be spent, whatever became of a first attempt to record it.
+    pub(super) fn answered_fresh(
+        &mut self,
+        answer: Result<Credential, Refusal>,
+        principal: &Principal,
+        request: &Request,
+    ) -> Result<(), String> {
+        if let Err(Refusal::NotRecorded(RecordError::Replayed | RecordError::AlreadyIssued)) = &answer {
+            return Err("a fresh proof or request id is called spent".into());
+        }
+        self.answered(answer, principal, request)
+    }
+
     pub(super) fn answered(
         &mut self,
         answer: Result<Credential, Refusal>,
@@ -76,7 +91,7 @@ impl World {
     ) -> Result<(), String> {
         match answer {
             Ok(credential) => {
-                let keyring = &self.broker.as_ref().unwrap().keyring;
+                let keyring = &self.seat().broker.as_ref().unwrap().keyring;
                 self.held.push(Held::take(&credential, &self.key, keyring)?);
                 self.known = Some(Checkpoint::open(&credential.place().checkpoint, &self.key).unwrap());
                 Ok(())
@@ -104,7 +119,9 @@ impl World {
             RecordError::Overloaded => {
                 Err("decided again and again under a state that is not the newest".into())
             }
-            RecordError::Rollback(detail) => Err(format!("a rollback that was none: {detail}")),
+            RecordError::Rollback(_) | RecordError::SplitView(_) => {
+                Err(format!("a halt for nothing: {error}"))
+            }
             _ => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use daypass_evidence::entry::{
     Body, CredentialIssued, EndedHow, Entry, Index, ProofUse, Selector, SuspensionSet,
 };
 use daypass_evidence::note::VerifierKey;
-use daypass_evidence::tree::verify_inclusion;
+use daypass_evidence::tree::{Frontier, Hash, leaf_hash, verify_inclusion};
 use daypass_verify::ids::{CredentialId, Digest};
 use daypass_verify::time::UnixMs;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -94,6 +94,9 @@ pub(crate) struct Ledger {
     void: HashSet<Index>,
     released: BTreeMap<Index, Digest>,
     suspended: BTreeMap<Index, SuspensionSet>,
+    frontier: Frontier,
+    /// The root of the log at each of its sizes.
+    roots: Vec<Hash>,
 }
 
 impl Ledger {
@@ -108,6 +111,8 @@ impl Ledger {
                 let entry = Entry::read(&row.bytes).map_err(|error| error.to_string())?;
                 let checked = self.entry(row.index, &entry);
                 checked.map_err(|failure| format!("entry {}: {failure}", row.index))?;
+                self.frontier.append(leaf_hash(&row.bytes));
+                self.roots.push(self.frontier.root());
                 self.read = row.index + 1;
             }
         }
@@ -166,7 +171,8 @@ impl Ledger {
             check(!again, || "one request id bought two credentials".into())?;
         }
         let (tbs, exp) = (issued.credential.tbs, issued.credential.exp_ms);
-        self.by_tbs.insert(tbs, index);
+        let fresh = self.by_tbs.insert(tbs, index).is_none();
+        check(fresh, || "one credential was recorded twice".into())?;
         self.issued.insert(index, Issuance { id: entry.envelope.id, tbs, exp, ended: false });
         Ok(())
     }
@@ -198,6 +204,13 @@ impl Ledger {
             })?;
         }
         Ok(())
+    }
+
+    /// A checkpoint that left a broker is of this log: so no two of one size differ, and each extends those before.
+    pub(crate) fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), String> {
+        let at = usize::try_from(checkpoint.size).unwrap().checked_sub(1).unwrap();
+        let same = self.roots.get(at) == Some(&checkpoint.root);
+        check(same, || format!("a checkpoint of size {} that is not of this log", checkpoint.size))
     }
 
     /// What is called released was received: true where callers cannot lose an answer.

@@ -2,18 +2,19 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use daypass_broker::keyring::Keyring;
 use daypass_broker::signer::{Keys, SignError};
 use daypass_broker::store::sqlite::SqliteStore;
-use daypass_broker::store::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
+use daypass_broker::store::{Batch, Head, Live, Reader, Row, SealedKey, Store, StoreError, Transaction};
 use daypass_core::draft::Mark;
+use daypass_evidence::entry::Index;
 use daypass_verify::ids::{Digest, KeyId};
 use daypass_verify::time::UnixMs;
 
-use super::op::{Op, Step};
+use super::op::{Frozen, Op, Says, Step};
 
 /// Longer than a broker asks for the outcome of a commit.
 const LOST_FOR: Duration = Duration::from_millis(2_300);
@@ -27,6 +28,18 @@ pub(crate) struct Faults {
     pub(crate) dead: AtomicBool,
     /// Bytes that were signed, with the size of the log at that moment.
     pub(crate) signed: Mutex<Vec<(Digest, u64)>>,
+    /// Whether the store cannot be reached.
+    pub(crate) cut: AtomicBool,
+    freeze: Mutex<Freeze>,
+    thawed: Condvar,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Freeze {
+    #[default]
+    Goes,
+    Stands,
+    Killed,
 }
 
 impl Faults {
@@ -34,8 +47,56 @@ impl Faults {
         self.armed.lock().unwrap().push(fault);
     }
 
+    pub(crate) fn forget(&self, fault: Op) {
+        self.armed.lock().unwrap().retain(|armed| *armed != fault);
+    }
+
     pub(crate) fn disarm(&self) {
         self.armed.lock().unwrap().clear();
+        self.cut.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        *self.freeze.lock().unwrap() == Freeze::Stands
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.becomes(Freeze::Goes);
+    }
+
+    pub(crate) fn kill_if_frozen(&self) {
+        if self.is_frozen() {
+            self.becomes(Freeze::Killed);
+        }
+    }
+
+    /// The broker that these faults were told to is gone.
+    pub(crate) fn is_over(&self) {
+        self.dead.store(false, Ordering::SeqCst);
+        self.becomes(Freeze::Goes);
+    }
+
+    fn becomes(&self, freeze: Freeze) {
+        *self.freeze.lock().unwrap() = freeze;
+        self.thawed.notify_all();
+    }
+
+    /// Stands still until it is told otherwise.
+    fn stand_still(&self) {
+        let mut freeze = self.freeze.lock().unwrap();
+        *freeze = Freeze::Stands;
+        let goes = self.thawed.wait_while(freeze, |freeze| *freeze == Freeze::Stands).unwrap();
+        if *goes == Freeze::Killed {
+            drop(goes);
+            resume_unwind(Box::new("killed"))
+        }
+    }
+
+    fn reached(&self) -> Result<(), StoreError> {
+        if self.cut.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("the store cannot be reached".into()));
+        }
+        Ok(())
     }
 
     fn take(&self, wanted: impl Fn(&Op) -> bool) -> Option<Op> {
@@ -45,6 +106,7 @@ impl Faults {
     }
 
     fn at(&self, step: Step) -> Result<(), StoreError> {
+        self.reached()?;
         let lost = self.lost_until.lock().unwrap().is_some_and(|until| Instant::now() < until);
         if lost || self.take(|fault| *fault == Op::StoreFails(step)).is_some() {
             return Err(StoreError::Unavailable(format!("{step:?} was told to fail")));
@@ -56,7 +118,12 @@ impl Faults {
         self.take(|fault| {
             matches!(
                 fault,
-                Op::CommitUnknown { .. } | Op::StoreLost { .. } | Op::DiesInCommit { .. } | Op::StoreForgets
+                Op::IssueFrozen { .. }
+                    | Op::CasFails { .. }
+                    | Op::CommitUnknown { .. }
+                    | Op::StoreLost { .. }
+                    | Op::DiesInCommit { .. }
+                    | Op::StoreForgets
             )
         })
     }
@@ -81,7 +148,7 @@ impl Store for FaultyStore {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        self.inner.reader()
+        Ok(Box::new(FaultyReader { inner: self.inner.reader()?, faults: Arc::clone(&self.faults) }))
     }
 
     fn rest(&mut self) {
@@ -117,7 +184,14 @@ impl Transaction for FaultyTransaction<'_> {
         self.faults.at(Step::Commit)?;
         let unknown = || Err(StoreError::Unknown("the answer was lost".into()));
         let Self { inner, faults } = *self;
-        let commit = |persisted: bool| if persisted { inner.commit(batch, head) } else { Ok(()) };
+        let commit = |persisted: bool| {
+            if persisted {
+                inner.commit(batch, head)
+            } else {
+                drop(inner);
+                Ok(())
+            }
+        };
         match faults.at_commit() {
             Some(Op::CommitUnknown { persisted }) => commit(persisted).and_then(|()| unknown()),
             Some(Op::StoreLost { persisted }) => {
@@ -131,9 +205,75 @@ impl Transaction for FaultyTransaction<'_> {
                 // Ends the writer as a kill would: at once, without an answer to anybody.
                 resume_unwind(Box::new("killed"))
             }
+            Some(Op::CasFails { persisted }) => commit(persisted).and_then(|()| says(Says::Moved)),
+            Some(Op::IssueFrozen { frozen, .. }) => {
+                let (persisted, told) = match frozen {
+                    Frozen::LockLost(told) => (false, told),
+                    Frozen::Committed(told) => (true, told),
+                };
+                commit(persisted)?;
+                faults.stand_still();
+                says(told)
+            }
             Some(_forgets) => Ok(()),
             None => commit(true),
         }
+    }
+}
+
+fn says(told: Says) -> Result<(), StoreError> {
+    match told {
+        Says::Done => Ok(()),
+        Says::Failed => Err(StoreError::Unavailable("the store ended the session".into())),
+        Says::Moved => Err(StoreError::HeadMoved { expected: 0, found: 0 }),
+        Says::Unknown => Err(StoreError::Unknown("the answer was lost".into())),
+    }
+}
+
+/// The real reader, where the store can be reached.
+struct FaultyReader {
+    inner: Box<dyn Reader>,
+    faults: Arc<Faults>,
+}
+
+impl FaultyReader {
+    fn reached(&self) -> Result<&dyn Reader, StoreError> {
+        self.faults.reached()?;
+        Ok(self.inner.as_ref())
+    }
+}
+
+impl Reader for FaultyReader {
+    fn head(&self) -> Result<Option<Head>, StoreError> {
+        self.reached()?.head()
+    }
+
+    fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
+        self.reached()?.rows(start, limit)
+    }
+
+    fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
+        self.reached()?.fold_rows(start, limit)
+    }
+
+    fn subtree(&self, level: u8, index: u64) -> Result<Option<[u8; 32]>, StoreError> {
+        self.reached()?.subtree(level, index)
+    }
+
+    fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reached()?.object(digest)
+    }
+
+    fn keys(&self) -> Result<Vec<SealedKey>, StoreError> {
+        self.reached()?.keys()
+    }
+
+    fn live(&self) -> Result<u64, StoreError> {
+        self.reached()?.live()
+    }
+
+    fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError> {
+        self.reached()?.live_after(after, limit)
     }
 }
 

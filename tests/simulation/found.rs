@@ -31,3 +31,10 @@ pub(crate) const LISTS: &[(&str, &[Op])] = &[
     ),
     ("of an append with an entry that cannot be written, the entries before it were", &[AppendHalf, Sweep]),
 ];
+
+/// The same with three brokers on one store.
+pub(crate) const LISTS_OF_MANY: &[(&str, &[Op])] = &[(
+    // Tried again, it would have been refused as its own replay.
+    "a commit that failed and persisted was not answered as recorded",
+    &[Op::CasFails { persisted: true }, Issue { what: ReadInvoices, ttl_s: 60 }],
+)];

@@ -53,6 +53,28 @@ pub(crate) enum Whom {
     Everything,
 }
 
+/// Where a broker stands still, and what its store says once it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frozen {
+    /// Within a commit: the store took its lock away and undid it.
+    LockLost(Says),
+    /// After the commit, before its answer.
+    Committed(Says),
+}
+
+/// What a store says of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Says {
+    /// It is durable.
+    Done,
+    /// Nothing of it is there.
+    Failed,
+    /// The head moved before it.
+    Moved,
+    /// Its outcome is not known.
+    Unknown,
+}
+
 /// One operation. A fault waits for the next time that its step is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -100,8 +122,41 @@ pub(crate) enum Op {
     Crash,
     /// The broker is killed within its next commit.
     DiesInCommit { persisted: bool },
+    /// The next operations are about this broker.
+    Turn(usize),
+    /// One proof, shown to all brokers at once.
+    IssueEverywhere(What),
+    /// A caller whose broker stands still while it serves it.
+    IssueFrozen { what: What, frozen: Frozen },
+    /// The broker goes on.
+    Wake,
+    /// The broker cannot reach the store, to read or to write.
+    Cut,
+    /// It can again.
+    Heal,
+    /// The broker's clock is that much before the others'.
+    Skew(i64),
+    /// All brokers sweep at once.
+    SweepEverywhere,
+    /// The broker takes over what others wrote.
+    Follow,
+    /// A commit says that the head moved, although it may be there.
+    CasFails { persisted: bool },
     /// Sabotage: a commit answers that it is durable, and is not.
     StoreForgets,
+}
+
+impl Op {
+    /// Whether it cannot be done while its broker stands still.
+    pub(crate) fn needs_an_answer(self) -> bool {
+        let others =
+            matches!(self, Self::Turn(_) | Self::Wake | Self::Cut | Self::Heal | Self::Skew(_) | Self::Crash);
+        !others
+            && !matches!(
+                self,
+                Self::Advance(_) | Self::Back(_) | Self::IssueEverywhere(_) | Self::SweepEverywhere
+            )
+    }
 }
 
 /// Pseudo-random numbers that are the same everywhere (SplitMix64).
@@ -132,6 +187,36 @@ impl Random {
 pub(crate) fn list(seed: u64, length: usize) -> Vec<Op> {
     let mut random = Random::new(seed);
     (0..length).map(|_| one(&mut random)).collect()
+}
+
+/// The same for several brokers.
+pub(crate) fn list_of_many(seed: u64, length: usize) -> Vec<Op> {
+    let mut random = Random::new(!seed);
+    (0..length).map(|_| one_of_many(&mut random)).collect()
+}
+
+fn one_of_many(random: &mut Random) -> Op {
+    let persisted = random.below(2) == 0;
+    match random.below(100) {
+        0..18 => Op::Turn(random.below(3)),
+        18..22 => Op::IssueFrozen {
+            what: random.of(&WHATS),
+            frozen: if persisted {
+                Frozen::Committed(random.of(&[Says::Done, Says::Moved, Says::Unknown]))
+            } else {
+                Frozen::LockLost(random.of(&[Says::Failed, Says::Moved, Says::Unknown]))
+            },
+        },
+        22..31 => Op::Wake,
+        31..33 => Op::Cut,
+        33..39 => Op::Heal,
+        39..42 => Op::Skew(random.of(&[-900, -300, 0, 0, 400, 900])),
+        42..47 => Op::IssueEverywhere(random.of(&WHATS)),
+        47..50 => Op::SweepEverywhere,
+        50..53 => Op::Follow,
+        53..58 => Op::CasFails { persisted },
+        _ => one(random),
+    }
 }
 
 fn one(random: &mut Random) -> Op {

@@ -65,7 +65,7 @@ impl World {
     pub(super) async fn activate_elsewhere(&mut self) {
         let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
         let reader = store.reader().unwrap();
-        let settings = self.log_settings("b2", reader.as_ref(), None);
+        let settings = self.log_settings("b9", &self.seat().clock, reader.as_ref(), None);
         let log = log::open(Box::new(store), settings).unwrap();
         self.activate_in(&log).await;
     }

@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-use daypass_broker::clock::Clock;
+use daypass_broker::clock::Clock as _;
 use daypass_broker::ids::Ids;
 use daypass_broker::init::{Deployment, init};
 use daypass_broker::issue::Desk;
-use daypass_broker::keyring::{Kek, Keyring, open_evidence_key};
-use daypass_broker::log::{self, Anchor, Attached, LogSettings, evidence_key_entry, verify_store};
-use daypass_broker::signer::Signer;
+use daypass_broker::keyring::{Kek, open_evidence_key};
+use daypass_broker::log::{Anchor, Attached, LogSettings, evidence_key_entry};
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_broker::store::{Reader, Store as _};
 use daypass_core::proof::Principal;
@@ -24,34 +22,15 @@ use daypass_verify::time::UnixMs;
 use tempfile::TempDir;
 
 use super::check::{Held, Ledger};
-use super::faults::{Faults, FaultyKeys, FaultyStore};
 use super::op::{Op, Random, What};
-use super::people::{OURS, PEOPLE};
-
-/// 2026-12-01T00:00:00Z.
-const BEGIN: i64 = 1_796_083_200_000;
-
-/// How long a killed writer may take to be gone.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
-
-/// A clock that stands until it is moved.
-struct ManualClock(AtomicI64);
-
-impl Clock for ManualClock {
-    fn now(&self) -> UnixMs {
-        UnixMs::new(self.0.load(Ordering::SeqCst))
-    }
-
-    fn boot_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst) - BEGIN
-    }
-}
+use super::people::PEOPLE;
+use super::seat::{BEGIN, Seat, SeatClock};
 
 /// Runs `ops`; what went wrong, if anything did.
-pub(crate) fn run(ops: &[Op], seed: u64) -> Result<(), String> {
+pub(crate) fn run(ops: &[Op], seed: u64, brokers: usize) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(seed).await?;
+        let mut world = World::new(seed, brokers).await?;
         for (at, op) in ops.iter().enumerate() {
             world.step(*op).await.map_err(|failure| format!("operation {at}, {op:?}: {failure}"))?;
         }
@@ -59,20 +38,14 @@ pub(crate) fn run(ops: &[Op], seed: u64) -> Result<(), String> {
     })
 }
 
-/// A broker that runs.
-pub(super) struct Broker {
-    pub(super) desk: Desk,
-    pub(super) keyring: Arc<Keyring>,
-    pub(super) held_by_writer: Arc<()>,
-}
-
 pub(crate) struct World {
     pub(super) folder: TempDir,
-    clock: Arc<ManualClock>,
+    common: Arc<AtomicI64>,
     pub(super) ids: Arc<Ids>,
-    pub(super) faults: Arc<Faults>,
     pub(super) key: VerifierKey,
-    pub(super) broker: Option<Broker>,
+    pub(super) seats: Vec<Seat>,
+    /// Which broker the next operation is about.
+    pub(super) turn: usize,
     pub(super) ledger: Ledger,
     pub(super) held: Vec<Held>,
     pub(super) known: Option<Checkpoint>,
@@ -83,25 +56,26 @@ pub(crate) struct World {
 }
 
 impl World {
-    async fn new(seed: u64) -> Result<Self, String> {
+    async fn new(seed: u64, brokers: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Arc::new(ManualClock(AtomicI64::new(BEGIN)));
+        let common = Arc::new(AtomicI64::new(BEGIN));
+        let seats: Vec<Seat> = (0..brokers).map(|number| Seat::new(number, &common)).collect();
         let deployment = Deployment {
             trust_domain: "example.org".parse().unwrap(),
             broker: "b1".parse().unwrap(),
             store: &folder.path().join("store"),
             kek: &folder.path().join("kek"),
             bundle: Some(&PEOPLE.bundles[0]),
-            clock: Arc::clone(&clock) as Arc<_>,
+            clock: Arc::clone(&seats[0].clock) as Arc<_>,
         };
         let key = init(&deployment).await.map_err(|error| error.to_string())?.log_key;
         let mut world = Self {
             folder,
-            clock,
+            common,
             ids: Arc::new(ids(seed)),
-            faults: Arc::default(),
             key,
-            broker: None,
+            seats,
+            turn: 0,
             ledger: Ledger::default(),
             held: Vec::new(),
             known: None,
@@ -110,7 +84,9 @@ impl World {
             newest_request: None,
             suspended: Vec::new(),
         };
-        world.start()?;
+        for seat in 0..brokers {
+            world.start(seat)?;
+        }
         Ok(world)
     }
 
@@ -118,45 +94,10 @@ impl World {
         self.folder.path().join(name)
     }
 
-    /// Starts a broker as `serve` does: everything is verified before anything is signed.
-    fn start(&mut self) -> Result<(), String> {
-        let failed = |error: &dyn std::fmt::Display| format!("the broker does not start: {error}");
-        let store = SqliteStore::open_file(&self.path("store"), false).map_err(|error| failed(&error))?;
-        let reader = store.reader().map_err(|error| failed(&error))?;
-        let kek = Kek::read(&self.path("kek")).map_err(|error| failed(&error))?;
-        let anchor = Anchor::open(&self.path("anchor")).map_err(|error| failed(&error))?;
-        verify_store(reader.as_ref(), &self.key, Some(&anchor)).map_err(|error| failed(&error))?;
-        let sealed = reader.keys().unwrap();
-        let held_by_writer = Arc::new(());
-        let faulty = FaultyStore {
-            inner: store,
-            faults: Arc::clone(&self.faults),
-            _held: Arc::clone(&held_by_writer),
-        };
-        let settings = self.log_settings("b1", reader.as_ref(), Some(anchor));
-        let log = log::open(Box::new(faulty), settings).map_err(|error| failed(&error))?;
-        let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &kek).map_err(|error| failed(&error))?);
-        let keys = FaultyKeys {
-            inner: Arc::clone(&keyring),
-            faults: Arc::clone(&self.faults),
-            reader: Mutex::new(reader),
-        };
-        let desk = Desk {
-            log,
-            signer: Signer::new(Arc::new(keys)),
-            keyring: Arc::clone(&keyring),
-            clock: Arc::clone(&self.clock) as Arc<_>,
-            ids: Arc::clone(&self.ids),
-            issuer: OURS.into(),
-        };
-        self.broker = Some(Broker { desk, keyring, held_by_writer });
-        self.ledger = Ledger::default();
-        self.check()
-    }
-
     pub(super) fn log_settings(
         &self,
         name: &str,
+        clock: &Arc<SeatClock>,
         reader: &dyn Reader,
         anchor: Option<Anchor>,
     ) -> LogSettings {
@@ -166,44 +107,53 @@ impl World {
             trust_domain: "example.org".parse().unwrap(),
             broker: name.parse().unwrap(),
             key: Arc::new(open_evidence_key(&reader.keys().unwrap(), &entry, &kek).unwrap()),
-            clock: Arc::clone(&self.clock) as Arc<_>,
+            clock: Arc::clone(clock) as Arc<_>,
             ids: Arc::clone(&self.ids),
             anchor,
         }
     }
 
-    /// Lets go of the broker, whatever it was about to do, and waits until its writer is gone.
-    fn kill(&mut self) {
-        let Some(Broker { desk, held_by_writer, .. }) = self.broker.take() else { return };
-        drop(desk);
-        let began = Instant::now();
-        while Arc::strong_count(&held_by_writer) > 1 {
-            assert!(began.elapsed() < GONE_WITHIN, "the writer of a killed broker goes on");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.faults.dead.store(false, Ordering::SeqCst);
+    pub(super) fn seat(&self) -> &Seat {
+        &self.seats[self.turn]
     }
 
     pub(super) fn desk(&self) -> &Desk {
-        &self.broker.as_ref().unwrap().desk
+        &self.seat().broker.as_ref().unwrap().desk
+    }
+
+    fn again(&mut self, seat: usize) -> Result<(), String> {
+        self.seats[seat].kill();
+        self.start(seat)
     }
 
     async fn step(&mut self, op: Op) -> Result<(), String> {
+        if self.seat().faults.is_frozen() && op.needs_an_answer() {
+            return Ok(());
+        }
         match op {
             Op::Issue { what, ttl_s } => self.issue(what, ttl_s).await?,
             Op::IssueReplay => self.replay().await?,
             Op::IssueRepeat => self.repeat().await?,
             Op::IssueMany(count) => self.issue_many(count).await?,
+            Op::IssueEverywhere(what) => self.issue_everywhere(what).await?,
+            Op::IssueFrozen { what, frozen } => self.issue_frozen(what, frozen).await?,
+            Op::Wake => self.wake().await?,
             Op::CallerGone(what) => {
                 self.go_away(what).await;
                 self.barrier().await;
             }
-            Op::Advance(ms) => drop(self.clock.0.fetch_add(ms, Ordering::SeqCst)),
-            Op::Back(ms) => drop(self.clock.0.fetch_sub(ms, Ordering::SeqCst)),
+            Op::Advance(ms) => drop(self.common.fetch_add(ms, Ordering::SeqCst)),
+            Op::Back(ms) => drop(self.common.fetch_sub(ms, Ordering::SeqCst)),
+            Op::Skew(ms) => self.seat().clock.ahead.store(ms, Ordering::SeqCst),
+            Op::Turn(seat) => self.turn = seat % self.seats.len(),
+            Op::Cut => self.seat().faults.cut.store(true, Ordering::SeqCst),
+            Op::Heal => self.seat().faults.cut.store(false, Ordering::SeqCst),
+            Op::Follow => self.follow().await?,
             Op::Sweep => {
                 self.desk().log.sweep();
                 self.barrier().await;
             }
+            Op::SweepEverywhere => self.sweep_everywhere().await,
             Op::Flush => {
                 self.desk().log.flush();
                 self.barrier().await;
@@ -216,29 +166,26 @@ impl World {
             Op::Restart => {
                 self.desk().log.flush();
                 self.barrier().await;
-                self.kill();
-                self.start()?;
+                self.again(self.turn)?;
             }
-            Op::Crash => {
-                self.kill();
-                self.start()?;
-            }
-            fault => self.faults.arm(fault),
+            Op::Crash => self.again(self.turn)?,
+            fault => self.seat().faults.arm(fault),
         }
-        if self.faults.dead.load(Ordering::SeqCst) {
-            self.kill();
-            self.start()?;
+        for seat in 0..self.seats.len() {
+            if self.seats[seat].faults.dead.load(Ordering::SeqCst) {
+                self.again(seat)?;
+            }
         }
         self.check()
     }
 
     /// Waits until the writer has done what it was told before.
-    async fn barrier(&self) {
+    pub(super) async fn barrier(&self) {
         drop(self.desk().log.append(Vec::new(), Attached::default()).await);
     }
 
     pub(super) fn now(&self) -> UnixMs {
-        self.clock.now()
+        self.seat().clock.now()
     }
 
     pub(super) fn fresh_token(&mut self, what: What) -> String {
@@ -262,20 +209,32 @@ impl World {
     }
 
     /// The whole world.
-    fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         self.read_on()?;
-        self.ledger.compare(&self.held, &self.faults.signed.lock().unwrap())?;
+        for seat in &self.seats {
+            self.ledger.compare(&self.held, &seat.faults.signed.lock().unwrap())?;
+            let Some(broker) = &seat.broker else { continue };
+            let published = Checkpoint::open(&broker.desk.log.published().head.checkpoint, &self.key);
+            self.ledger.check_checkpoint(&published.map_err(|error| error.to_string())?)?;
+            if let Some(anchored) = broker.anchor.newest(&self.key).unwrap() {
+                self.ledger.check_checkpoint(&anchored)?;
+            }
+        }
         self.ledger.compare_released(&self.held)?;
         self.ledger.check_endings()
     }
 
-    /// All faults are over: the broker must issue, and everything must end.
+    /// All faults are over: each broker must issue, and everything must end.
     async fn end_well(&mut self) -> Result<(), String> {
-        self.faults.disarm();
-        self.kill();
-        self.start()?;
+        for seat in 0..self.seats.len() {
+            self.turn = seat;
+            self.wake().await?;
+            self.seat().faults.disarm();
+            self.seat().clock.ahead.store(0, Ordering::SeqCst);
+            self.again(seat)?;
+        }
         let newest = self.ledger.time().max(self.now());
-        self.clock.0.store(newest.get() + 1, Ordering::SeqCst);
+        self.common.store(newest.get() + 1, Ordering::SeqCst);
         self.suspended = self.ledger.suspensions();
         while !self.suspended.is_empty() {
             let before = self.suspended.len();
@@ -284,20 +243,24 @@ impl World {
                 return Err("a suspension cannot be lifted".into());
             }
         }
-        let held = self.held.len();
-        self.issue(What::ReadInvoices, 60).await?;
-        if self.held.len() == held {
-            return Err(format!("nothing is issued although nothing fails: {:?}", self.desk().log.fault()));
+        for seat in 0..self.seats.len() {
+            self.turn = seat;
+            let held = self.held.len();
+            self.issue(What::ReadInvoices, 60).await?;
+            if self.held.len() == held {
+                let fault = self.desk().log.fault();
+                return Err(format!("nothing is issued although nothing fails: {fault:?}"));
+            }
+            self.desk().log.flush();
+            self.barrier().await;
         }
-        self.desk().log.flush();
-        self.barrier().await;
         let end = self.ledger.last_end().max(Some(self.now())).unwrap().plus_millis(30_001 + 60_000);
-        self.clock.0.store(end.get(), Ordering::SeqCst);
-        self.desk().log.sweep();
-        self.barrier().await;
+        self.common.store(end.get(), Ordering::SeqCst);
+        self.sweep_everywhere().await;
         self.check()?;
-        self.kill();
-        self.start()?;
+        for seat in 0..self.seats.len() {
+            self.again(seat)?;
+        }
         match self.ledger.unended() {
             0 => Ok(()),
             some => Err(format!("{some} credentials never ended")),
