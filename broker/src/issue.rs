@@ -76,10 +76,13 @@ pub async fn issue(
 ) -> Result<Credential, Refusal> {
     for _ in 0..DECIDE_AGAIN {
         let arriving = desk.log.arriving();
-        let now = desk.clock.now();
+        let published = desk.log.published();
+        // Entry times never go back: behind another broker's clock, what is granted begins when it is recorded.
+        let now = desk.clock.now().max(published.head.time);
         let id = desk.ids.draw(now)?;
-        let state = desk.log.state();
-        let grant = decide(principal, request, &state, id, now).map_err(Box::new).map_err(Refusal::Denied)?;
+        let grant = decide(principal, request, &published.state, id, now)
+            .map_err(Box::new)
+            .map_err(Refusal::Denied)?;
         let key = desk.keyring.describe(grant.key())?;
         let draft = Draft::new(grant, &key, &desk.issuer)?;
         match desk.log.record(arriving, draft, known.clone()).await? {

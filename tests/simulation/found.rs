@@ -1,9 +1,10 @@
 //! Lists of operations that once failed, each with what it found.
 
 use super::op::Op::{
-    self, ActivateElsewhere, Advance, AppendHalf, Flush, Issue, SignerFails, StoreLost, Sweep,
+    self, ActivateElsewhere, Advance, AppendHalf, CasFails, Flush, Issue, SignerFails, Skew, StoreLost,
+    Sweep, Turn,
 };
-use super::op::What::{LedgerDb, ReadInvoices};
+use super::op::What::{LedgerDb, PostInvoices, ReadInvoices};
 
 pub(crate) const LISTS: &[(&str, &[Op])] = &[
     (
@@ -33,8 +34,21 @@ pub(crate) const LISTS: &[(&str, &[Op])] = &[
 ];
 
 /// The same with three brokers on one store.
-pub(crate) const LISTS_OF_MANY: &[(&str, &[Op])] = &[(
-    // Tried again, it would have been refused as its own replay.
-    "a commit that failed and persisted was not answered as recorded",
-    &[Op::CasFails { persisted: true }, Issue { what: ReadInvoices, ttl_s: 60 }],
-)];
+pub(crate) const LISTS_OF_MANY: &[(&str, &[Op])] = &[
+    (
+        // Tried again, it would have been refused as its own replay.
+        "a commit that failed and persisted was not answered as recorded",
+        &[CasFails { persisted: true }, Issue { what: ReadInvoices, ttl_s: 60 }],
+    ),
+    (
+        // A credential of a second was over by the time of the newest entry, and was decided again to the same end.
+        "a broker whose clock is behind another's refused a short credential as if it were overloaded",
+        &[
+            Skew(-900),
+            Turn(1),
+            Issue { what: ReadInvoices, ttl_s: 60 },
+            Turn(0),
+            Issue { what: PostInvoices, ttl_s: 1 },
+        ],
+    ),
+];

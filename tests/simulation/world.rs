@@ -245,6 +245,7 @@ impl World {
         }
         for seat in 0..self.seats.len() {
             self.turn = seat;
+            self.follow().await?;
             let held = self.held.len();
             self.issue(What::ReadInvoices, 60).await?;
             if self.held.len() == held {
