@@ -8,6 +8,7 @@ mod edits;
 mod log;
 
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use daypass_evidence::audit::Audit;
 use daypass_evidence::checkpoint::Checkpoint;
@@ -18,7 +19,6 @@ use crate::simulation::op::Random;
 use edits::{Expected, SPOILED, STILL_SOUND};
 use log::{Recorded, SignedLog, Signer};
 
-const VERIFIER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verifier");
 const MANY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/stock/verify_many.py");
 
 /// One log to be judged by both, and what was done to it.
@@ -63,9 +63,22 @@ fn anew(what: &str, entries: Vec<serde_json::Value>, signer: &Signer, expected: 
     Case { what: what.into(), log: signer.sign(&entries), expected }
 }
 
+/// The independent verifier; one that lets time go back where that promise is to be seen broken.
+fn verifier(folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/verifier/verify.py");
+    let text = std::fs::read_to_string(source).unwrap();
+    let (rule, none) = ("time >= self.time", "True");
+    assert!(text.contains(rule));
+    let broken = cfg!(feature = "sabotage") && std::env::var("DAYPASS_SABOTAGE").is_ok_and(|it| it == "p17");
+    let copy = folder.join("verify.py");
+    std::fs::write(&copy, if broken { text.replace(rule, none) } else { text }).unwrap();
+    copy
+}
+
 /// Lets both verifiers judge, and the program itself a few.
 async fn judge(cases: &[Case], key: &VerifierKey) {
     let folder = tempfile::tempdir().unwrap();
+    let verify = verifier(folder.path()).display().to_string();
     let mut list = String::new();
     for (at, case) in cases.iter().enumerate() {
         let [entries, checkpoint] = case.log.write(folder.path(), at);
@@ -73,7 +86,8 @@ async fn judge(cases: &[Case], key: &VerifierKey) {
     }
     let lists = folder.path().join("list");
     std::fs::write(&lists, list).unwrap();
-    let arguments = [MANY, VERIFIER, lists.to_str().unwrap(), &key.to_string()].map(String::from);
+    let arguments =
+        [MANY, folder.path().to_str().unwrap(), lists.to_str().unwrap(), &key.to_string()].map(String::from);
     let python = run("python3", &arguments).await;
     assert_eq!(python.code, Some(0), "{}", python.stderr);
     let theirs: Vec<&str> = python.stdout.lines().collect();
@@ -101,7 +115,6 @@ async fn judge(cases: &[Case], key: &VerifierKey) {
         let verified = run(program("daypass"), arguments).await;
         let expected = if case.log.verify(key).is_err() { 4 } else { 0 };
         assert_eq!(verified.code, Some(expected), "{}: {}{}", case.what, verified.stdout, verified.stderr);
-        let verify = format!("{VERIFIER}/verify.py");
         let verified = run("python3", [&verify, &entries, &checkpoint, &key.to_string()]).await;
         assert_eq!(verified.code, Some(expected), "{}: {}{}", case.what, verified.stdout, verified.stderr);
     }

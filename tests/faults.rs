@@ -4,7 +4,10 @@
 //! does not verify; the broker does not start again on what a kill left; a credential does not end once, in time.
 
 mod child;
+mod damage;
+mod full;
 mod load;
+mod pauses;
 mod recording;
 mod report;
 mod sweep;
@@ -19,6 +22,7 @@ use crate::simulation::check::Ledger;
 use crate::simulation::op::Random;
 use child::{Child, Files};
 use load::Load;
+use report::stood;
 
 const KILLS: usize = 6;
 const CLIENTS: usize = 4;
@@ -51,6 +55,8 @@ async fn what_callers_received_is_in_the_log_however_often_the_broker_is_killed(
     ledger.compare(&held, &[]).unwrap();
     child.stop().await;
     assert_eq!(files.check(&deployment).unwrap().unended(), 0);
+    stood("P1", "SIGKILL under load", KILLS);
+    stood("P2", "SIGKILL under load, until each credential has ended", held.len());
 
     // The same check, where the newest record that a caller relies on had never come to the disk.
     let forgetful = files.copy();
@@ -79,6 +85,7 @@ async fn a_disk_that_fails_to_sync_never_leaves_a_credential_without_its_record(
     let child = Child::start(&files, &[]).await;
     child.stop().await;
     files.check(&deployment).unwrap().compare(&held, &[]).unwrap();
+    stood("P5", "each fourth sync fails under load", 1);
 }
 
 /// Waits until the log has an ending of everything.

@@ -4,6 +4,7 @@
 mod graph;
 mod licences;
 mod members;
+mod sabotage;
 mod samples;
 mod shape;
 mod sources;

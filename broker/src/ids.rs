@@ -42,10 +42,31 @@ impl Ids {
         let mut bytes = [0; 10];
         (self.source)(&mut bytes)?;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p8") {
+            newest.fill(0);
+        }
         if *newest == bytes {
             return Err(RandomnessFailed);
         }
         *newest = bytes;
         Ok(CredentialId::new(now, bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_repeats_itself_gives_an_error_and_no_id() {
+        let ids = Ids::from_source(Box::new(|bytes| {
+            bytes.fill(7);
+            Ok(())
+        }));
+        assert!(ids.draw(UnixMs::new(1_795_310_000_000)).is_ok());
+        assert_eq!(ids.draw(UnixMs::new(1_795_310_000_001)), Err(RandomnessFailed));
+        let none = Ids::from_source(Box::new(|_| Err(RandomnessFailed)));
+        assert_eq!(none.draw(UnixMs::new(1_795_310_000_000)), Err(RandomnessFailed));
     }
 }

@@ -14,6 +14,8 @@ pub mod listen;
 pub mod log;
 pub mod ops;
 pub mod refusals;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 pub mod serve;
 pub mod server;
 pub mod signer;

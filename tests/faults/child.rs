@@ -31,30 +31,47 @@ pub(super) struct Files {
 impl Files {
     /// Writes the configuration with which the program serves `deployment`.
     pub(super) fn of(deployment: &Deployment) -> Self {
+        let web = deployment.settings.web.address.port();
+        Self::written(deployment, &deployment.settings.store, "daypass.toml", web)
+    }
+
+    /// The same store and anchor, served a second time on other ports.
+    pub(super) fn beside(deployment: &Deployment) -> Self {
+        Self::written(deployment, &deployment.settings.store, "twin.toml", free_port())
+    }
+
+    /// The same deployment with its store in `folder`.
+    pub(super) fn on(deployment: &Deployment, folder: &Path) -> Self {
+        let store = folder.join("daypass.db");
+        std::fs::copy(&deployment.settings.store, &store).unwrap();
+        std::fs::copy(wal_of(&deployment.settings.store), wal_of(&store)).unwrap();
+        Self::written(deployment, &store, "daypass.toml", deployment.settings.web.address.port())
+    }
+
+    fn written(deployment: &Deployment, store: &Path, name: &str, web: u16) -> Self {
         let settings = &deployment.settings;
         let (api, ops) = (free_port(), free_port());
         let text = format!(
             "[broker]\ntrust_domain = \"{}\"\nissuer = \"{}\"\n\n[store]\npath = {:?}\nanchor = {:?}\n\n\
              [keys]\nkek_file = {:?}\n\n[api]\nlisten = \"127.0.0.1:{api}\"\ncertificate = {:?}\nkey = {:?}\n\n\
-             [web]\nlisten = \"{}\"\ncertificate = {:?}\nkey = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n",
+             [web]\nlisten = \"127.0.0.1:{web}\"\ncertificate = {:?}\nkey = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n",
             settings.trust_domain,
             settings.issuer.as_str(),
-            settings.store,
+            store,
             settings.anchor,
             settings.kek,
             settings.api.certificate,
             settings.api.key,
-            settings.web.address,
             settings.web.certificate,
             settings.web.key,
         );
-        let config = deployment.folder().join("daypass.toml");
+        let config = deployment.folder().join(name);
         std::fs::write(&config, text).unwrap();
         Self {
-            store: settings.store.clone(),
+            store: store.to_owned(),
             anchor: settings.anchor.clone(),
             config,
-            output: deployment.folder().join("output"),
+            output: deployment.folder().join(format!("{name}.output")),
             api,
             _folder: None,
         }
@@ -115,6 +132,15 @@ impl Files {
         [self.store.clone(), wal_of(&self.store), self.anchor.clone()]
     }
 
+    /// Puts two neighbouring entries each in the other's place, with their hashes.
+    pub(super) fn swap(&self, one: u64, other: u64) {
+        let store = Connection::open(&self.store).unwrap();
+        let [one, other] = [one, other].map(|index| i64::try_from(index).unwrap());
+        for (from, to) in [(one, -1), (other, one), (-1, other)] {
+            store.execute("UPDATE entries SET idx = ?2 WHERE idx = ?1", [from, to]).unwrap();
+        }
+    }
+
     /// What the program wrote to standard error.
     pub(super) fn output(&self) -> String {
         std::fs::read_to_string(&self.output).unwrap_or_default()
@@ -123,6 +149,11 @@ impl Files {
     pub(super) fn said(&self, text: &str) -> bool {
         self.output().contains(text)
     }
+}
+
+/// What store, write-ahead log and anchor hold; one that is not there holds nothing.
+pub(super) fn contents(files: &Files) -> [Vec<u8>; 3] {
+    files.durable().map(|path| std::fs::read(path).unwrap_or_default())
 }
 
 fn wal_of(store: &Path) -> PathBuf {
@@ -137,6 +168,12 @@ pub(super) struct Child(std::process::Child);
 impl Child {
     /// Starts the program, behind `tracer` where there is one, and waits until it serves.
     pub(super) async fn start(files: &Files, tracer: &[&str]) -> Self {
+        let started = Self::try_start(files, tracer).await;
+        started.unwrap_or_else(|| panic!("the broker does not serve: {}", files.output()))
+    }
+
+    /// The same; nothing where it ends instead of serving.
+    pub(super) async fn try_start(files: &Files, tracer: &[&str]) -> Option<Self> {
         let broker = program("daypass-broker");
         let mut line: Vec<&str> = tracer.to_vec();
         line.extend([broker.to_str().unwrap(), "serve", "--config", files.config.to_str().unwrap()]);
@@ -146,12 +183,17 @@ impl Child {
             Self(spawned.unwrap_or_else(|error| panic!("`{}` could not be run: {error}", line[0])));
         let began = Instant::now();
         while TcpStream::connect(("127.0.0.1", files.api)).is_err() {
-            let ended = child.0.try_wait().unwrap();
-            let late = began.elapsed() > STARTS_WITHIN;
-            assert!(ended.is_none() && !late, "the broker does not serve: {}", files.output());
+            if child.0.try_wait().unwrap().is_some() || began.elapsed() > STARTS_WITHIN {
+                return None;
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        child
+        Some(child)
+    }
+
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
     }
 
     /// Its process id.
@@ -172,8 +214,7 @@ impl Child {
 
     /// SIGTERM: it stops in order.
     pub(super) async fn stop(mut self) {
-        let id = rustix::process::Pid::from_child(&self.0);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         let began = Instant::now();
         while self.0.try_wait().unwrap().is_none() {
             assert!(began.elapsed() < STOPS_WITHIN, "the broker does not stop");

@@ -88,22 +88,27 @@ impl Client {
     async fn ask_until_it_fails(&self, held: &Mutex<Vec<Held>>, over: &AtomicBool) {
         let Ok(caller) = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await else { return };
         while !over.load(Ordering::Relaxed) {
-            let Some(received) = self.ask(&caller).await else { return };
+            let Ok(received) = self.ask(&caller).await else { return };
             held.lock().unwrap().push(received);
         }
     }
 
-    async fn ask(&self, caller: &Caller) -> Option<Held> {
+    async fn ask(&self, caller: &Caller) -> Result<Held, tonic::Code> {
         let ttl = prost_types::Duration { seconds: self.ttl_s, nanos: 0 };
         let wanted = IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
         let answered = caller.credentials().issue(caller.request(wanted).unwrap()).await;
-        answered.ok().map(|answer| hold(&answer.into_inner()))
+        answered.map(|answer| hold(&answer.into_inner())).map_err(|status| status.code())
     }
 
-    /// Asks once, on a connection of its own; what was received, if anything was.
+    /// Asks once, on a connection of its own; what was received, or how it was refused.
+    pub(super) async fn answer(&self) -> Result<Held, tonic::Code> {
+        let connected = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await;
+        self.ask(&connected.map_err(|_| tonic::Code::Aborted)?).await
+    }
+
+    /// The same, whatever the refusal.
     pub(super) async fn once(&self) -> Option<Held> {
-        let caller = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await.ok()?;
-        self.ask(&caller).await
+        self.answer().await.ok()
     }
 
     /// Asks until it is answered with a credential, for five seconds at most.

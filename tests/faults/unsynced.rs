@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daypass_tests::harness::{Deployment, nightly};
 
-use super::child::{Child, Files};
+use super::child::{Child, Files, contents};
 use super::load::Client;
 use super::recording::{Recording, command};
 use super::report::stood;
@@ -15,17 +15,12 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// What the files hold; one that is not there holds nothing.
-fn contents(files: &Files) -> Vec<Vec<u8>> {
-    files.durable().iter().map(|path| std::fs::read(path).unwrap_or_default()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_callers_received_is_in_the_log_when_all_that_was_not_synced_is_lost() {
     let deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
     let files = Files::of(&deployment);
     let client = Client::of(&deployment, files.api, 300);
-    let before = contents(&files);
+    let before = contents(&files).to_vec();
     let trace = deployment.folder().join("trace").to_str().unwrap().to_owned();
     let line = command(&trace);
     let child = Child::start(&files, &line.iter().map(String::as_str).collect::<Vec<_>>()).await;

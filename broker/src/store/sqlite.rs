@@ -78,6 +78,10 @@ impl SqliteStore {
                  PRAGMA cache_size=-8000; PRAGMA foreign_keys=ON;",
             )
             .map_err(failed)?;
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p1") {
+            connection.execute_batch("PRAGMA synchronous=NORMAL").map_err(failed)?;
+        }
         if new {
             connection
                 .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
@@ -187,6 +191,10 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError> {
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p7") {
+            return Ok(vec![true; marks.len()]);
+        }
         let prepare = |sql| self.transaction.prepare_cached(sql).map_err(failed);
         let mut lies = prepare("SELECT 1 FROM marks WHERE minute = ?1 AND mark = ?2")?;
         let mut insert = prepare("INSERT INTO marks VALUES (?1, ?2) ON CONFLICT DO NOTHING")?;

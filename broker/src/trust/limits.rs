@@ -36,6 +36,16 @@ pub struct FetchLimits {
 
 impl Default for FetchLimits {
     fn default() -> Self {
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p12") {
+            return Self { asked_apart: Duration::ZERO, ..Self::promised() };
+        }
+        Self::promised()
+    }
+}
+
+impl FetchLimits {
+    const fn promised() -> Self {
         Self {
             connect: Duration::from_secs(2),
             total: Duration::from_secs(5),
@@ -51,9 +61,7 @@ impl Default for FetchLimits {
             crl_every: Duration::from_secs(60),
         }
     }
-}
 
-impl FetchLimits {
     /// How long a document with these headers is fresh (RFC 9111, section 5.2.2), within the bounds.
     pub(super) fn fresh(&self, headers: &HeaderMap) -> Duration {
         let values = headers.get_all(CACHE_CONTROL).iter().filter_map(|it| it.to_str().ok());

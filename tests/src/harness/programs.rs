@@ -19,7 +19,9 @@ pub struct Output {
 /// A program of this workspace: built beside the tests by `cargo build --workspace --bins`.
 pub fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join(name);
+    let broken = cfg!(feature = "sabotage") && name == "daypass-broker";
+    let file = if broken { "daypass-broker-sabotaged" } else { name };
+    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join(file);
     assert!(
         path.exists(),
         "`{}` is not built: run `cargo build --workspace --bins`, or tests/run",

@@ -1,0 +1,49 @@
+//! Brokers that sleep and wake, and two where one was meant.
+
+use std::time::Duration;
+
+use daypass_tests::harness::{Deployment, nightly};
+use rustix::process::Signal;
+
+use super::child::{Child, Files};
+use super::load::Load;
+use super::report::stood;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_stopped_and_wakes_goes_on_with_the_same_log() {
+    let deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
+    let files = Files::of(&deployment);
+    let child = Child::start(&files, &[]).await;
+    let load = Load::start(&deployment, files.api, 2, 300);
+    let pauses = if nightly() { [500, 5_000, 70_000] } else { [100, 500, 2_500] };
+    for pause in pauses {
+        load.wait_for(load.received() + 10).await;
+        child.signal(Signal::STOP);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        child.signal(Signal::CONT);
+    }
+    load.wait_for(load.received() + 10).await;
+    child.kill();
+    let held = load.stop().await;
+    files.check(&deployment).unwrap().compare(&held, &[]).unwrap();
+    stood("P3", "SIGSTOP under load, and SIGCONT", pauses.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_brokers_by_mistake_on_one_file_write_one_log() {
+    let deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
+    let files = Files::of(&deployment);
+    let twin = Files::beside(&deployment);
+    let first = Child::start(&files, &[]).await;
+    let load = Load::start(&deployment, files.api, 2, 300);
+    load.wait_for(10).await;
+    // Whether the second is refused or serves too, nothing may be lost and no two checkpoints may differ.
+    let second = Child::try_start(&twin, &[]).await;
+    let others = Load::start(&deployment, twin.api, 2, 300);
+    tokio::time::sleep(Duration::from_secs(if nightly() { 60 } else { 4 })).await;
+    second.into_iter().for_each(Child::kill);
+    first.kill();
+    let held = [load.stop().await, others.stop().await].concat();
+    files.check(&deployment).unwrap().compare(&held, &[]).unwrap();
+    stood("P3", "a second broker on one SQLite file, both under load", 1);
+}
