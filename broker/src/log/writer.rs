@@ -31,6 +31,9 @@ const QUIET: Duration = Duration::from_micros(200);
 const LINGER_MAX: Duration = Duration::from_millis(2);
 const LINGER_STEP: Duration = Duration::from_micros(50);
 
+/// After how many batches in a row that nobody waited for, one at least in 100 ms, the store may rest.
+const REST_AFTER: u32 = 10;
+
 /// How much time may pass between entries before what expired is ended with the next, whether a sweep is due or not.
 const SWEEP_AT_LEAST_MS: i64 = 30_000;
 
@@ -56,6 +59,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn run(mut self) {
+        let mut unhurried = 0_u32;
         while let Some(first) = self.queue.blocking_recv() {
             let commands = self.gather(first);
             let idle = !commands.iter().any(Command::is_waited_for);
@@ -63,7 +67,8 @@ impl Writer {
             if self.answers.blocking_send(answers).is_err() {
                 return;
             }
-            if idle && self.queue.is_empty() {
+            unhurried = if idle { unhurried.saturating_add(1) } else { 0 };
+            if unhurried >= REST_AFTER && self.queue.is_empty() {
                 self.store.rest();
             }
         }
