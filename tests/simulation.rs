@@ -16,6 +16,7 @@
 mod callers;
 pub(crate) mod check;
 mod faults;
+mod fork;
 mod found;
 mod many;
 pub(crate) mod op;

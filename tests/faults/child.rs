@@ -40,6 +40,19 @@ impl Files {
         Self::written(deployment, &deployment.settings.store, "twin.toml", free_port())
     }
 
+    /// The same store, served by another broker with an anchor of its own.
+    pub(super) fn of_another(deployment: &Deployment, name: &str) -> Self {
+        let web = free_port();
+        let mut files = Self::written(deployment, &deployment.settings.store, &format!("{name}.toml"), web);
+        let anchor = deployment.folder().join(format!("anchor-{name}"));
+        let text = std::fs::read_to_string(&files.config).unwrap();
+        let named = text.replace("[broker]\n", &format!("[broker]\nname = \"{name}\"\n"));
+        let named = named.replace(&format!("anchor = {:?}", files.anchor), &format!("anchor = {anchor:?}"));
+        std::fs::write(&files.config, named).unwrap();
+        files.anchor = anchor;
+        files
+    }
+
     /// The same deployment with its store in `folder`.
     pub(super) fn on(deployment: &Deployment, folder: &Path) -> Self {
         let store = folder.join("daypass.db");

@@ -56,7 +56,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    async fn new(seed: u64, brokers: usize) -> Result<Self, String> {
+    pub(super) async fn new(seed: u64, brokers: usize) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let common = Arc::new(AtomicI64::new(BEGIN));
         let seats: Vec<Seat> = (0..brokers).map(|number| Seat::new(number, &common)).collect();

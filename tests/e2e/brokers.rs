@@ -1,0 +1,149 @@
+//! Two brokers on one store, each with listeners and an anchor of its own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use daypass_broker::activate;
+use daypass_broker::dev::caller::{Caller, possession};
+use daypass_broker::dev::organisation::sample;
+use daypass_broker::ids::Ids;
+use daypass_broker::serve::{self, Running, Settings};
+use daypass_core::bundle::compile;
+use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::entry::{Body, Entry};
+use daypass_proto::v1 as pb;
+use daypass_proto::v1::get_proof_request::Of;
+use daypass_tests::harness::{CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, task};
+use futures::future::join_all;
+
+/// The settings of another broker of the same deployment.
+fn another(deployment: &Deployment, name: &str) -> Settings {
+    let mut settings = deployment.settings.clone();
+    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+    settings.broker = name.parse().unwrap();
+    settings.anchor = deployment.folder().join(format!("{name}.second-anchor"));
+    (settings.api.address, settings.web.address, settings.ops) = (free(), free(), free());
+    settings
+}
+
+async fn second(deployment: &Deployment) -> Running {
+    let running = serve::start(another(deployment, "b2")).await.unwrap();
+    let sees = || async { running.desk.log.state().bundle().is_some() };
+    eventually("the second broker is ready", sees).await;
+    let key = || async {
+        !matches!(
+            running.trust.known().keys(&CI.parse().unwrap()),
+            daypass_core::proof::IssuerKeys::Unavailable
+        )
+    };
+    eventually("the second broker knows the issuer's keys", key).await;
+    running
+}
+
+async fn caller_of(broker: &Running, deployment: &Deployment, token: &str) -> Caller {
+    let certificate = possession().unwrap();
+    let caller = Caller::connect(broker.api.port(), &deployment.listener_ca, Some(&certificate)).await;
+    caller.unwrap().with_token(token.to_owned())
+}
+
+#[tokio::test]
+async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
+    let deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
+    let here = caller_of(deployment.broker(), &deployment, &token).await;
+    let there = caller_of(&other, &deployment, &token).await;
+    let asked = (0..64).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
+    let answers = join_all(asked).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    assert!(refused.iter().all(|refused| refused.reason == "PROOF_REPLAYED"), "{refused:?}");
+    other.stop("the test is over").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_activated_on_one_broker_is_in_force_on_the_other_within_a_second() {
+    let deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let next = compile(&sample()).unwrap();
+    assert_ne!(next.digest(), deployment.organisation.bundle.digest());
+    let now = deployment.settings.clock.now();
+    activate::bootstrap(&deployment.broker().desk.log, &Ids::system(), &next, now).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let state = other.desk.log.state();
+    assert_eq!(state.bundle().map(|bundle| bundle.digest()), Some(next.digest()));
+    assert_eq!(state.at(), deployment.broker().log().state().at(), "by the same entry");
+    other.stop("the test is over").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_answers_for_what_another_has_just_written() {
+    let deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let staff = deployment.organisation.token(STAFF, OPERATOR).unwrap();
+    let reader = caller_of(&other, &deployment, &staff).await;
+    for _ in 0..10 {
+        let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+        let receipt = answer.receipt.unwrap();
+        let seen = Checkpoint::open(&receipt.checkpoint, &deployment.log_key).unwrap();
+        let index = receipt.entry.unwrap().index;
+        let wanted =
+            pb::GetProofRequest { of: Some(Of::Index(index)), size: seen.size, ..Default::default() };
+        let proof = reader.evidence().get_proof(reader.request(wanted).unwrap()).await.unwrap().into_inner();
+        assert_eq!(proof.hashes, receipt.inclusion, "at the size that the caller knows");
+    }
+    let wanted = pb::ListEntriesRequest::default();
+    let mut list =
+        reader.evidence().list_entries(reader.request(wanted).unwrap()).await.unwrap().into_inner();
+    while let Some(entry) = list.message().await.unwrap() {
+        let covers = Checkpoint::open(&entry.checkpoint, &deployment.log_key).unwrap().size;
+        assert!(entry.r#ref.unwrap().index < covers, "each entry comes with a checkpoint that covers it");
+    }
+    other.stop("the test is over").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_whose_name_is_taken_writes_no_more() {
+    let deployment = Deployment::start().await;
+    let mut settings = another(&deployment, "b2");
+    settings.broker = deployment.settings.broker.clone();
+    let newer = serve::start(settings).await.unwrap();
+    let told = || async {
+        deployment
+            .broker()
+            .log()
+            .fault()
+            .is_some_and(|fault| fault.contains("another broker started as `b1`"))
+    };
+    eventually("the older broker is told", told).await;
+    let refused = issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
+    assert_eq!(refused.reason, "HALTED");
+    assert_eq!(newer.desk.log.fault(), None, "the newer one goes on");
+}
+
+#[tokio::test]
+async fn a_start_names_the_run_before_of_the_same_name() {
+    let deployment = Deployment::stopped(sample()).await;
+    let first = serve::start(deployment.settings.clone()).await.unwrap();
+    let other = serve::start(another(&deployment, "b2")).await.unwrap();
+    first.stop("the test stops it").await.unwrap();
+    let again = serve::start(deployment.settings.clone()).await.unwrap();
+    let rows = again.readers.run(|reader| reader.rows(0, u32::MAX)).await.unwrap();
+    let entries: Vec<_> = rows.iter().map(|row| (row.index, Entry::read(&row.bytes).unwrap())).collect();
+    let started: Vec<_> = entries
+        .iter()
+        .filter_map(|(_, entry)| match &entry.body {
+            Body::BrokerStarted(started) => {
+                Some((entry.envelope.broker.to_string(), started.previous.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let stopped = entries.iter().find(|(_, entry)| matches!(entry.body, Body::BrokerStopped(_))).unwrap().0;
+    assert_eq!(started.len(), 3, "{started:?}");
+    assert!(started[0].1.is_none() && started[1].1.is_none(), "a name that is new has no run before");
+    let previous = started[2].1.clone().unwrap();
+    assert_eq!((started[2].0.as_str(), previous.index, previous.clean), ("b1", stopped, true));
+    again.stop("the test is over").await.unwrap();
+    other.stop("the test is over").await.unwrap();
+}
