@@ -13,6 +13,7 @@ mod outside;
 mod refusals;
 mod replay;
 mod restart;
+mod rotation;
 mod sdk;
 mod stock;
 mod store;

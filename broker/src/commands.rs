@@ -15,10 +15,12 @@ use daypass_broker::log::StartError;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
 use daypass_broker::witness::{WitnessSettings, submission_url};
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::Mode;
 use daypass_evidence::note::NoteError;
 use daypass_verify::ids::ParseError;
+use daypass_verify::time::Seconds;
 
 use crate::args::Command;
 use bundle::read_bundle;
@@ -89,6 +91,7 @@ async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String]) -> Result<
         store: &config.store.path,
         kek: &config.keys.kek_file,
         bundle: bundle.as_ref(),
+        lifetimes: lifetimes(&config),
         clock: Arc::new(SystemClock),
     })
     .await?;
@@ -168,6 +171,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         witnesses: witnesses(config)?,
         ops: config.ops.listen,
         limits,
+        lifetimes: lifetimes(config),
         config: config.digest,
         clock: Arc::new(SystemClock),
         clock_trust: config.clock.trust,
@@ -188,6 +192,12 @@ fn witnesses(config: &Config) -> Result<WitnessSettings, Failure> {
         every: Duration::from_secs(config.log.witness_every_s),
         silent_after: Duration::from_secs(config.log.witness_silent_s),
     })
+}
+
+fn lifetimes(config: &Config) -> Lifetimes {
+    let keys = &config.keys;
+    let [token, ca, ahead] = [keys.token_life_s, keys.ca_life_s, keys.ahead_s].map(Seconds::new);
+    Lifetimes { token, ca, ahead }
 }
 
 fn listen_at(address: SocketAddr, listener: &Listener) -> ListenAt {

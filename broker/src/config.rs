@@ -103,7 +103,19 @@ pub struct Store {
 pub struct Keys {
     /// The key-encryption key.
     pub kek_file: PathBuf,
+    /// How long a key for tokens signs, in seconds.
+    pub token_life_s: u32,
+    /// How long an issuing CA signs, in seconds.
+    pub ca_life_s: u32,
+    /// How long before it signs a key is published, in seconds.
+    pub ahead_s: u32,
 }
+
+/// A second beyond what brokers need to show a key: copies of what they publish may then be used for that second.
+const AHEAD_LEAST_S: u32 = 6;
+
+/// Two years: nothing should sign for longer.
+const LIFE_MOST_S: u32 = 2 * 365 * 86_400;
 
 /// `[api]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -262,6 +274,19 @@ impl Config {
         if self.limits.connections == 0 || self.limits.connections_per_address == 0 {
             return refuse("limits", "a limit of 0 connections would serve nobody: expected 1 or more");
         }
+        let keys = &self.keys;
+        if keys.ahead_s < AHEAD_LEAST_S {
+            return refuse("keys.ahead_s", &format!("`{}`: expected {AHEAD_LEAST_S} or more", keys.ahead_s));
+        }
+        for (key, life) in [("keys.token_life_s", keys.token_life_s), ("keys.ca_life_s", keys.ca_life_s)] {
+            if life < keys.ahead_s || life > LIFE_MOST_S {
+                let expected = format!(
+                    "`{life}`: expected at least `keys.ahead_s` ({}) and at most {LIFE_MOST_S}",
+                    keys.ahead_s
+                );
+                return refuse(key, &expected);
+            }
+        }
         Ok(())
     }
 
@@ -319,6 +344,9 @@ mod tests {
             (&format!("{SMALLEST}[log]\nwitness_every_s = 0"), "log.witness_every_s"),
             (&format!("{SMALLEST}{}", WITNESS.repeat(2)), "a name of its own"),
             (&format!("{SMALLEST}{WITNESS}vky = \"x\""), "vky"),
+            (&format!("{SMALLEST}[keys]\nahead_s = 5"), "keys.ahead_s"),
+            (&format!("{SMALLEST}[keys]\ntoken_life_s = 3600"), "keys.token_life_s"),
+            (&format!("{SMALLEST}[keys]\nca_life_s = 999999999"), "keys.ca_life_s"),
         ] {
             let error = Config::parse(fault, "test").unwrap_err().to_string();
             assert!(error.contains(expected), "{fault}\n{error}");

@@ -66,6 +66,7 @@ async fn start(
             store: &settings.store,
             kek: &settings.kek,
             bundle: Some(&organisation.bundle),
+            lifetimes: settings.lifetimes,
             clock: Arc::clone(clock),
         };
         state.keep(&init(&deployment).await?)?;

@@ -1,7 +1,6 @@
 //! `init`: a new deployment on its own host: the store, the log's first entries, the keys, and a first certificate
 //! for the listeners.
 
-mod authority;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -13,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daypass_core::bundle::Bundle;
+use daypass_core::rotation::{Lifetimes, Times};
 use daypass_evidence::entry::{Body, KeyUse, LogOpened, NewEntry, OpenReason};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
@@ -20,9 +20,12 @@ use daypass_verify::time::UnixMs;
 use ring::signature::Ed25519KeyPair;
 
 use crate::activate;
+use crate::authority::{self, AuthorityError};
 use crate::clock::Clock;
 use crate::ids::Ids;
-use crate::keyring::{Kek, KekError, Keyring, KeyringError, Made, make_evidence_key, make_key};
+use crate::keyring::{
+    Kek, KekError, Keyring, KeyringError, Made, make_evidence_key, make_key, make_root_key,
+};
 use crate::log::{self, Attached, LogSettings, RecordError};
 use crate::signer::{SignError, Signer};
 use crate::store::sqlite::SqliteStore;
@@ -42,6 +45,8 @@ pub struct Deployment<'a> {
     pub kek: &'a Path,
     /// The first bundle.
     pub bundle: Option<&'a Bundle>,
+    /// How long its keys live.
+    pub lifetimes: Lifetimes,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -62,6 +67,8 @@ pub enum InitError {
     Keyring(#[from] KeyringError),
     #[error(transparent)]
     Sign(#[from] SignError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     #[error("a certificate could not be made: {0}")]
     Certificate(String),
     #[error("`{0}` could not be written: {1}")]
@@ -121,11 +128,13 @@ async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
     let now = deployment.clock.now();
     let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
     let evidence = make_evidence_key(now)?;
-    let (mut root, mut ca) = (make_key(KeyUse::Root, now)?, make_key(KeyUse::Ca, now)?);
+    let first = |usage| Times::of_next(usage, now, now.floor_second(), &deployment.lifetimes);
+    let mut root = make_root_key(now)?;
+    let mut ca = make_key(KeyUse::Ca, first(KeyUse::Ca).within(root.changed.publish_until_ms))?;
     let settings = settings(deployment, &evidence)?;
     let log_key =
         VerifierKey::of(&origin, &settings.key).map_err(|error| InitError::Certificate(error.to_string()))?;
-    let statements = authority::statements(&deployment.trust_domain, &root, &ca)?;
+    let statements = authority::first_statements(&deployment.trust_domain, &root, &ca)?;
     let opened = LogOpened {
         origin: origin.clone(),
         key: log_key.to_string(),
@@ -133,20 +142,23 @@ async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
         predecessor: None,
         gap: None,
     };
-    let first: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
+    let bodies: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
     let mut store = SqliteStore::open_file(deployment.store, true)?;
     let sealed = vec![seal(&kek, &evidence, None)?];
-    let recorded = log::create(&mut store, &settings, &origin, first, statements, sealed)?;
+    let recorded = log::create(&mut store, &settings, &origin, bodies, Vec::from(statements), sealed)?;
 
-    let mut keyring = Keyring::empty();
+    let keyring = Keyring::empty();
     keyring.add(&root.changed, &root.pkcs8, None)?;
     let signer = Signer::new(Arc::new(keyring));
-    let mut certificates = authority::sign(&signer, &recorded)?.into_iter();
+    let signed: Result<Vec<_>, _> =
+        recorded.iter().map(|statement| authority::sign(&signer, statement)).collect();
+    let mut certificates = signed?.into_iter();
     let (root_der, ca_der) =
         (certificates.next().unwrap_or_default(), certificates.next().unwrap_or_default());
     root.changed.certificate = Some(Digest::of(&root_der));
     ca.changed.certificate = Some(Digest::of(&ca_der));
-    let (token, svid) = (make_key(KeyUse::Token, now)?, make_key(KeyUse::Svid, now)?);
+    let (token, svid) =
+        (make_key(KeyUse::Token, first(KeyUse::Token))?, make_key(KeyUse::Svid, first(KeyUse::Svid))?);
 
     let ids = Arc::clone(&settings.ids);
     let log = log::open(Box::new(store), settings)?;

@@ -1,13 +1,16 @@
 //! The straight line: decide, record, sign, seal. In that order, and the types allow no other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use daypass_core::decision::{Denial, Grant, decide};
 use daypass_core::draft::{Assembled, Draft, DraftError};
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
+use daypass_core::state::phase;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_verify::ids::{CredentialId, Digest};
+use daypass_evidence::entry::KeyState;
+use daypass_verify::ids::{CredentialId, Digest, KeyId};
 
 use crate::clock::Clock;
 use crate::ids::{Ids, RandomnessFailed};
@@ -18,6 +21,9 @@ use crate::store::Live;
 
 /// How often a draft is decided again when the state moved under it.
 const DECIDE_AGAIN: u32 = 8;
+
+/// How long a key that is not open yet is waited for, each time.
+const KEY_WAIT: Duration = Duration::from_millis(50);
 
 /// What issuing needs.
 #[derive(Clone)]
@@ -74,7 +80,7 @@ pub async fn issue(
     request: &Request,
     known: Option<Checkpoint>,
 ) -> Result<Credential, Refusal> {
-    for _ in 0..DECIDE_AGAIN {
+    for attempt in 1..=DECIDE_AGAIN {
         let arriving = desk.log.arriving();
         let published = desk.log.published();
         // Entry times never go back: behind another broker's clock, what is granted begins when it is recorded.
@@ -83,7 +89,16 @@ pub async fn issue(
         let grant = decide(principal, request, &published.state, id, now)
             .map_err(Box::new)
             .map_err(Refusal::Denied)?;
-        let key = desk.keyring.describe(grant.key())?;
+        let key = match desk.keyring.describe(grant.key()) {
+            Ok(key) => key,
+            Err(error) if attempt == DECIDE_AGAIN => return Err(error.into()),
+            // Another broker made it a moment ago: this one opens it as soon as it looks.
+            Err(_) => {
+                drop(arriving);
+                tokio::time::sleep(KEY_WAIT).await;
+                continue;
+            }
+        };
         let draft = Draft::new(grant, &key, &desk.issuer)?;
         match desk.log.record(arriving, draft, known.clone()).await? {
             Recording::Stale => continue,
@@ -102,7 +117,8 @@ fn gone() -> Refusal {
 /// Recorded, so it may be signed; signed, so it may leave. Either it leaves, or it is void.
 fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, Refusal> {
     let live = Live { exp: recorded.what().exp(), index: recorded.place().index };
-    let signed = desk.signer.sign(&recorded).map_err(Refusal::from);
+    let in_time = check_phase(desk, recorded.what().key());
+    let signed = in_time.and_then(|()| desk.signer.sign(&recorded)).map_err(Refusal::from);
     match signed.and_then(|signature| Ok(recorded.seal(signature)?)) {
         Ok(credential) => {
             let released_at = desk.clock.now().max(credential.place.time);
@@ -113,6 +129,16 @@ fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, R
             desk.log.settlements().void(Voided { live, reason: refusal.to_string() });
             Err(refusal)
         }
+    }
+}
+
+/// A key signs drafts that name it for ten seconds after it takes no more, and never once it is compromised.
+fn check_phase(desk: &Desk, key: &KeyId) -> Result<(), SignError> {
+    let published = desk.log.published();
+    let now = desk.clock.now().max(published.head.time);
+    match published.state.keys().get(key).map(|changed| phase(changed, now)) {
+        Some(KeyState::Active | KeyState::Draining) => Ok(()),
+        _ => Err(SignError::OutOfTime(key.clone())),
     }
 }
 

@@ -1,27 +1,29 @@
-//! This broker's keys: sealed in the store under the key-encryption key, open in this process only.
+//! This broker's keys: sealed in the store under the key-encryption key, open in this process only. It follows the
+//! log: what another broker made is opened here too, and what is destroyed is let go.
 
 mod kek;
 mod make;
+mod pair;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use daypass_core::draft::SigningKey;
 use daypass_core::state::State;
-use daypass_evidence::entry::{KeyChanged, KeyUse};
+use daypass_evidence::entry::{KeyChanged, KeyState, KeyUse};
 use daypass_verify::ids::{Digest, KeyId};
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED,
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
-};
+use ring::signature::Ed25519KeyPair;
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 
 use crate::signer::{Keys, SignError};
 use crate::store::SealedKey;
+use pair::Pair;
 
 pub use kek::{Kek, KekError};
-pub use make::{Made, make_evidence_key, make_key};
+pub use make::{Made, make_evidence_key, make_key, make_root_key};
 
 /// Why the keys could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,26 +39,16 @@ pub enum KeyringError {
     Missing(KeyId),
 }
 
-enum Pair {
-    /// Signs certificates: DER signatures.
-    Ca(EcdsaKeyPair),
-    /// Signs tokens: 64 octets.
-    Token(EcdsaKeyPair),
-}
-
-impl Pair {
-    fn inner(&self) -> &EcdsaKeyPair {
-        match self {
-            Self::Ca(pair) | Self::Token(pair) => pair,
-        }
-    }
+/// One open key. Its secret lives as long as somebody signs with it.
+struct Open {
+    pair: Pair,
+    described: Arc<SigningKey>,
+    certificate: Option<CertificateDer<'static>>,
 }
 
 /// The open keys.
 pub struct Keyring {
-    pairs: HashMap<KeyId, Pair>,
-    described: HashMap<KeyId, Arc<SigningKey>>,
-    certificates: HashMap<KeyId, CertificateDer<'static>>,
+    keys: ArcSwap<HashMap<KeyId, Arc<Open>>>,
     random: SystemRandom,
 }
 
@@ -64,12 +56,7 @@ impl Keyring {
     /// No keys yet.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            pairs: HashMap::new(),
-            described: HashMap::new(),
-            certificates: HashMap::new(),
-            random: SystemRandom::new(),
-        }
+        Self { keys: ArcSwap::default(), random: SystemRandom::new() }
     }
 
     /// Opens the keys that the log's state names, but for the evidence key.
@@ -77,43 +64,90 @@ impl Keyring {
     /// # Errors
     /// When one is missing, sealed otherwise, or damaged.
     pub fn open(sealed: &[SealedKey], state: &State, kek: &Kek) -> Result<Self, KeyringError> {
-        let mut ring = Self::empty();
-        for changed in state.keys().values().filter(|changed| changed.usage != KeyUse::Evidence) {
-            let blob = find(sealed, &changed.key)?;
-            ring.add(changed, &kek.unseal(&blob.sealed, changed)?, blob.certificate.as_deref())?;
-        }
+        let ring = Self::empty();
+        ring.follow(sealed, state, kek)?;
         Ok(ring)
+    }
+
+    /// Whether it holds other keys than those that `state` names.
+    #[must_use]
+    pub fn differs_from(&self, state: &State) -> bool {
+        let keys = self.keys.load();
+        let held = |changed: &&KeyChanged| keys.get(&changed.key).is_some_and(|open| open.is(changed));
+        let named = state.keys().values().filter(|changed| is_open(changed));
+        named.clone().count() != keys.len() || !named.clone().all(|changed| held(&changed))
+    }
+
+    /// Opens what `state` names and is not open, and lets go of all else. One key that cannot be opened takes no other
+    /// with it.
+    ///
+    /// # Errors
+    /// The first of those: missing, sealed otherwise, or damaged.
+    pub fn follow(&self, sealed: &[SealedKey], state: &State, kek: &Kek) -> Result<(), KeyringError> {
+        let before = self.keys.load_full();
+        let (mut keys, mut fault) = (HashMap::new(), Ok(()));
+        for changed in state.keys().values().filter(|changed| is_open(changed)) {
+            let opened = match before.get(&changed.key).filter(|open| open.is(changed)) {
+                Some(open) => Ok(Arc::clone(open)),
+                None => self.unseal(sealed, changed, kek).map(Arc::new),
+            };
+            match opened {
+                Ok(open) => drop(keys.insert(changed.key.clone(), open)),
+                Err(error) => fault = fault.and(Err(error)),
+            }
+        }
+        self.keys.store(Arc::new(keys));
+        fault
+    }
+
+    fn unseal(&self, sealed: &[SealedKey], changed: &KeyChanged, kek: &Kek) -> Result<Open, KeyringError> {
+        let blob = find(sealed, &changed.key)?;
+        self.read(changed, &kek.unseal(&blob.sealed, changed)?, blob.certificate.as_deref())
     }
 
     /// Adds one key.
     ///
     /// # Errors
-    /// When `pkcs8` is no P-256 key, or `certificate` is not the one that the log names.
+    /// When `pkcs8` is no key of its algorithm, or `certificate` is not the one that the log names.
     pub fn add(
-        &mut self,
+        &self,
         changed: &KeyChanged,
         pkcs8: &[u8],
         certificate: Option<&[u8]>,
     ) -> Result<(), KeyringError> {
+        let open = Arc::new(self.read(changed, pkcs8, certificate)?);
+        self.keys.rcu(|keys| {
+            let mut keys = HashMap::clone(keys);
+            keys.insert(changed.key.clone(), Arc::clone(&open));
+            keys
+        });
+        Ok(())
+    }
+
+    fn read(
+        &self,
+        changed: &KeyChanged,
+        pkcs8: &[u8],
+        certificate: Option<&[u8]>,
+    ) -> Result<Open, KeyringError> {
+        let damaged = |detail: String| KeyringError::Damaged(changed.key.clone(), detail);
         if changed.certificate != certificate.map(Digest::of) {
             let detail = "its certificate in the store is not the one that the log names: restore it";
-            return Err(KeyringError::Damaged(changed.key.clone(), detail.into()));
+            return Err(damaged(detail.into()));
         }
-        let ca = matches!(changed.usage, KeyUse::Ca | KeyUse::Root | KeyUse::Node);
-        let algorithm = if ca { &ECDSA_P256_SHA256_ASN1_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING };
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &self.random)
-            .map_err(|error| KeyringError::Damaged(changed.key.clone(), error.to_string()))?;
+        let pair = Pair::read(changed, pkcs8, &self.random).map_err(damaged)?;
         let described = match certificate {
-            Some(der) => SigningKey::authority(changed.key.clone(), der)
-                .map_err(|error| KeyringError::Damaged(changed.key.clone(), error.to_string()))?,
+            Some(der) => {
+                SigningKey::authority(changed.key.clone(), der).map_err(|error| damaged(error.to_string()))?
+            }
             None => SigningKey::token(changed.key.clone(), changed.alg.clone()),
         };
-        self.described.insert(changed.key.clone(), Arc::new(described));
-        self.pairs.insert(changed.key.clone(), if ca { Pair::Ca(pair) } else { Pair::Token(pair) });
-        if let Some(der) = certificate {
-            self.certificates.insert(changed.key.clone(), CertificateDer::from(der.to_vec()));
-        }
-        Ok(())
+        let certificate = certificate.map(|der| CertificateDer::from(der.to_vec()));
+        Ok(Open { pair, described: Arc::new(described), certificate })
+    }
+
+    fn held(&self, key: &KeyId) -> Option<Arc<Open>> {
+        self.keys.load().get(key).cloned()
     }
 
     /// What a draft must know of a key.
@@ -121,20 +155,40 @@ impl Keyring {
     /// # Errors
     /// When the key is not here.
     pub fn describe(&self, key: &KeyId) -> Result<Arc<SigningKey>, SignError> {
-        self.described.get(key).cloned().ok_or_else(|| SignError::UnknownKey(key.clone()))
+        let held = self.held(key).ok_or_else(|| SignError::UnknownKey(key.clone()))?;
+        Ok(Arc::clone(&held.described))
     }
 
     /// The certificate of a CA key.
     #[must_use]
-    pub fn certificate(&self, key: &KeyId) -> Option<&CertificateDer<'static>> {
-        self.certificates.get(key)
+    pub fn certificate(&self, key: &KeyId) -> Option<CertificateDer<'static>> {
+        self.held(key)?.certificate.clone()
     }
 
-    /// The public point of a key: 65 octets, uncompressed.
+    /// The public JWK of a key; `usage` is its `use` (RFC 7517, section 4.2).
     #[must_use]
-    pub fn public_point(&self, key: &KeyId) -> Option<[u8; 65]> {
-        self.pairs.get(key)?.inner().public_key().as_ref().try_into().ok()
+    pub fn jwk(&self, key: &KeyId, usage: &str) -> Option<Value> {
+        self.held(key)?.pair.jwk(usage)
     }
+
+    /// What is held, by the algorithm of each.
+    #[must_use]
+    pub fn held_keys(&self) -> BTreeMap<KeyId, String> {
+        let alg = |open: &Open| open.described.alg().to_owned();
+        self.keys.load().iter().map(|(key, open)| (key.clone(), alg(open))).collect()
+    }
+}
+
+impl Open {
+    /// Whether this is still what the log says of the key: times may differ, a certificate may not.
+    fn is(&self, changed: &KeyChanged) -> bool {
+        self.certificate.as_deref().map(Digest::of) == changed.certificate
+    }
+}
+
+/// Whether a key has a secret that this broker needs.
+fn is_open(changed: &KeyChanged) -> bool {
+    changed.usage != KeyUse::Evidence && !matches!(changed.state, KeyState::Destroyed | KeyState::Compromised)
 }
 
 /// Opens the evidence key that `changed` names.
@@ -157,20 +211,13 @@ fn find<'a>(sealed: &'a [SealedKey], key: &KeyId) -> Result<&'a SealedKey, Keyri
 
 impl Keys for Keyring {
     fn sign(&self, key: &KeyId, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let pair = self.pairs.get(key).ok_or_else(|| SignError::UnknownKey(key.clone()))?;
-        let signed = pair.inner().sign(&self.random, message);
-        signed
-            .map(|signature| signature.as_ref().to_vec())
-            .map_err(|_| SignError::Failed(key.clone(), "the random source failed".into()))
+        let held = self.held(key).ok_or_else(|| SignError::UnknownKey(key.clone()))?;
+        let signed = held.pair.sign(message, &self.random);
+        signed.ok_or_else(|| SignError::Failed(key.clone(), "the random source failed".into()))
     }
 
     fn verifies(&self, key: &KeyId, message: &[u8], signature: &[u8]) -> bool {
-        let Some(pair) = self.pairs.get(key) else { return false };
-        let algorithm = match pair {
-            Pair::Ca(_) => &ECDSA_P256_SHA256_ASN1,
-            Pair::Token(_) => &ECDSA_P256_SHA256_FIXED,
-        };
-        UnparsedPublicKey::new(algorithm, pair.inner().public_key()).verify(message, signature).is_ok()
+        self.held(key).is_some_and(|held| held.pair.verifies(message, signature))
     }
 
     fn verify_always(&self) -> bool {
@@ -180,17 +227,60 @@ impl Keys for Keyring {
 
 #[cfg(test)]
 mod tests {
+    use daypass_core::rotation::{Lifetimes, Times};
+    use daypass_evidence::entry::Body;
     use daypass_verify::time::UnixMs;
 
     use super::*;
 
+    const NOW: UnixMs = UnixMs::new(1_000);
+
+    fn made(usage: KeyUse) -> Made {
+        make_key(usage, Times::of_next(usage, NOW, NOW, &Lifetimes::default())).unwrap()
+    }
+
     #[test]
     fn a_certificate_in_the_place_of_another_is_never_published() {
-        let mut made = make_key(KeyUse::Ca, UnixMs::new(1_000)).unwrap();
+        let mut made = made(KeyUse::Ca);
         made.changed.certificate = Some(Digest::of(b"the certificate"));
         for other in [None, Some(b"another certificate".as_slice())] {
             let error = Keyring::empty().add(&made.changed, &made.pkcs8, other).unwrap_err();
             assert!(error.to_string().contains("not the one that the log names"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_another_broker_made_is_opened_and_what_is_destroyed_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let kek = Kek::create(&folder.path().join("kek")).unwrap();
+        let (one, other) = (made(KeyUse::Token), made(KeyUse::Svid));
+        let seal = |made: &Made| SealedKey {
+            key: made.changed.key.clone(),
+            sealed: kek.seal(&made.pkcs8, &made.changed).unwrap(),
+            certificate: None,
+        };
+        let sealed = [seal(&one), seal(&other)];
+        let mut state = State::empty();
+        let apply = |state: &mut State, index, changed: KeyChanged| {
+            state.apply(index, NOW, &Body::from(changed), &|_| None).unwrap();
+        };
+        apply(&mut state, 1, one.changed.clone());
+        let ring = Keyring::open(&sealed, &state, &kek).unwrap();
+        assert!(!ring.differs_from(&state));
+
+        apply(&mut state, 2, other.changed.clone());
+        assert!(ring.differs_from(&state));
+        ring.follow(&sealed, &state, &kek).unwrap();
+        assert!(ring.sign(&other.changed.key, b"x").is_ok());
+
+        for (index, gone) in [(3, KeyState::Destroyed), (4, KeyState::Compromised)] {
+            let key = if index == 3 { &one.changed } else { &other.changed };
+            apply(&mut state, index, KeyChanged { state: gone, ..key.clone() });
+            assert!(ring.differs_from(&state));
+            // The blob is gone too, and nobody misses it.
+            ring.follow(&[], &state, &kek).unwrap();
+            assert_eq!(ring.sign(&key.key, b"x"), Err(SignError::UnknownKey(key.key.clone())));
+        }
+        assert!(!ring.differs_from(&state));
     }
 }

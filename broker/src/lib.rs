@@ -2,6 +2,7 @@
 
 pub mod activate;
 pub mod alarms;
+pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod dev;
@@ -14,6 +15,7 @@ pub mod listen;
 pub mod log;
 pub mod ops;
 pub mod refusals;
+pub mod rotate;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 pub mod serve;

@@ -3,6 +3,7 @@
 mod announce;
 mod documents;
 mod error;
+mod ready;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::audit::Report;
-use daypass_evidence::entry::{BrokerStopped, KeyUse, Mode, NewEntry};
+use daypass_evidence::entry::{BrokerStopped, Mode, NewEntry};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use tokio::net::TcpListener;
@@ -26,8 +28,9 @@ use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek, Keyring};
 use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
-use crate::ops::{self, NotReady, Readiness};
+use crate::ops;
 use crate::refusals::Refusals;
+use crate::rotate::{Rotation, keep_rotating};
 use crate::server::{self, Api};
 use crate::signer::Signer;
 use crate::store::sqlite::SqliteStore;
@@ -87,6 +90,8 @@ pub struct Settings {
     pub ops: SocketAddr,
     /// How much is served at once.
     pub limits: listen::Limits,
+    /// How long keys live.
+    pub lifetimes: Lifetimes,
     /// SHA-256 of the configuration.
     pub config: Option<Digest>,
     /// What time it is.
@@ -171,7 +176,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
     let readers = open_readers(&settings);
-    let (desk, started) = open_desk(opened, &settings)?;
+    let (desk, kek, started) = open_desk(opened, &settings)?;
+    let rotation = Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes);
+    let rotation = Arc::new(rotation);
     let (events, heard) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
     if let Some(bundle) = desk.log.state().bundle() {
@@ -179,6 +186,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     }
     let alarms = Alarms::default();
     announce::announce(&desk, &settings, &readers, &alarms).await?;
+    if let Err(error) = rotation.look().await {
+        tracing::error!(%error, "keys could not be looked after at the start; it is tried again");
+    }
 
     let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
@@ -188,6 +198,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         trust: trust.clone(),
         readers: readers.clone(),
         refusals: Arc::clone(&refusals),
+        rotation: Arc::clone(&rotation),
     });
     let shutdown = CancellationToken::new();
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
@@ -196,7 +207,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let listeners = vec![
         serve_api(api_listener, &settings, api, &shutdown)?,
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
-        serve_ops(ops_listener, &desk, &shutdown)?,
+        ready::serve_ops(ops_listener, &desk, &shutdown)?,
     ];
     let watched = upkeep::Watched {
         desk: desk.clone(),
@@ -205,7 +216,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         alarms,
         clock_trust: settings.clock_trust,
     };
-    let mut upkeep = upkeep::start(&desk, &trust, &refusals, site, settings.issuer.clone());
+    let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
+    let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
+    upkeep.push(tokio::spawn(keep_rotating(rotation)));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
     upkeep.extend(witnesses);
     Ok(Running {
@@ -229,7 +242,7 @@ fn open_readers(settings: &Settings) -> Readers {
 }
 
 /// What issues, on a log that was verified, with the keys that its state names.
-fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started), ServeError> {
+fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Arc<Kek>, Started), ServeError> {
     let ids = Arc::new(Ids::system());
     let sealed = opened.reader.keys()?;
     let log = log::open(
@@ -256,7 +269,7 @@ fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started), S
         issuer: settings.issuer.as_str().into(),
         log,
     };
-    Ok((desk, opened.started))
+    Ok((desk, Arc::new(opened.kek), opened.started))
 }
 
 impl Running {
@@ -324,40 +337,4 @@ fn serve_web(
     let tls = server_tls(&settings.web, Speaks::Http1And2, shutdown)?;
     let router = web::router(site);
     Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, router, shutdown.clone())))
-}
-
-fn serve_ops(
-    listener: TcpListener,
-    desk: &Desk,
-    shutdown: &CancellationToken,
-) -> Result<JoinHandle<()>, ServeError> {
-    let metrics = upkeep::metrics()?;
-    let readiness = readiness(desk);
-    let shutdown = shutdown.clone();
-    Ok(tokio::spawn(async move {
-        if let Err(error) = ops::serve(listener, metrics, readiness, shutdown).await {
-            tracing::error!(%error, "the listener for operators failed");
-        }
-    }))
-}
-
-/// Ready means: it can record and sign.
-fn readiness(desk: &Desk) -> Readiness {
-    let desk = desk.clone();
-    Arc::new(move || {
-        let (state, now) = (desk.log.state(), desk.clock.now());
-        let mut reasons = Vec::new();
-        if state.bundle().is_none() {
-            reasons.push(NotReady { part: "bundle", detail: "no bundle is in force: activate one".into() });
-        }
-        if state.signing_key(KeyUse::Token, now).is_none() {
-            reasons.push(NotReady { part: "keys", detail: "no key for tokens may sign now: rotate".into() });
-        }
-        if let Some(why) = desk.log.watch().off() {
-            reasons.push(NotReady { part: "clock", detail: why });
-        } else if let Some(fault) = desk.log.fault() {
-            reasons.push(NotReady { part: "log", detail: fault });
-        }
-        reasons
-    })
 }

@@ -20,6 +20,7 @@ use tonic::service::Routes;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::refusals::Refusals;
+use crate::rotate::Rotation;
 use crate::trust::Trust;
 use crate::witness::Cosignatures;
 
@@ -37,6 +38,8 @@ pub struct Api {
     pub cosignatures: Cosignatures,
     /// Counts and explains what was refused.
     pub refusals: Arc<Refusals>,
+    /// Changes keys.
+    pub rotation: Arc<Rotation>,
 }
 
 /// Requests are small; bundles come in chunks.

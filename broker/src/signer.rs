@@ -19,6 +19,9 @@ pub enum SignError {
     /// The key is not here.
     #[error("key `{0}` is not in this broker's keyring")]
     UnknownKey(KeyId),
+    /// The key signs no more.
+    #[error("key `{0}` signs no more: its time is over, or it is compromised")]
+    OutOfTime(KeyId),
     /// The key would not sign.
     #[error("key `{0}` did not sign: {1}")]
     Failed(KeyId, String),

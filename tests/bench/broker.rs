@@ -71,6 +71,7 @@ impl Deployment {
             store: &settings.store,
             kek: &settings.kek,
             bundle: Some(&organisation.bundle),
+            lifetimes: settings.lifetimes,
             clock,
         })
         .await?;
@@ -169,6 +170,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         witnesses: WitnessSettings::default(),
         ops: at(ports.ops),
         limits: Limits::default(),
+        lifetimes: daypass_core::rotation::Lifetimes::default(),
         config: None,
         clock: Arc::new(SystemClock),
         clock_trust: ClockTrust::Kernel,

@@ -66,6 +66,7 @@ impl World {
             store: &folder.path().join("store"),
             kek: &folder.path().join("kek"),
             bundle: Some(&PEOPLE.bundles[0]),
+            lifetimes: daypass_core::rotation::Lifetimes::default(),
             clock: Arc::clone(&seats[0].clock) as Arc<_>,
         };
         let key = init(&deployment).await.map_err(|error| error.to_string())?.log_key;

@@ -26,6 +26,7 @@ use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::SourceFile;
 use daypass_core::bundle::object::IssuerKind;
 use daypass_core::proof::IssuerKeys;
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::{Body, CredentialIssued, Entry, Index, Mode};
 use daypass_evidence::note::VerifierKey;
 use daypass_proto::v1 as pb;
@@ -85,17 +86,24 @@ impl Deployment {
         made
     }
 
+    /// The same with keys that live as long as this.
+    pub async fn start_rotating(lifetimes: Lifetimes) -> Self {
+        let mut made = Self::made(sample(), true, lifetimes).await;
+        made.resume().await.unwrap();
+        made
+    }
+
     /// Made by `init`, and not served yet.
     pub async fn stopped(files: Vec<SourceFile>) -> Self {
-        Self::made(files, true).await
+        Self::made(files, true, Lifetimes::default()).await
     }
 
     /// Made by `init` without a bundle, and not served yet.
     pub async fn without_bundle() -> Self {
-        Self::made(sample(), false).await
+        Self::made(sample(), false, Lifetimes::default()).await
     }
 
-    async fn made(files: Vec<SourceFile>, with_bundle: bool) -> Self {
+    async fn made(files: Vec<SourceFile>, with_bundle: bool, lifetimes: Lifetimes) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let clock = Arc::new(TestClock::default());
@@ -105,13 +113,14 @@ impl Deployment {
         let organisation = Organisation::start_declaring(files, path, &issuer, &shared).await.unwrap();
         let hosts = ["127.0.0.1", "localhost"].map(String::from);
         let listener = write_listener_certificate(path, &hosts, SystemClock.now()).unwrap();
-        let settings = settings(path, &issuer, web, &listener, shared);
+        let settings = Settings { lifetimes, ..settings(path, &issuer, web, &listener, shared) };
         let deployment = daypass_broker::init::Deployment {
             trust_domain: settings.trust_domain.clone(),
             broker: settings.broker.clone(),
             store: &settings.store,
             kek: &settings.kek,
             bundle: with_bundle.then_some(&organisation.bundle),
+            lifetimes: settings.lifetimes,
             clock: Arc::clone(&settings.clock),
         };
         let made = init(&deployment).await.unwrap();
@@ -322,6 +331,7 @@ fn settings(
         witnesses: WitnessSettings::default(),
         ops: at(0),
         limits: Limits::default(),
+        lifetimes: Lifetimes::default(),
         config: None,
         clock,
         clock_trust: ClockTrust::Kernel,

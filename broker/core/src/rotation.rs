@@ -166,15 +166,17 @@ pub enum Step {
     },
 }
 
-/// What must be done to the keys of a log at `now`. Nothing, once it was done.
+/// What must be done to the keys of a log at `now`. Nothing, once it was done. Each list is one transaction: where one
+/// cannot be carried out, the others can.
 #[must_use]
 pub fn plan<'a>(
     keys: impl Iterator<Item = &'a KeyChanged> + Clone,
     lifetimes: &Lifetimes,
     now: UnixMs,
-) -> Vec<Step> {
-    let next = ROTATING.into_iter().flat_map(|usage| plan_next(keys.clone(), usage, lifetimes, now));
-    next.chain(plan_destroyed(keys.clone(), now)).collect()
+) -> [Vec<Step>; 4] {
+    let next = |usage| plan_next(keys.clone(), usage, lifetimes, now);
+    let [token, svid, ca] = ROTATING.map(next);
+    [token, svid, ca, plan_destroyed(keys.clone(), now).collect()]
 }
 
 /// Whether issuing CAs come from the organisation's own CA: those are never made here.

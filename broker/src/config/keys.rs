@@ -70,6 +70,27 @@ pub const KEYS: &[Key] = &[
         "The key-encryption key, mode 0600: the only secret file. `init` makes it. Whoever has it and the store has every key.",
     ),
     key(
+        "keys",
+        "token_life_s",
+        Some("2592000"),
+        "2592000",
+        "How long a key for tokens or JWT-SVIDs signs, in seconds, before the next one does by itself. No token outlives it by more than this.",
+    ),
+    key(
+        "keys",
+        "ca_life_s",
+        Some("7776000"),
+        "7776000",
+        "How long an issuing CA signs, in seconds. A certificate lives at most a sixth of its CA's life.",
+    ),
+    key(
+        "keys",
+        "ahead_s",
+        Some("86400"),
+        "86400",
+        "How long before it signs a key is published, in seconds. Caches may keep the published keys for five seconds less, and for five minutes at most. The same on all brokers.",
+    ),
+    key(
         "api",
         "listen",
         Some(r#""127.0.0.1:8443""#),

@@ -100,6 +100,7 @@ impl State {
             witnesses: WitnessSettings::default(),
             ops: at(self.ports.ops),
             limits: Limits::default(),
+            lifetimes: daypass_core::rotation::Lifetimes::default(),
             config: None,
             clock: Arc::clone(clock),
             clock_trust: ClockTrust::Own,

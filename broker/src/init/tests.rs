@@ -12,6 +12,7 @@ fn run(store: &Path, kek: &Path) -> Result<Initialised, InitError> {
         store,
         kek,
         bundle: None,
+        lifetimes: Lifetimes::default(),
         clock: Arc::new(SystemClock),
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(init(&deployment))

@@ -140,6 +140,7 @@ fn associated(changed: &KeyChanged) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::keyring::make_key;
+    use daypass_core::rotation::{Lifetimes, Times};
     use daypass_evidence::entry::KeyUse;
     use daypass_verify::time::UnixMs;
 
@@ -148,7 +149,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kek");
         let kek = Kek::create(&path).unwrap();
-        let made = make_key(KeyUse::Token, UnixMs::new(1_000)).unwrap();
+        let now = UnixMs::new(1_000);
+        let times = Times::of_next(KeyUse::Token, now, now, &Lifetimes::default());
+        let made = make_key(KeyUse::Token, times).unwrap();
         let sealed = kek.seal(&made.pkcs8, &made.changed).unwrap();
         let again = Kek::read(&path).unwrap();
         assert_eq!(*again.unseal(&sealed, &made.changed).unwrap(), *made.pkcs8);

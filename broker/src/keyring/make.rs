@@ -1,7 +1,8 @@
 //! Making keys, with the times that say what they may be used for.
 
-use daypass_evidence::entry::{KeyChanged, KeyState, KeyUse};
-use daypass_verify::ids::Digest;
+use daypass_core::rotation::Times;
+use daypass_evidence::entry::{KeyChanged, KeyUse};
+use daypass_verify::ids::{Digest, KeyId};
 use daypass_verify::jwks::{thumbprint_ed25519, thumbprint_p256};
 use daypass_verify::time::{Seconds, UnixMs};
 use ring::rand::SystemRandom;
@@ -10,7 +11,9 @@ use zeroize::Zeroizing;
 
 use super::KekError;
 
-const DAY_S: u32 = 86_400;
+/// How long the root and the evidence key sign, and how long what they sign can live after that.
+const ROOT_SIGNS: Seconds = Seconds::new(3_650 * 86_400);
+const ROOT_OUTLIVED: Seconds = Seconds::new(365 * 86_400);
 
 /// A new key.
 pub struct Made {
@@ -22,21 +25,11 @@ pub struct Made {
     pub spki: Vec<u8>,
 }
 
-/// How long keys of a use sign, and how long what they sign can live after that.
-fn lifetimes(usage: KeyUse) -> (Seconds, Seconds) {
-    let days = |days: u32| Seconds::new(days * DAY_S);
-    match usage {
-        KeyUse::Token | KeyUse::Svid => (days(365), days(1)),
-        KeyUse::Ca | KeyUse::Node | KeyUse::Ssh => (days(365), days(7)),
-        KeyUse::Root | KeyUse::Evidence => (days(3650), days(365)),
-    }
-}
-
-/// Makes an ES256 key that may sign from `now` on.
+/// Makes an ES256 key with these times.
 ///
 /// # Errors
 /// When the random source fails.
-pub fn make_key(usage: KeyUse, now: UnixMs) -> Result<Made, KekError> {
+pub fn make_key(usage: KeyUse, times: Times) -> Result<Made, KekError> {
     let random = SystemRandom::new();
     let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
         .map_err(|_| KekError::Random)?;
@@ -44,8 +37,16 @@ pub fn make_key(usage: KeyUse, now: UnixMs) -> Result<Made, KekError> {
         .map_err(|_| KekError::Random)?;
     let point: [u8; 65] = pair.public_key().as_ref().try_into().map_err(|_| KekError::Random)?;
     let spki = [P256_SPKI_PREFIX, point.as_slice()].concat();
-    let changed = new_key(thumbprint_p256(&point), usage, "ES256", &spki, now);
+    let changed = new_key(thumbprint_p256(&point), usage, "ES256", &spki, times);
     Ok(Made { changed, pkcs8: Zeroizing::new(document.as_ref().to_vec()), spki })
+}
+
+/// Makes a root that may sign from `now` on.
+///
+/// # Errors
+/// When the random source fails.
+pub fn make_root_key(now: UnixMs) -> Result<Made, KekError> {
+    make_key(KeyUse::Root, long(now))
 }
 
 /// Makes an Ed25519 key for checkpoints.
@@ -57,29 +58,27 @@ pub fn make_evidence_key(now: UnixMs) -> Result<Made, KekError> {
     let pair = Ed25519KeyPair::from_pkcs8(document.as_ref()).map_err(|_| KekError::Random)?;
     let public: [u8; 32] = pair.public_key().as_ref().try_into().map_err(|_| KekError::Random)?;
     let spki = [ED25519_SPKI_PREFIX, public.as_slice()].concat();
-    let changed = new_key(thumbprint_ed25519(&public), KeyUse::Evidence, "Ed25519", &spki, now);
+    let changed = new_key(thumbprint_ed25519(&public), KeyUse::Evidence, "Ed25519", &spki, long(now));
     Ok(Made { changed, pkcs8: Zeroizing::new(document.as_ref().to_vec()), spki })
 }
 
-fn new_key(
-    key: daypass_verify::ids::KeyId,
-    usage: KeyUse,
-    alg: &str,
-    spki: &[u8],
-    now: UnixMs,
-) -> KeyChanged {
-    let now = now.floor_second();
-    let (signs, outlives) = lifetimes(usage);
+/// The times of what does not change by itself.
+fn long(now: UnixMs) -> Times {
+    let (now, sign_until) = (now.floor_second(), now.floor_second().plus(ROOT_SIGNS));
+    Times { publish_from: now, sign_from: now, sign_until, publish_until: sign_until.plus(ROOT_OUTLIVED) }
+}
+
+fn new_key(key: KeyId, usage: KeyUse, alg: &str, spki: &[u8], times: Times) -> KeyChanged {
     KeyChanged {
         key,
         usage,
         alg: alg.into(),
         public: Digest::of(spki),
-        state: KeyState::Active,
-        publish_from_ms: now,
-        sign_from_ms: now,
-        sign_until_ms: now.plus(signs),
-        publish_until_ms: now.plus(signs).plus(outlives),
+        state: times.state(times.publish_from),
+        publish_from_ms: times.publish_from,
+        sign_from_ms: times.sign_from,
+        sign_until_ms: times.sign_until,
+        publish_until_ms: times.publish_until,
         certificate: None,
         origin: "generated".into(),
         reason: None,

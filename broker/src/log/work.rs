@@ -24,6 +24,9 @@ pub(super) const ENDED_PER_ENTRY: usize = 1_000;
 /// How old a draft may be when it is recorded: older ones are decided again.
 const DRAFT_AGE_MS: i64 = 5_000;
 
+/// A draft that is recorded is signed while its key still drains.
+const _: () = assert!(DRAFT_AGE_MS < daypass_core::state::DRAIN_MS);
+
 /// What became of each command of a batch, before anything is committed.
 pub(super) enum Fate {
     Ready,

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::KeyUse;
-use daypass_verify::jwks::p256_jwk;
-use daypass_verify::time::Seconds;
 
 use super::{Settings, open_readers};
 use crate::index::Readers;
@@ -17,14 +16,11 @@ use crate::web::{
 };
 use crate::witness::Cosignatures;
 
-/// How long a copy may be used: keys are published at least this long before they sign.
-const MAX_AGE: Seconds = Seconds::new(300);
-
 /// All that the HTTP listener at `at` serves.
 pub(super) fn site(settings: &Settings, desk: &Desk, cosignatures: &Cosignatures, at: SocketAddr) -> Site {
     let others = [at.to_string(), format!("localhost:{}", at.port())];
     Site {
-        documents: ArcSwap::from_pointee(current(desk, &settings.issuer)),
+        documents: ArcSwap::from_pointee(current(desk, &settings.issuer, &settings.lifetimes)),
         checkpoint: checkpoint(settings, desk.clone(), cosignatures.clone()),
         tiles: settings.tiles.then(|| tiles(open_readers(settings))),
         authorities: Authorities::new(&settings.issuer, others),
@@ -49,10 +45,10 @@ fn tiles(readers: Readers) -> Tiles {
     }))
 }
 
-/// The documents as of now.
-pub(super) fn current(desk: &Desk, issuer: &IssuerUrl) -> Documents {
+/// The documents as of now. A copy of them may be used for less time than a key is published before it signs.
+pub(super) fn current(desk: &Desk, issuer: &IssuerUrl, lifetimes: &Lifetimes) -> Documents {
     let (state, now) = (desk.log.state(), desk.clock.now());
-    let jwk = |key, usage| desk.keyring.public_point(key).map(|point| p256_jwk(&point, usage).1);
+    let jwk = |key, usage| desk.keyring.jwk(key, usage);
     let mut keys = Vec::new();
     for changed in state.published_keys(KeyUse::Token, now) {
         keys.extend(jwk(&changed.key, "sig").map(PublishedKey::Token));
@@ -62,10 +58,10 @@ pub(super) fn current(desk: &Desk, issuer: &IssuerUrl) -> Documents {
     }
     for changed in state.published_keys(KeyUse::Root, now) {
         if let (Some(jwk), Some(certificate)) =
-            (jwk(&changed.key, "x509-svid"), desk.keyring.certificate(&changed.key).cloned())
+            (jwk(&changed.key, "x509-svid"), desk.keyring.certificate(&changed.key))
         {
             keys.push(PublishedKey::X509Svid { jwk, certificate });
         }
     }
-    documents(issuer, &keys, KeySchedule { max_age_s: MAX_AGE, sequence: state.at() })
+    documents(issuer, &keys, KeySchedule { max_age_s: lifetimes.max_age(), sequence: state.at() })
 }

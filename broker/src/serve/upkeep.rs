@@ -5,6 +5,7 @@ mod watch;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::{Body, NewEntry};
 use futures::future::join_all;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -40,18 +41,24 @@ fn detached() -> PrometheusHandle {
     metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle()
 }
 
+/// What is shown to verifiers, and how.
+pub(super) struct Shown {
+    pub(super) site: Arc<Site>,
+    pub(super) issuer: IssuerUrl,
+    pub(super) lifetimes: Lifetimes,
+}
+
 pub(super) fn start(
     desk: &Desk,
     trust: &Trust,
     refusals: &Arc<Refusals>,
-    site: Arc<Site>,
-    issuer: IssuerUrl,
+    shown: Shown,
 ) -> Vec<JoinHandle<()>> {
     vec![
         tokio::spawn(settle(desk.clone())),
         tokio::spawn(follow(desk.clone())),
         tokio::spawn(sweep(desk.clone(), Arc::clone(refusals))),
-        tokio::spawn(republish(desk.clone(), trust.clone(), site, issuer)),
+        tokio::spawn(republish(desk.clone(), trust.clone(), shown)),
     ]
 }
 
@@ -106,7 +113,7 @@ pub(super) async fn append(desk: &Desk, body: Body) -> Result<Place, RecordError
 }
 
 /// Keeps what is published in step with the state, and trust with the bundle in force.
-async fn republish(desk: Desk, trust: Trust, site: Arc<Site>, issuer: IssuerUrl) {
+async fn republish(desk: Desk, trust: Trust, shown: Shown) {
     let mut ticks = interval(SWEEP_EVERY);
     let mut changes = desk.log.state_changes();
     let mut followed = desk.log.state().bundle().map(|bundle| bundle.digest());
@@ -115,7 +122,8 @@ async fn republish(desk: Desk, trust: Trust, site: Arc<Site>, issuer: IssuerUrl)
             _ = ticks.tick() => {}
             Ok(()) = changes.changed() => {}
         }
-        site.documents.store(Arc::new(documents::current(&desk, &issuer)));
+        let Shown { site, issuer, lifetimes } = &shown;
+        site.documents.store(Arc::new(documents::current(&desk, issuer, lifetimes)));
         let state = desk.log.state();
         if let Some(bundle) = state.bundle()
             && followed != Some(bundle.digest())

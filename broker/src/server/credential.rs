@@ -149,7 +149,7 @@ fn response(desk: &issue::Desk, credential: &Credential) -> pb::IssueResponse {
 
 /// The leaf and its issuing CA, without the root.
 fn chain(desk: &issue::Desk, grant: &Grant, leaf: &[u8]) -> Vec<prost::bytes::Bytes> {
-    let ca = desk.keyring.certificate(grant.key()).map(|ca| prost::bytes::Bytes::copy_from_slice(ca));
+    let ca = desk.keyring.certificate(grant.key()).map(|ca| prost::bytes::Bytes::copy_from_slice(&ca));
     std::iter::once(prost::bytes::Bytes::copy_from_slice(leaf)).chain(ca).collect()
 }
 

@@ -27,7 +27,7 @@ impl Keys {
     }
 
     fn plan(&self, lifetimes: &Lifetimes, now: UnixMs) -> Vec<Step> {
-        plan(self.by_id.values(), lifetimes, now)
+        plan(self.by_id.values(), lifetimes, now).concat()
     }
 
     fn follow_plan(&mut self, lifetimes: &Lifetimes, now: UnixMs) {

@@ -35,6 +35,7 @@ impl Long {
             store: &store,
             kek: &kek,
             bundle: Some(&compile(&sample()).unwrap()),
+            lifetimes: daypass_core::rotation::Lifetimes::default(),
             clock: Arc::new(SystemClock),
         };
         let key = init(&deployment).await.unwrap().log_key;

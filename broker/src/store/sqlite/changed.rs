@@ -22,6 +22,7 @@ async fn deployment(folder: &Path) -> VerifierKey {
         store: &folder.join("store"),
         kek: &folder.join("kek"),
         bundle: Some(&bundle),
+        lifetimes: daypass_core::rotation::Lifetimes::default(),
         clock: Arc::new(SystemClock),
     };
     init(&deployment).await.unwrap().log_key

@@ -1,0 +1,66 @@
+//! Key pairs, and the form of signature that each makes.
+
+use daypass_evidence::entry::{KeyChanged, KeyUse};
+use daypass_verify::jwks::p256_jwk;
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED,
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+};
+use serde_json::Value;
+
+/// A key pair and what it is for.
+pub(super) enum Pair {
+    /// Signs certificates: DER signatures.
+    Ca(EcdsaKeyPair),
+    /// Signs tokens: 64 octets (RFC 7518, section 3.4).
+    Token(EcdsaKeyPair),
+}
+
+impl Pair {
+    /// Reads a PKCS#8 document; the error says what it is not.
+    pub(super) fn read(changed: &KeyChanged, pkcs8: &[u8], random: &SystemRandom) -> Result<Self, String> {
+        let ca = matches!(changed.usage, KeyUse::Ca | KeyUse::Root | KeyUse::Node);
+        let algorithm = if ca { &ECDSA_P256_SHA256_ASN1_SIGNING } else { &ECDSA_P256_SHA256_FIXED_SIGNING };
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, random).map_err(|error| error.to_string())?;
+        Ok(if ca { Self::Ca(pair) } else { Self::Token(pair) })
+    }
+
+    /// None where the random source fails.
+    pub(super) fn sign(&self, message: &[u8], random: &SystemRandom) -> Option<Vec<u8>> {
+        match self {
+            Self::Ca(pair) | Self::Token(pair) => {
+                pair.sign(random, message).ok().map(|signature| signature.as_ref().to_vec())
+            }
+        }
+    }
+
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            Self::Ca(pair) => {
+                verifies(&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref(), message, signature)
+            }
+            Self::Token(pair) => {
+                verifies(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref(), message, signature)
+            }
+        }
+    }
+
+    pub(super) fn jwk(&self, usage: &str) -> Option<Value> {
+        match self {
+            Self::Ca(pair) | Self::Token(pair) => {
+                let point: &[u8; 65] = pair.public_key().as_ref().try_into().ok()?;
+                Some(p256_jwk(point, usage).1)
+            }
+        }
+    }
+}
+
+fn verifies(
+    algorithm: &'static dyn ring::signature::VerificationAlgorithm,
+    public: &[u8],
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    UnparsedPublicKey::new(algorithm, public).verify(message, signature).is_ok()
+}

@@ -1,0 +1,197 @@
+//! Keys that rotate: the plan of the core, carried out. What one broker makes, all open; of two that act on the same
+//! state, the log lets one.
+
+mod step;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_core::draft::Mark;
+use daypass_core::rotation::{Lifetimes, Order, OrderError, Step, order, plan};
+use daypass_core::state::State;
+use daypass_evidence::entry::By;
+use daypass_verify::ids::RequestId;
+use daypass_verify::time::UnixMs;
+use tokio::sync::Mutex;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::authority::AuthorityError;
+use crate::ids::RandomnessFailed;
+use crate::index::Readers;
+use crate::issue::Desk;
+use crate::keyring::{Kek, KekError, KeyringError};
+use crate::log::{Attached, Place, RecordError};
+use crate::signer::SignError;
+use crate::store::{Reader, SealedKey, StoreError};
+
+/// How often the plan is looked at for what is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often an act is decided again when the state moved under it.
+const DECIDE_AGAIN: u32 = 8;
+
+/// Why keys were not rotated.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each says what failed in its text")]
+pub enum RotateError {
+    #[error(transparent)]
+    Order(#[from] OrderError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    #[error(transparent)]
+    Kek(#[from] KekError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error(transparent)]
+    NoId(#[from] RandomnessFailed),
+    #[error("no root may sign an issuing CA now: none is active, or it ends too soon")]
+    NoRoot,
+}
+
+/// On whose authority keys change.
+#[derive(Debug, Clone, Default)]
+pub struct Authority {
+    /// The operator; none where a broker acts by itself.
+    pub by: Option<By>,
+    /// Its request.
+    pub request: Option<RequestId>,
+    /// Why, in words.
+    pub reason: Option<String>,
+    /// What its proof spends.
+    pub marks: Vec<Mark>,
+}
+
+/// What an order led to.
+pub struct Rotated {
+    /// The state after it.
+    pub state: Arc<State>,
+    /// Its first entry; none where what was ordered is on its way already.
+    pub place: Option<Place>,
+}
+
+/// Looks after the keys of one broker.
+pub struct Rotation {
+    desk: Desk,
+    kek: Arc<Kek>,
+    readers: Readers,
+    lifetimes: Lifetimes,
+    /// One act at a time: a key that was made is in the keyring before it is in the log.
+    acting: Mutex<()>,
+}
+
+impl Rotation {
+    /// Looks after the keys of `desk`.
+    #[must_use]
+    pub fn new(desk: Desk, kek: Arc<Kek>, readers: Readers, lifetimes: Lifetimes) -> Self {
+        Self { desk, kek, readers, lifetimes, acting: Mutex::default() }
+    }
+
+    /// How long keys live.
+    #[must_use]
+    pub fn lifetimes(&self) -> &Lifetimes {
+        &self.lifetimes
+    }
+
+    /// Does what is due now. To be called before keys are shown to anybody, and then again and again.
+    ///
+    /// # Errors
+    /// The first thing that could not be done; it takes no other with it, and the next look tries again.
+    pub async fn look(&self) -> Result<(), RotateError> {
+        let _acting = self.acting.lock().await;
+        self.follow(&self.desk.log.state()).await?;
+        let mut fault = Ok(());
+        for part in 0..4 {
+            fault = fault.and(self.look_at(part).await);
+        }
+        fault
+    }
+
+    async fn look_at(&self, part: usize) -> Result<(), RotateError> {
+        for _ in 0..DECIDE_AGAIN {
+            let (state, now) = (self.desk.log.state(), self.desk.clock.now());
+            let steps = plan(state.keys().values(), &self.lifetimes, now).into_iter().nth(part);
+            let Some(steps) = steps.filter(|steps| !steps.is_empty()) else { return Ok(()) };
+            match self.carry_out(&state, &steps, now, &Authority::default()).await {
+                Ok(_) | Err(RotateError::Record(RecordError::StateMoved)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RecordError::StateMoved.into())
+    }
+
+    /// Does what an operator orders.
+    ///
+    /// # Errors
+    /// When it cannot be followed or recorded: then nothing was done.
+    pub async fn order(&self, asked: &Order, authority: &Authority) -> Result<Rotated, RotateError> {
+        let _acting = self.acting.lock().await;
+        for _ in 0..DECIDE_AGAIN {
+            let (state, now) = (self.desk.log.state(), self.desk.clock.now());
+            let steps = order(state.keys().values(), asked, &self.lifetimes, now)?;
+            if steps.is_empty() {
+                return Ok(Rotated { state, place: None });
+            }
+            match self.carry_out(&state, &steps, now, authority).await {
+                Ok(place) => {
+                    let state = self.desk.log.state();
+                    return Ok(Rotated { state, place });
+                }
+                Err(RotateError::Record(RecordError::StateMoved)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RecordError::StateMoved.into())
+    }
+
+    /// Opens what other brokers made, and lets go of what is destroyed.
+    async fn follow(&self, state: &State) -> Result<(), RotateError> {
+        if self.desk.keyring.differs_from(state) {
+            let sealed = self.sealed().await?;
+            self.desk.keyring.follow(&sealed, state, &self.kek)?;
+        }
+        Ok(())
+    }
+
+    async fn sealed(&self) -> Result<Vec<SealedKey>, RotateError> {
+        Ok(self.readers.run(|reader: &dyn Reader| reader.keys()).await?)
+    }
+
+    async fn carry_out(
+        &self,
+        state: &State,
+        steps: &[Step],
+        now: UnixMs,
+        authority: &Authority,
+    ) -> Result<Option<Place>, RotateError> {
+        // The blobs in the store are sealed under the newest times: a state that another broker moved is read first.
+        let none = Attached { if_state: Some(state.at()), ..Attached::default() };
+        self.desk.log.append(Vec::new(), none).await?;
+        let written = step::carry_out(self, state, steps, now, authority).await;
+        // What was made and not recorded is let go, and what was recorded is kept.
+        self.follow(&self.desk.log.state()).await?;
+        Ok(written?.into_iter().next())
+    }
+}
+
+/// Goes on for as long as the broker runs: whenever the state changed, and once in a second.
+pub async fn keep_rotating(rotation: Arc<Rotation>) {
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut changes = rotation.desk.log.state_changes();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = changes.changed() => {}
+        }
+        if let Err(error) = rotation.look().await {
+            tracing::error!(%error, "keys could not be rotated; it is tried again");
+            ticks.tick().await;
+        }
+    }
+}
