@@ -10,6 +10,7 @@ mod issue;
 mod lifetimes;
 mod organisation;
 mod outside;
+mod pressure;
 mod refusals;
 mod replay;
 mod restart;

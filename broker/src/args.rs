@@ -48,6 +48,18 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Give an order to the broker on this host, through its socket: works without a store or a network
+    Emergency {
+        /// The configuration that names the socket
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// What to do
+        #[arg(value_enum)]
+        order: Order,
+        /// Why, for the log
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
     /// Check a configuration, and the bundle beside it if one is named
     Check {
         /// The configuration
@@ -75,4 +87,29 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// An order in an emergency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Order {
+    /// Issue nothing from now on, after a restart neither
+    Halt,
+    /// Issue again
+    Resume,
+    /// Believe the clock as it is now
+    ClockOk,
+    /// Say what is wrong
+    Status,
+}
+
+impl Order {
+    /// The order as the socket takes it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Halt => "halt",
+            Self::Resume => "resume",
+            Self::ClockOk => "clock-ok",
+            Self::Status => "status",
+        }
+    }
 }

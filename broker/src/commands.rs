@@ -9,7 +9,9 @@ use std::time::Duration;
 use daypass_broker::clock::SystemClock;
 use daypass_broker::config::{Config, ConfigError, Listener, Web, Witness};
 use daypass_broker::dev::{self, DevError};
+use daypass_broker::hardening::keep_memory_private;
 use daypass_broker::init::{self, Deployment, InitError};
+use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
@@ -26,6 +28,7 @@ use crate::args::Command;
 use bundle::read_bundle;
 
 mod bundle;
+mod emergency;
 mod verify;
 
 /// Why a command failed.
@@ -70,6 +73,7 @@ impl From<ParseError> for Failure {
 }
 
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
+    keep_memory_private().map_err(|error| Failure::File("core dumps".into(), error))?;
     match command {
         Command::Dev { state, reset, exit } => {
             telemetry::start_logs("warn")?;
@@ -77,6 +81,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Init { config, bundle, host } => init(&config, bundle.as_deref(), &host).await,
         Command::Serve { config } => serve(&config).await,
+        Command::Emergency { config, order, reason } => emergency::run(&config, order, &reason).await,
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
         Command::Verify { config, store, key, anchor, json } => verify::run(config, store, key, anchor, json),
     }
@@ -175,6 +180,13 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         config: config.digest,
         clock: Arc::new(SystemClock),
         clock_trust: config.clock.trust,
+        rates: Rates {
+            issue_per_s: config.limits.issue_per_s,
+            issue_burst: config.limits.issue_burst,
+            failed_proofs_per_s: config.limits.failed_proofs_per_s,
+            failed_proofs_burst: config.limits.failed_proofs_burst,
+        },
+        emergency: Some(config.emergency.socket.clone()),
     })
 }
 

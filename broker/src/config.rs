@@ -66,6 +66,8 @@ pub struct Config {
     pub ops: Ops,
     /// Whose word is taken for the time.
     pub clock: Clock,
+    /// Where orders in an emergency are taken.
+    pub emergency: Emergency,
     /// How much is served at once.
     pub limits: Limits,
     /// What is written to standard error.
@@ -177,6 +179,14 @@ pub struct Ops {
     pub listen: SocketAddr,
 }
 
+/// `[emergency]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Emergency {
+    /// The Unix socket.
+    pub socket: PathBuf,
+}
+
 /// `[clock]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -197,6 +207,14 @@ pub struct Limits {
     pub handshake_timeout_s: u64,
     /// How old a connection gets, in seconds.
     pub connection_age_s: u64,
+    /// Calls to issue a second, of one caller.
+    pub issue_per_s: u32,
+    /// How many may come at once.
+    pub issue_burst: u32,
+    /// Proofs that fail a second, of one address.
+    pub failed_proofs_per_s: u32,
+    /// How many may come at once.
+    pub failed_proofs_burst: u32,
 }
 
 /// `[output]`.
@@ -299,6 +317,7 @@ impl Config {
             &mut self.api.key,
             &mut self.web.certificate,
             &mut self.web.key,
+            &mut self.emergency.socket,
         ];
         for path in paths {
             *path = folder.join(&*path);

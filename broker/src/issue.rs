@@ -117,8 +117,7 @@ fn gone() -> Refusal {
 /// Recorded, so it may be signed; signed, so it may leave. Either it leaves, or it is void.
 fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, Refusal> {
     let live = Live { exp: recorded.what().exp(), index: recorded.place().index };
-    let in_time = check_phase(desk, recorded.what().key());
-    let signed = in_time.and_then(|()| desk.signer.sign(&recorded)).map_err(Refusal::from);
+    let signed = check_halt_and_phase(desk, &recorded).and_then(|()| Ok(desk.signer.sign(&recorded)?));
     match signed.and_then(|signature| Ok(recorded.seal(signature)?)) {
         Ok(credential) => {
             let released_at = desk.clock.now().max(credential.place.time);
@@ -130,6 +129,11 @@ fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, R
             Err(refusal)
         }
     }
+}
+
+fn check_halt_and_phase(desk: &Desk, recorded: &Recorded<Draft>) -> Result<(), Refusal> {
+    desk.log.halt().check()?;
+    Ok(check_phase(desk, recorded.what().key())?)
 }
 
 /// A key signs drafts that name it for ten seconds after it takes no more, and never once it is compromised.

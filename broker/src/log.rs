@@ -10,6 +10,7 @@ mod batch;
 mod doubt;
 mod error;
 mod follow;
+mod halt;
 mod open;
 mod outcome;
 mod pace;
@@ -39,6 +40,7 @@ pub use alarm::CLOCK;
 pub use anchor::{Anchor, AnchorError};
 pub use doubt::ClockWatch;
 pub use error::RecordError;
+pub use halt::Halt;
 pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
 pub(crate) use start::verify_without_key;
@@ -208,6 +210,7 @@ pub struct Log {
     key: Arc<VerifierKey>,
     fault: Arc<ArcSwapOption<String>>,
     watch: Arc<ClockWatch>,
+    halt: Arc<Halt>,
 }
 
 impl Log {
@@ -230,6 +233,7 @@ impl Log {
         draft: Draft,
         known: Option<Checkpoint>,
     ) -> Result<Recording, RecordError> {
+        self.halt.check()?;
         let (answer, recorded) = oneshot::channel();
         let sent = self.send(Command::Record { draft: Box::new(draft), known, answer });
         drop(arriving);
@@ -324,6 +328,12 @@ impl Log {
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.fault.load().as_deref().cloned()
+    }
+
+    /// This broker's stop switch.
+    #[must_use]
+    pub fn halt(&self) -> &Halt {
+        &self.halt
     }
 
     /// The watch on this broker's clock.

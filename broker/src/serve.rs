@@ -23,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarms::Alarms;
 use crate::clock::{Clock, ClockTrust};
+use crate::emergency;
 use crate::ids::Ids;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek, Keyring};
+use crate::limits::{Limits, Rates};
 use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
 use crate::ops;
 use crate::refusals::Refusals;
@@ -38,6 +40,7 @@ use crate::store::{Reader, Store, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust};
 pub use error::ServeError;
+pub(crate) use upkeep::append;
 
 use crate::listen;
 use crate::web::{self, IssuerUrl, Site};
@@ -98,6 +101,10 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
     /// Whose word it takes that its clock is right after the machine booted.
     pub clock_trust: ClockTrust,
+    /// How fast one caller may ask.
+    pub rates: Rates,
+    /// The socket for emergencies; none: there is none.
+    pub emergency: Option<PathBuf>,
 }
 
 /// A store that was opened, and whose log was verified with its own key.
@@ -189,18 +196,22 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     if let Err(error) = rotation.look().await {
         tracing::error!(%error, "keys could not be looked after at the start; it is tried again");
     }
+    let shutdown = CancellationToken::new();
+    let switches =
+        emergency::start(&desk, &settings.broker, settings.emergency.as_deref(), &shutdown).await?;
 
     let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
+    let (limits, forgetting) = Limits::start(settings.rates);
     let api = Arc::new(Api {
         cosignatures: cosignatures.clone(),
         desk: desk.clone(),
         trust: trust.clone(),
         readers: readers.clone(),
+        limits: Arc::clone(&limits),
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
     });
-    let shutdown = CancellationToken::new();
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
     let site = Arc::new(documents::site(&settings, &desk, &cosignatures, web_at));
@@ -220,7 +231,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
     upkeep.push(tokio::spawn(keep_rotating(rotation)));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
-    upkeep.extend(witnesses);
+    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]));
     Ok(Running {
         api: api_at,
         web: web_at,

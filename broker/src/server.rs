@@ -19,6 +19,7 @@ use tonic::service::Routes;
 
 use crate::index::Readers;
 use crate::issue::Desk;
+use crate::limits::Limits;
 use crate::refusals::Refusals;
 use crate::rotate::Rotation;
 use crate::trust::Trust;
@@ -36,6 +37,8 @@ pub struct Api {
     pub readers: Readers,
     /// Checkpoints that witnesses signed.
     pub cosignatures: Cosignatures,
+    /// How fast one caller may ask.
+    pub limits: Arc<Limits>,
     /// Counts and explains what was refused.
     pub refusals: Arc<Refusals>,
     /// Changes keys.

@@ -12,6 +12,7 @@ use daypass_broker::clock::{Clock, ClockTrust, SystemClock};
 use daypass_broker::dev::issuer::{DevIssuer, Start};
 use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::init::{self, write_listener_certificate};
+use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::serve::{self, ListenAt, Settings};
 use daypass_broker::witness::WitnessSettings;
@@ -174,6 +175,8 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         config: None,
         clock: Arc::new(SystemClock),
         clock_trust: ClockTrust::Kernel,
+        rates: Rates::NONE,
+        emergency: None,
     })
 }
 

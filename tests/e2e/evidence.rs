@@ -144,3 +144,16 @@ async fn a_follower_is_told_of_entries_as_they_are_written() {
         tokio::time::timeout(std::time::Duration::from_secs(5), followed.message()).await.unwrap().unwrap();
     assert_eq!(Entry::read(&told.unwrap().entry).unwrap().envelope.id.to_string(), answer.credential_id);
 }
+
+#[tokio::test]
+async fn a_follower_whose_right_ends_is_told_no_more() {
+    let deployment = Deployment::start().await;
+    let operator = deployment.operator().await;
+    let kinds = vec!["credential.issued".to_owned()];
+    let request = operator.request(pb::ListEntriesRequest { follow: true, kinds, ..Default::default() });
+    let mut followed = operator.evidence().list_entries(request.unwrap()).await.unwrap().into_inner();
+    // Past the end of what the operator proved itself with.
+    deployment.clock.advance(24 * 3_600_000);
+    let told = tokio::time::timeout(std::time::Duration::from_secs(5), followed.message()).await.unwrap();
+    assert_eq!(Refused::from(told.unwrap_err()).reason, "NOT_ALLOWED");
+}

@@ -20,6 +20,7 @@ use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
+use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
 use daypass_broker::witness::WitnessSettings;
@@ -335,5 +336,7 @@ fn settings(
         config: None,
         clock,
         clock_trust: ClockTrust::Kernel,
+        rates: Rates::default(),
+        emergency: Some(folder.join("emergency.sock")),
     }
 }

@@ -184,6 +184,13 @@ pub const KEYS: &[Key] = &[
         r#""kernel""#,
         "Whose word is taken, after the machine booted, that its clock is right, before any credential is ended by it. `kernel`: a time service that keeps the kernel's clock synchronised, else the store's clock, another broker's entry, or `daypass-broker emergency clock-ok`. `own`: nobody else's, for a machine without a time service whose clock you set yourself.",
     ),
+    key(
+        "emergency",
+        "socket",
+        Some(r#""daypass.emergency""#),
+        r#""/run/daypass/emergency""#,
+        "A Unix socket (0600; root and the broker's own user) that takes the orders of `daypass-broker emergency`. The same path with `.halted` is the marker that keeps a halted broker halted: put it where it outlives a reboot.",
+    ),
     key("limits", "connections", Some("8192"), "8192", "Connections in all, counted before TLS."),
     key(
         "limits",
@@ -192,6 +199,22 @@ pub const KEYS: &[Key] = &[
         "512",
         "Connections of one address, counted before TLS.",
     ),
+    key(
+        "limits",
+        "issue_per_s",
+        Some("100"),
+        "100",
+        "Calls to issue a second, of one instance of an identity, or of the identity where its proofs name none. 0: no limit.",
+    ),
+    key("limits", "issue_burst", Some("500"), "500", "How many of them may come at once."),
+    key(
+        "limits",
+        "failed_proofs_per_s",
+        Some("50"),
+        "50",
+        "Proofs that fail a second, of one address: past that none of it is looked at for a moment. 0: no limit, for brokers behind what hides addresses.",
+    ),
+    key("limits", "failed_proofs_burst", Some("500"), "500", "How many of them may come at once."),
     key("limits", "handshake_timeout_s", Some("5"), "5", "How long a TLS handshake may take, in seconds."),
     key(
         "limits",

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{DevError, files};
 use crate::clock::{Clock, ClockTrust};
 use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
+use crate::limits::Rates;
 use crate::listen::Limits;
 use crate::serve::{ListenAt, Settings};
 use crate::witness::WitnessSettings;
@@ -104,6 +105,8 @@ impl State {
             config: None,
             clock: Arc::clone(clock),
             clock_trust: ClockTrust::Own,
+            rates: Rates::default(),
+            emergency: Some(self.path("emergency.sock")),
         })
     }
 

@@ -66,6 +66,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         arriving: Arc::default(),
         key: Arc::new(key),
         fault: Arc::default(),
+        halt: Arc::default(),
         watch: Arc::new(ClockWatch::new(Arc::clone(&settings.clock))),
     };
     let follower = Follower {

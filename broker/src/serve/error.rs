@@ -37,6 +37,8 @@ pub enum ServeError {
         "the configuration names trust domain `{configured}`, and this store's log is of `{log}`: serve it as what it is, or name another store"
     )]
     OtherTrustDomain { configured: TrustDomain, log: TrustDomain },
+    #[error(transparent)]
+    Emergency(#[from] std::io::Error),
     #[error("TLS could not be set up: {0}")]
     Tls(String),
     #[error(transparent)]

@@ -38,6 +38,9 @@ fn readiness(desk: &Desk) -> Readiness {
         if state.signing_key(KeyUse::Token, now).is_none() {
             reasons.push(NotReady { part: "keys", detail: "no key for tokens may sign now: rotate".into() });
         }
+        if let Some(why) = desk.log.halt().why() {
+            reasons.push(NotReady { part: "halt", detail: why });
+        }
         if let Some(why) = desk.log.watch().off() {
             reasons.push(NotReady { part: "clock", detail: why });
         } else if let Some(fault) = desk.log.fault() {

@@ -104,7 +104,7 @@ async fn record_refusals(desk: &Desk, refusals: &Refusals, entries: &[NewEntry])
     }
 }
 
-pub(super) async fn append(desk: &Desk, body: Body) -> Result<Place, RecordError> {
+pub(crate) async fn append(desk: &Desk, body: Body) -> Result<Place, RecordError> {
     let failed = |detail: String| RecordError::Unavailable(detail);
     let id = desk.ids.draw(desk.clock.now()).map_err(|error| failed(error.to_string()))?;
     let written =

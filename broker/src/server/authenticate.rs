@@ -96,7 +96,9 @@ where
                 return Ok(tonic::Status::internal("the random source failed").into_http());
             };
             let id = RequestId::from(id);
-            let answer = timeout(REQUEST_TIME, answered(inner, &api, request, id)).await;
+            let patience =
+                asked_timeout(request.headers()).map_or(REQUEST_TIME, |asked| asked.min(REQUEST_TIME));
+            let answer = timeout(patience, answered(inner, &api, request, id)).await;
             answer.unwrap_or_else(|_| Ok(too_late().into_status(&id).into_http()))
         })
     }
@@ -134,10 +136,36 @@ fn is_grpc<B>(request: &Request<B>) -> bool {
         && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
+/// How long the caller waits, by `grpc-timeout`: at most eight digits and a unit.
+fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(count * 3600),
+        "M" => Duration::from_secs(count * 60),
+        "S" => Duration::from_secs(count),
+        "m" => Duration::from_millis(count),
+        "u" => Duration::from_micros(count),
+        "n" => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// An address whose proofs keep failing is not looked at for a moment; connections that proved themselves are.
+fn look_at(api: &Api, connection: Option<&Connection>) -> Result<(), Outgoing> {
+    let Some(connection) = connection.filter(|it| it.remembered::<Kept>().is_none()) else { return Ok(()) };
+    api.limits.look_at_proof(connection.peer.addr.ip()).map_err(|wait| {
+        let message = "too many proofs from this address failed: come back";
+        Outgoing::new(Outward::RateLimited, message).retry(wait)
+    })
+}
+
 async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgoing> {
     let connection = parts.extensions.get::<Arc<Connection>>().cloned();
     let bearer = bearer(&parts.headers);
     let client = client(connection.as_deref(), &parts.headers);
+    look_at(api, connection.as_deref())?;
     let state = api.desk.log.state();
     let bundle = state.bundle().ok_or_else(|| Outgoing::new(Outward::Halted, "no bundle is in force"))?;
     let principal = match (bearer, &connection) {
@@ -146,6 +174,9 @@ async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgo
         (None, None) => Err(missing()),
     };
     let principal = principal.map_err(|error| {
+        if let Some(connection) = &connection {
+            api.limits.proof_failed(connection.peer.addr.ip());
+        }
         api.refusals.proof_failed(id, error.inner_reason(), &error.to_string());
         tracing::debug!(request = %id, reason = error.inner_reason(), %error, "a proof was refused");
         status::of_proof(&error)
@@ -284,5 +315,31 @@ fn refused_by_transport(headers: &HeaderMap) -> Option<Outgoing> {
             "the message is too large: a request may have 64 KiB at most",
         )),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_deadline_is_read_as_grpc_writes_it() {
+        for (text, expected) in [
+            ("250m", Some(Duration::from_millis(250))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            ("1u", Some(Duration::from_micros(1))),
+            ("100000000n", None),
+            ("5", None),
+            ("S", None),
+            ("5s", None),
+            ("-5S", None),
+            ("", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(asked_timeout(&headers), expected, "{text}");
+        }
+        assert_eq!(asked_timeout(&HeaderMap::new()), None);
     }
 }

@@ -60,6 +60,7 @@ impl Service {
         caller: &Caller,
         id: RequestId,
     ) -> Result<pb::IssueResponse, Outgoing> {
+        self.within_rate(caller)?;
         let supersedes = self.superseded(wire, caller).await?;
         let request = convert::request(wire, caller, supersedes)?;
         if wire.validate_only {
@@ -71,6 +72,17 @@ impl Service {
             Ok(credential) => Ok(response(desk, &credential)),
             Err(refusal) => Err(status::of_refusal(refusal, id, &self.0)),
         }
+    }
+
+    /// Before anything is looked up, decided or spent.
+    fn within_rate(&self, caller: &Caller) -> Result<(), Outgoing> {
+        let principal = &caller.principal;
+        let named = principal.identities().first().map(|(name, _)| name.as_str());
+        let who = named.unwrap_or(principal.subject());
+        self.0.limits.issue(who, principal.instance()).map_err(|wait| {
+            let message = "this identity asks faster than this broker serves one: come back";
+            Outgoing::new(Outward::RateLimited, message).retry(wait)
+        })
     }
 
     /// Decides and says what would be granted; issues nothing and spends nothing.

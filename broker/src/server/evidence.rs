@@ -31,6 +31,9 @@ pub(super) struct Service(pub(super) Arc<Api>);
 /// How often a follower looks for new entries.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
+/// How much longer than its proof a stream may go on.
+const LEEWAY_MS: i64 = 30_000;
+
 /// How far the time in an id of ours can lie after that of the first entry that names it.
 const CLOCK_SLACK_MS: i64 = 10_000;
 
@@ -95,7 +98,7 @@ impl EvidenceService for Service {
         let listing =
             self.listing(&wire, &caller).await.map_err(|refusal| refusal.into_status(&caller.request))?;
         let (sender, receiver) = mpsc::channel(16);
-        tokio::spawn(list(Arc::clone(&self.0), listing, caller.request, sender));
+        tokio::spawn(list(Service(Arc::clone(&self.0)), listing, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -126,6 +129,9 @@ struct Listing {
     limit: u64,
     follow: bool,
     filter: Filter,
+    caller: Caller,
+    /// Whether it is an operator's, and not a holder's of what is its own.
+    by_right: bool,
 }
 
 impl Service {
@@ -191,6 +197,17 @@ impl Service {
         state.bundle().map(|bundle| standing::identities(&caller.principal, bundle, now)).unwrap_or_default()
     }
 
+    /// Rights end while a stream goes on: asked before each page.
+    fn still_allowed(&self, listing: &Listing) -> bool {
+        let caller = &listing.caller;
+        self.0.desk.clock.now() < caller.principal.expires_at().plus_millis(LEEWAY_MS)
+            && if listing.by_right {
+                self.reads_evidence(caller)
+            } else {
+                !self.own_identities(caller).is_empty()
+            }
+    }
+
     async fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
         self.log_named(&wire.log, 0).await?;
         let filter = Filter {
@@ -202,12 +219,12 @@ impl Service {
             until: convert::moment("until", wire.until.as_ref())?,
         };
         let limit = if wire.limit == 0 { u64::MAX } else { wire.limit };
-        let listing = Listing { start: wire.start, limit, follow: wire.follow, filter };
-        if self.reads_evidence(caller) {
-            return Ok(listing);
+        let by_right = self.reads_evidence(caller);
+        if !by_right {
+            self.check_own(caller, filter.credential).await?;
         }
-        self.check_own(caller, listing.filter.credential).await?;
-        Ok(listing)
+        let caller = caller.clone();
+        Ok(Listing { start: wire.start, limit, follow: wire.follow, filter, caller, by_right })
     }
 
     /// A holder sees what became of a credential of its own, and of another's no more than of none.
@@ -308,12 +325,17 @@ fn from_entry(row: &Row, entry: &Entry) -> pb::ExplainResponse {
 }
 
 async fn list(
-    api: Arc<Api>,
+    service: Service,
     mut listing: Listing,
-    request: RequestId,
     sender: mpsc::Sender<Result<pb::ListEntriesResponse, Status>>,
 ) {
+    let (api, request) = (&service.0, listing.caller.request);
     while listing.limit > 0 && !sender.is_closed() {
+        if !service.still_allowed(&listing) {
+            let refusal = Outgoing::new(Outward::NotAllowed, "the right to read this ended meanwhile");
+            drop(sender.send(Err(refusal.into_status(&request))).await);
+            return;
+        }
         let (start, filter) = (listing.start, listing.filter.clone());
         let searched = api.readers.run(move |reader| index::search(reader, start, &filter)).await;
         let found = match searched {

@@ -37,7 +37,7 @@ impl Outgoing {
         Self { fields: vec![FieldViolation::new(field, detail)], ..Self::new(Outward::Malformed, message) }
     }
 
-    fn retry(self, after: Duration) -> Self {
+    pub(super) fn retry(self, after: Duration) -> Self {
         Self { retry_after: Some(after), ..self }
     }
 
