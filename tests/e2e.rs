@@ -10,6 +10,7 @@ mod issue;
 mod lifetimes;
 mod organisation;
 mod outside;
+mod postgres;
 mod pressure;
 mod refusals;
 mod replay;

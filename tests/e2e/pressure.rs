@@ -104,7 +104,7 @@ async fn a_broker_that_was_halted_issues_nothing_until_it_is_resumed_whatever_re
 #[tokio::test]
 async fn a_broker_is_halted_without_its_store() {
     let deployment = Deployment::start().await;
-    let store = rusqlite::Connection::open(&deployment.settings.store).unwrap();
+    let store = rusqlite::Connection::open(deployment.store()).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();
     let began = std::time::Instant::now();
     assert!(order(&socket(&deployment), "halt").await.unwrap().starts_with("halted"));

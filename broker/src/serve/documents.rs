@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::KeyUse;
 
-use super::{Settings, open_readers};
+use super::Settings;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::tiles;
@@ -17,12 +17,18 @@ use crate::web::{
 use crate::witness::Cosignatures;
 
 /// All that the HTTP listener at `at` serves.
-pub(super) fn site(settings: &Settings, desk: &Desk, cosignatures: &Cosignatures, at: SocketAddr) -> Site {
+pub(super) fn site(
+    settings: &Settings,
+    desk: &Desk,
+    readers: Readers,
+    cosignatures: &Cosignatures,
+    at: SocketAddr,
+) -> Site {
     let others = [at.to_string(), format!("localhost:{}", at.port())];
     Site {
         documents: ArcSwap::from_pointee(current(desk, &settings.issuer, &settings.lifetimes)),
         checkpoint: checkpoint(settings, desk.clone(), cosignatures.clone()),
-        tiles: settings.tiles.then(|| tiles(open_readers(settings))),
+        tiles: settings.tiles.then(|| tiles(readers)),
         authorities: Authorities::new(&settings.issuer, others),
     }
 }
