@@ -109,6 +109,10 @@ pub struct Store {
     pub durability: String,
     /// The anchor file.
     pub anchor: PathBuf,
+    /// From one scrubbing of the whole log to the next, in seconds; 0: never.
+    pub scrub_every_s: u64,
+    /// Entries that are scrubbed in a second at most.
+    pub scrub_entries_per_s: u32,
 }
 
 /// `[keys]`.

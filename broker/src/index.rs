@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daypass_evidence::entry::{Body, Entry, Envelope, Index};
-use daypass_evidence::tree::Nodes;
+use daypass_evidence::tree::{Nodes, leaf_hash};
 use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
 use daypass_verify::time::UnixMs;
-use tokio::sync::{AcquireError, Semaphore};
+use tokio::sync::{AcquireError, Semaphore, mpsc};
 
 use crate::store::{OpenReader, Reader, Row, StoreError};
 
@@ -25,13 +25,20 @@ pub struct Readers {
     open: Arc<OpenReader>,
     idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
     seats: Arc<Semaphore>,
+    damage: Option<mpsc::Sender<String>>,
 }
 
 impl Readers {
     /// Readers that `open` makes as they are needed.
     #[must_use]
     pub fn new(open: Arc<OpenReader>) -> Self {
-        Self { open, idle: Arc::default(), seats: Arc::new(Semaphore::new(READERS)) }
+        Self { open, idle: Arc::default(), seats: Arc::new(Semaphore::new(READERS)), damage: None }
+    }
+
+    /// The same readers, which tell `damage` of what was found to be changed.
+    #[must_use]
+    pub fn telling(self, damage: mpsc::Sender<String>) -> Self {
+        Self { damage: Some(damage), ..self }
     }
 
     /// Runs `read` on a thread for blocking work.
@@ -54,7 +61,11 @@ impl Readers {
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
             done
         });
-        work.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+        let done = work.await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        if let (Err(StoreError::Damaged(what)), Some(damage)) = (&done, &self.damage) {
+            drop(damage.try_send(what.clone()));
+        }
+        done
     }
 }
 
@@ -198,7 +209,13 @@ fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
     Ok(low)
 }
 
+/// What is told of an entry is told of what was recorded: its bytes are held to their hash at each reading.
 fn read(row: &Row) -> Result<Entry, StoreError> {
+    if leaf_hash(&row.bytes) != row.leaf {
+        let detail =
+            format!("entry {}: its bytes do not have the hash that was stored beside them", row.index);
+        return Err(StoreError::Damaged(detail));
+    }
     Entry::read(&row.bytes).map_err(|error| StoreError::Damaged(format!("entry {}: {error}", row.index)))
 }
 
@@ -215,11 +232,10 @@ impl Nodes for StoredNodes<'_> {
             return Some(daypass_evidence::tree::node_hash(&left, &right));
         }
         let count = 1_u32 << level;
-        let rows = self.0.rows(index << level, count).ok()?;
-        if rows.len() != count as usize {
+        let mut hashes = self.0.leaves(index << level, count).ok()?;
+        if hashes.len() != count as usize {
             return None;
         }
-        let mut hashes: Vec<[u8; 32]> = rows.iter().map(|row| row.leaf).collect();
         while hashes.len() > 1 {
             let pairs = hashes.as_chunks::<2>().0;
             hashes =

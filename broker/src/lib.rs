@@ -21,6 +21,7 @@ pub mod refusals;
 pub mod rotate;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+pub mod scrub;
 pub mod serve;
 pub mod server;
 pub mod signer;

@@ -38,6 +38,7 @@ use work::ENDED_PER_ENTRY;
 
 pub use alarm::CLOCK;
 pub use anchor::{Anchor, AnchorError};
+pub(crate) use batch::{completed, reads_like_state};
 pub use doubt::ClockWatch;
 pub use error::RecordError;
 pub use halt::Halt;
@@ -211,6 +212,7 @@ pub struct Log {
     fault: Arc<ArcSwapOption<String>>,
     watch: Arc<ClockWatch>,
     halt: Arc<Halt>,
+    stopped: Arc<ArcSwapOption<String>>,
 }
 
 impl Log {
@@ -234,6 +236,9 @@ impl Log {
         known: Option<Checkpoint>,
     ) -> Result<Recording, RecordError> {
         self.halt.check()?;
+        if let Some(why) = self.stopped.load().as_deref() {
+            return Err(RecordError::Halted(why.clone()));
+        }
         let (answer, recorded) = oneshot::channel();
         let sent = self.send(Command::Record { draft: Box::new(draft), known, answer });
         drop(arriving);
@@ -324,10 +329,15 @@ impl Log {
         Arc::clone(&self.published.load().state)
     }
 
-    /// Why the newest batch could not be written; none when it was.
+    /// Why nothing is issued, or why the newest batch could not be written; none when all is well.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.fault.load().as_deref().cloned()
+        self.stopped.load().as_deref().or(self.fault.load().as_deref()).cloned()
+    }
+
+    /// Records no draft any more until the process ends: endings, alarms and revocations are still written.
+    pub fn stop_issuing(&self, why: &str) {
+        self.stopped.store(Some(Arc::new(why.to_owned())));
     }
 
     /// This broker's stop switch.

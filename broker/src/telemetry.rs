@@ -22,6 +22,10 @@ pub const COMMIT_SECONDS: &str = "daypass_log_commit_duration_seconds";
 pub const LOG_ENTRIES: &str = "daypass_log_entries";
 /// Credentials that were issued and have not ended.
 pub const LIVE_CREDENTIALS: &str = "daypass_live_credentials";
+/// When the scrubber last came to the end of the log, seconds since the epoch.
+pub const SCRUBBED_AT: &str = "daypass_scrub_completed_timestamp_seconds";
+/// Entries that the scrubber reads in a second.
+pub const SCRUB_RATE: &str = "daypass_scrub_entries_per_second";
 /// Fetches of an issuer's keys, by `issuer` and `result`: `ok` or `failed`.
 pub const KEY_FETCHES: &str = "daypass_key_fetches_total";
 /// Connections that were closed before TLS, being over a cap.
@@ -104,6 +108,8 @@ fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "One commit of the log, its sync included");
     describe_gauge!(LOG_ENTRIES, "Entries in the log");
     describe_gauge!(LIVE_CREDENTIALS, "Credentials that were issued and have not ended");
+    describe_gauge!(SCRUBBED_AT, Unit::Seconds, "When the whole log was last read again and found sound");
+    describe_gauge!(SCRUB_RATE, "Entries that the scrubber reads in a second");
     describe_counter!(KEY_FETCHES, "Fetches of an issuer's keys, by issuer and result");
     describe_counter!(CONNECTIONS_REFUSED, "Connections closed before TLS because of a cap");
 }

@@ -3,6 +3,7 @@
 mod broker;
 mod case;
 mod client;
+mod log;
 mod process;
 mod raw;
 mod table;
@@ -45,6 +46,21 @@ enum What {
         #[arg(long)]
         in_flight: Option<usize>,
     },
+    /// The log alone: bytes, memory, restart, verification, lookups and proofs at a size
+    Log {
+        /// How many entries
+        #[arg(long, default_value_t = 1_000_000)]
+        entries: u64,
+        /// Where to write it for the while: about 1.2 KB an entry [default: beside this program]
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
+        /// One JSON object instead of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// A start on a log that `log` wrote
+    #[command(hide = true)]
+    LogStart { folder: PathBuf },
     /// The broker itself, on core 0: what `issue` starts
     #[command(hide = true)]
     Broker { folder: PathBuf },
@@ -56,6 +72,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<(), Fault> {
     match Args::parse().what {
+        What::Log { entries, folder, json } => log::run(entries, folder, json),
+        What::LogStart { folder } => log::start(&folder),
         What::Broker { folder } => broker::serve(&folder),
         What::Issue { json, seconds, case, in_flight } => {
             let wanted = |it: &&Case| case.as_deref().is_none_or(|name| it.name == name);

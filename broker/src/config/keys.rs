@@ -98,6 +98,20 @@ pub const KEYS: &[Key] = &[
         "A file that keeps the newest checkpoint outside the store, so that a store that was put back is found. Keep it on another disk or in another backup.",
     ),
     key(
+        "store",
+        "scrub_every_s",
+        Some("86400"),
+        "86400",
+        "How long after the whole log was read again and held to its hashes that is done once more, in seconds; 0: never. A changed entry stops issuance.",
+    ),
+    key(
+        "store",
+        "scrub_entries_per_s",
+        Some("20000"),
+        "20000",
+        "How many entries are read again in a second at most.",
+    ),
+    key(
         "keys",
         "kek_file",
         Some(r#""kek""#),

@@ -2,7 +2,7 @@
 
 use daypass_evidence::canonical::CanonicalError;
 use daypass_evidence::checkpoint::{Checkpoint, CheckpointError};
-use daypass_evidence::entry::{Body, Index, NewEntry, kind_changes_state};
+use daypass_evidence::entry::{Body, Entry, Index, NewEntry, kind_changes_state};
 use daypass_evidence::tree::{self, Frontier, FrontierError};
 use daypass_verify::ids::{Name, TrustDomain};
 use daypass_verify::time::UnixMs;
@@ -40,6 +40,31 @@ pub(super) fn folds(body: &Body) -> bool {
 /// The same by the name of its kind.
 pub(super) fn kind_folds(kind: &str) -> bool {
     kind_changes_state(kind) || matches!(kind, "registry.changed" | "broker.started" | "broker.stopped")
+}
+
+/// The same of an entry's bytes, at the speed of searching them. Canonical bytes spell a member in one way, so only
+/// what names such a kind somewhere is read.
+pub(crate) fn reads_like_state(bytes: &[u8]) -> bool {
+    let named = memchr::memmem::find_iter(bytes, KIND).any(|at| {
+        let kind = bytes.get(at + KIND.len()..).unwrap_or_default();
+        let end = memchr::memchr(b'"', kind).unwrap_or_default();
+        let kind = kind.get(..end).and_then(|kind| std::str::from_utf8(kind).ok()).unwrap_or_default();
+        kind_folds(kind)
+    });
+    named && Entry::read(bytes).is_ok_and(|entry| folds(&entry.body))
+}
+
+const KIND: &[u8] = b"\"kind\":\"";
+
+/// The roots of the kept subtrees that `leaf` completes where it follows `before`: level, index, and the leaf joined
+/// with the frontier's smallest nodes.
+pub(crate) fn completed(before: &Frontier, leaf: tree::Hash) -> impl Iterator<Item = (u8, u64, tree::Hash)> {
+    let size = before.size() + 1;
+    let levels = KEPT_LEVELS.into_iter().take_while(move |level| size.trailing_zeros() >= u32::from(*level));
+    levels.map(move |level| {
+        let joined = before.nodes().iter().rev().take(usize::from(level));
+        (level, (size >> level) - 1, joined.fold(leaf, |right, left| tree::node_hash(left, &right)))
+    })
 }
 
 /// A batch that grows.
@@ -94,7 +119,7 @@ impl<'a> Assembly<'a> {
         let bytes = entry.encode(self.time, self.author.trust_domain, self.author.broker)?;
         let leaf = tree::leaf_hash(&bytes);
         let index = self.growing.size();
-        self.keep_subtrees(leaf);
+        self.adds.subtrees.extend(completed(&self.growing, leaf));
         self.growing.append(leaf);
         if entry.body.changes_state() {
             self.state = index;
@@ -118,15 +143,5 @@ impl<'a> Assembly<'a> {
             checkpoint: checkpoint.sign(self.author.key)?.into_bytes(),
         };
         Ok(Assembled { head, adds: self.adds, tree })
-    }
-
-    /// Keeps the roots of the subtrees that `leaf` completes: the leaf, joined with the frontier's smallest nodes.
-    fn keep_subtrees(&mut self, leaf: tree::Hash) {
-        let size = self.growing.size() + 1;
-        for level in KEPT_LEVELS.into_iter().take_while(|level| size.trailing_zeros() >= u32::from(*level)) {
-            let joined = self.growing.nodes().iter().rev().take(usize::from(level));
-            let root = joined.fold(leaf, |right, left| tree::node_hash(left, &right));
-            self.adds.subtrees.push((level, (size >> level) - 1, root));
-        }
     }
 }

@@ -68,6 +68,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         fault: Arc::default(),
         halt: Arc::default(),
         watch: Arc::new(ClockWatch::new(Arc::clone(&settings.clock))),
+        stopped: Arc::default(),
     };
     let follower = Follower {
         reader,
