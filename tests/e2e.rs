@@ -16,6 +16,7 @@ mod refusals;
 mod replay;
 mod restart;
 mod rotation;
+mod scrub;
 mod sdk;
 mod stock;
 mod store;

@@ -14,6 +14,7 @@ use daypass_broker::init::{self, Deployment, InitError};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
+use daypass_broker::scrub::Schedule;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
 use daypass_broker::witness::{WitnessSettings, submission_url};
@@ -180,6 +181,10 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         mode: Mode::Production,
         store: store_at(config)?,
         anchor: config.store.anchor.clone(),
+        scrub: Schedule {
+            every: Duration::from_secs(config.store.scrub_every_s),
+            entries_per_s: config.store.scrub_entries_per_s,
+        },
         kek: config.keys.kek_file.clone(),
         api: listen_at(config.api.listen, &config.api),
         reflection: config.api.reflection,

@@ -4,21 +4,23 @@
 mod pass;
 mod progress;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Alarm, AlarmState, NewEntry};
+use daypass_evidence::note::VerifierKey;
 use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 pub use pass::{Damage, Pass, Step};
 pub use progress::Progress;
 
 use crate::index::Readers;
 use crate::issue::Desk;
-use crate::log::Attached;
-use crate::store::StoreError;
+use crate::log::{self, Anchor, Attached, StartError, Started};
+use crate::store::{Reader, StoreError};
 use crate::telemetry;
 
 /// Entries of one step: a reader is held for no longer.
@@ -31,47 +33,106 @@ const NOTE_EVERY: u64 = 65_536;
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// How often and how fast.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Schedule {
     /// From the end of a pass to the beginning of the next; zero: never.
     pub every: Duration,
     /// Entries a second at most.
     pub entries_per_s: u32,
-    /// Where progress is kept.
-    pub file: PathBuf,
 }
 
-/// Scrubs for as long as the broker runs; what was changed is told to `damage`.
-pub async fn run(desk: Desk, readers: Readers, schedule: Schedule, damage: mpsc::Sender<String>) {
-    let origin = desk.log.published().head.origin.clone();
-    let mut progress = Progress::read(&schedule.file, &origin);
-    if schedule.every.is_zero() {
-        return;
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(86_400), entries_per_s: 20_000 }
     }
-    loop {
-        if progress.damage.is_none() {
-            tokio::time::sleep(until_due(&progress, desk.clock.now(), schedule.every)).await;
+}
+
+/// Examines a log before anything is signed: as [`log::examine_start`], but all of it where it was found to be changed.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn examine(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<(&Anchor, &Path)>,
+) -> Result<Started, StartError> {
+    let file = anchor.map(|(_, path)| Progress::file(path));
+    let progress = file.as_deref().map(|file| Progress::read(file, key.name()));
+    let anchor = anchor.map(|(anchor, _)| anchor);
+    let Some((mut progress, file)) = progress.zip(file).filter(|(progress, _)| progress.damage.is_some())
+    else {
+        return log::examine_start(reader, key, anchor);
+    };
+    let started = log::examine_store(reader, key, anchor)?;
+    if started.report.findings.iter().all(|finding| finding.code.is_of_operation()) {
+        progress.damage = None;
+        note(&progress, &file);
+    }
+    Ok(started)
+}
+
+/// Starts the scrubber of a log that was found to be as `started` says, and what stops issuance when it, or any of the
+/// readers given back, finds something changed.
+pub fn start(
+    desk: &Desk,
+    readers: Readers,
+    started: &Started,
+    schedule: Schedule,
+    anchor: &Path,
+) -> (Readers, [JoinHandle<()>; 2]) {
+    let (tell, damage) = mpsc::channel(1);
+    let readers = readers.telling(tell.clone());
+    let file = Progress::file(anchor);
+    let mut progress = Progress::read(&file, &started.head.origin);
+    if started.report.from == 0 {
+        complete(&mut progress, &file, desk.clock.now());
+    }
+    let scrubber = Scrubber { desk: desk.clone(), readers: readers.clone(), schedule, file, progress };
+    let tasks = [tokio::spawn(scrubber.run(tell)), tokio::spawn(stop_on_damage(desk.clone(), damage))];
+    (readers, tasks)
+}
+
+struct Scrubber {
+    desk: Desk,
+    readers: Readers,
+    schedule: Schedule,
+    file: PathBuf,
+    progress: Progress,
+}
+
+impl Scrubber {
+    /// Scrubs for as long as the broker runs, or until something was changed.
+    async fn run(mut self, damage: mpsc::Sender<String>) {
+        if self.schedule.every.is_zero() {
+            return;
         }
-        match one_pass(&desk, &readers, &schedule, &mut progress).await {
-            Ok(None) => {
-                progress.done_ms = Some(desk.clock.now());
-                metrics::gauge!(telemetry::SCRUBBED_AT).set(desk.clock.now().seconds() as f64);
-                progress.came_to(Pass::new().tree());
-                note(&progress, &schedule);
-            }
-            Ok(Some(Damage(what))) => {
-                progress.damage = Some(what.clone());
-                progress.came_to(Pass::new().tree());
-                note(&progress, &schedule);
-                drop(damage.send(what).await);
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the log could not be scrubbed, and is tried again");
-                tokio::time::sleep(AGAIN).await;
+        loop {
+            let due = until_due(&self.progress, self.desk.clock.now(), self.schedule.every);
+            tokio::time::sleep(due).await;
+            match one_pass(&self.desk, &self.readers, &self.schedule, &self.file, &mut self.progress).await {
+                Ok(None) => complete(&mut self.progress, &self.file, self.desk.clock.now()),
+                Ok(Some(Damage(what))) => {
+                    self.progress.damage = Some(what.clone());
+                    self.progress.came_to(Pass::new().tree());
+                    note(&self.progress, &self.file);
+                    drop(damage.send(what).await);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the log could not be scrubbed, and is tried again");
+                    tokio::time::sleep(AGAIN).await;
+                }
             }
         }
     }
+}
+
+/// The whole log was read, and is sound.
+fn complete(progress: &mut Progress, file: &Path, now: UnixMs) {
+    progress.done_ms = Some(now);
+    progress.came_to(Pass::new().tree());
+    metrics::gauge!(telemetry::SCRUBBED_AT).set(now.seconds() as f64);
+    note(progress, file);
 }
 
 fn until_due(progress: &Progress, now: UnixMs, every: Duration) -> Duration {
@@ -85,6 +146,7 @@ async fn one_pass(
     desk: &Desk,
     readers: &Readers,
     schedule: &Schedule,
+    file: &Path,
     progress: &mut Progress,
 ) -> Result<Option<Damage>, StoreError> {
     let head = desk.log.published().head.clone();
@@ -105,7 +167,7 @@ async fn one_pass(
         }
         if pass.tree().size() / NOTE_EVERY != progress.tree().size() / NOTE_EVERY {
             progress.came_to(pass.tree());
-            note(progress, schedule);
+            note(progress, file);
         }
         let rate = f64::from(schedule.entries_per_s.max(1));
         let due = Duration::from_secs_f64(read as f64 / rate);
@@ -114,14 +176,14 @@ async fn one_pass(
     }
 }
 
-fn note(progress: &Progress, schedule: &Schedule) {
-    if let Err(error) = progress.write(&schedule.file) {
-        tracing::warn!(%error, file = %schedule.file.display(), "the scrubber's progress could not be written");
+fn note(progress: &Progress, file: &Path) {
+    if let Err(error) = progress.write(file) {
+        tracing::warn!(%error, file = %file.display(), "the scrubber's progress could not be written");
     }
 }
 
 /// Waits for the first thing that any reader found to be changed: stops issuance, and writes the alarm.
-pub async fn stop_on_damage(desk: Desk, mut damage: mpsc::Receiver<String>) {
+async fn stop_on_damage(desk: Desk, mut damage: mpsc::Receiver<String>) {
     let Some(what) = damage.recv().await else { return };
     tracing::error!(%what, "the log was changed: nothing is issued any more");
     desk.log.stop_issuing(&format!("the log was changed: {what}; run `daypass-broker verify`"));

@@ -33,6 +33,7 @@ use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
 use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
+use crate::scrub;
 use crate::server::{self, Api};
 use crate::signer::Signer;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
@@ -74,6 +75,8 @@ pub struct Settings {
     pub store: StoreAt,
     /// The anchor file.
     pub anchor: PathBuf,
+    /// How often, and how fast, the whole log is read again.
+    pub scrub: scrub::Schedule,
     /// The key-encryption key.
     pub kek: PathBuf,
     /// The gRPC listener.
@@ -139,8 +142,9 @@ pub fn open_verified(
     let evidence = keyring::open_evidence_key(&reader.keys()?, &entry, &kek)?;
     let key =
         VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
+    let anchor_file = anchor;
     let anchor = anchor.map(Anchor::open).transpose()?;
-    let started = log::examine_start(reader.as_ref(), &key, anchor.as_ref())?;
+    let started = scrub::examine(reader.as_ref(), &key, anchor.as_ref().zip(anchor_file))?;
     if started.report.findings.iter().any(|finding| !finding.code.is_of_operation()) {
         return Err(StartError::Refused(Box::new(started.report)).into());
     }
@@ -182,11 +186,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
-    let readers = Readers::new(Arc::clone(&open_reader));
     tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let (desk, kek, started) = open_desk(opened, &settings)?;
-    let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
     let (events, heard) = mpsc::channel(256);
+    let readers = Readers::new(Arc::clone(&open_reader));
+    let (readers, scrubbing) = scrub::start(&desk, readers, &started, settings.scrub, &settings.anchor);
+    let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
     if let Some(bundle) = desk.log.state().bundle() {
         trust.follow(bundle);
@@ -231,7 +236,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
     upkeep.push(tokio::spawn(keep_rotating(rotation)));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
-    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]));
+    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing));
     Ok(Running {
         api: api_at,
         web: web_at,

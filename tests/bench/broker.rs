@@ -14,6 +14,7 @@ use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::init::{self, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
+use daypass_broker::scrub::Schedule;
 use daypass_broker::serve::{self, ListenAt, Settings};
 use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::{SourceFile, compile};
@@ -162,6 +163,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         mode: Mode::Production,
         store: folder.join("daypass.db").into(),
         anchor: folder.join("daypass.anchor"),
+        scrub: Schedule::default(),
         kek: folder.join("kek"),
         api: listen(ports.api),
         reflection: false,

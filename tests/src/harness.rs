@@ -23,6 +23,7 @@ use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
+use daypass_broker::scrub::Schedule;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
 use daypass_broker::store::StoreAt;
 use daypass_broker::witness::WitnessSettings;
@@ -342,6 +343,7 @@ fn settings(
         mode: Mode::Production,
         store: folder.join("daypass.db").into(),
         anchor: folder.join("daypass.anchor"),
+        scrub: Schedule::default(),
         kek: folder.join("kek"),
         api: listen(0),
         reflection: false,

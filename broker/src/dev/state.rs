@@ -16,6 +16,7 @@ use crate::clock::{Clock, ClockTrust};
 use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
 use crate::limits::Rates;
 use crate::listen::Limits;
+use crate::scrub::Schedule;
 use crate::serve::{ListenAt, Settings};
 use crate::witness::WitnessSettings;
 
@@ -92,6 +93,7 @@ impl State {
             mode: Mode::Dev,
             store: self.path("daypass.db").into(),
             anchor: self.path("daypass.anchor"),
+            scrub: Schedule::default(),
             kek: self.path("kek"),
             api: listen(self.ports.api),
             reflection: true,
