@@ -107,6 +107,9 @@ pub enum StoreError {
     Unknown(String),
 }
 
+/// Takes what a store holds, page by page, when it is carried into another.
+pub(crate) type Take<'a> = dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError> + 'a;
+
 /// The writing side, owned by the one writer of a broker.
 ///
 /// `begin` takes the log's lock: from its return until the transaction ends, no other writer on the same store,

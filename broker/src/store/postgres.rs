@@ -17,10 +17,9 @@ mod transaction;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_core::draft::Mark;
 use daypass_verify::time::UnixMs;
 
-use super::{About, Batch, Head, Reader, Store, StoreError, Transaction};
+use super::{About, Batch, Head, Reader, Store, StoreError, Take, Transaction};
 use connect::Session;
 use io::Io;
 use statements::{Columns, HeadColumns};
@@ -82,7 +81,7 @@ impl PostgresStore {
     pub(super) fn fill(
         &mut self,
         head: &Head,
-        feed: &dyn Fn(&mut dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError>) -> Result<(), StoreError>,
+        feed: &dyn Fn(&mut Take<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if let Some(found) = self.lock()?.head {
             self.give_up();

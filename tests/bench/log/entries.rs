@@ -10,6 +10,7 @@ use daypass_broker::ids::Ids;
 use daypass_broker::init::{self, Deployment};
 use daypass_broker::log::Log;
 use daypass_core::bundle::compile;
+use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::*;
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::Digest;
@@ -58,9 +59,10 @@ pub(super) async fn init(files: &Files) -> Result<VerifierKey, Fault> {
     let deployment = Deployment {
         trust_domain: TRUST_DOMAIN.parse()?,
         broker: "b1".parse()?,
-        store: &files.store,
+        store: &files.store.clone().into(),
         kek: &files.kek,
         bundle: Some(&bundle),
+        lifetimes: Lifetimes::default(),
         clock: Arc::new(SystemClock),
     };
     Ok(init::init(&deployment).await?.log_key)

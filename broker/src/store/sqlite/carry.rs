@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBe
 
 use super::read::{self, SqliteReader};
 use super::{LOCK_TIMEOUT, check_known, failed, unsigned};
-use crate::store::{Batch, Head, Live, Reader as _, StoreError};
+use crate::store::{Batch, Head, Live, Reader as _, StoreError, Take};
 
 const HEAD: &str = "SELECT origin, size, state, time_ms, frontier, checkpoint FROM moved_head WHERE id = 1";
 
@@ -74,10 +74,7 @@ impl Moving {
     }
 
     /// Gives all that lies in it to `take`, page by page.
-    pub(crate) fn each(
-        &self,
-        take: &mut dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn each(&self, take: &mut Take<'_>) -> Result<(), StoreError> {
         let mut from = 0;
         loop {
             let rows = self.reader.rows(from, PAGE)?;
@@ -85,7 +82,7 @@ impl Moving {
             from = last.index + 1;
             take(&Batch { rows, ..Batch::default() }, &[])?;
         }
-        let batch = |batch: Batch, take: &mut dyn FnMut(&Batch, &[Mark]) -> _| take(&batch, &[]);
+        let batch = |batch: Batch, take: &mut Take<'_>| take(&batch, &[]);
         for live in self.all("SELECT exp_ms, idx FROM live", read_live)?.chunks(CHUNK) {
             batch(Batch { born: live.to_vec(), ..Batch::default() }, take)?;
         }
