@@ -112,6 +112,13 @@ impl Rotation {
         fault
     }
 
+    /// The first look: what could not be done is tried again later, and keeps no broker from serving.
+    pub async fn look_at_start(&self) {
+        if let Err(error) = self.look().await {
+            tracing::error!(%error, "keys could not be looked after at the start; it is tried again");
+        }
+    }
+
     async fn look_at(&self, part: usize) -> Result<(), RotateError> {
         for _ in 0..DECIDE_AGAIN {
             let (state, now) = (self.desk.log.state(), self.desk.clock.now());

@@ -38,7 +38,7 @@ use crate::server::{self, Api};
 use crate::signer::Signer;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
-use crate::trust::{FetchLimits, Trust};
+use crate::trust::{FetchLimits, Trust, TrustEvent};
 pub use error::ServeError;
 pub(crate) use upkeep::append;
 
@@ -182,9 +182,7 @@ pub struct Running {
 /// When its store does not verify, a key cannot be opened, or an address is taken.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
-    let api_listener = bind(settings.api.address).await?;
-    let web_listener = bind(settings.web.address).await?;
-    let ops_listener = ops::bind(settings.ops).await?;
+    let [api_listener, web_listener, ops_listener] = bind_all(&settings).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
     tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let (desk, kek, started) = open_desk(opened, &settings)?;
@@ -192,15 +190,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let readers = Readers::new(Arc::clone(&open_reader));
     let (readers, scrubbing) = scrub::start(&desk, readers, &started, settings.scrub, &settings.anchor);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
-    let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
-    if let Some(bundle) = desk.log.state().bundle() {
-        trust.follow(bundle);
-    }
+    let trust = trust_in_force(&settings, &desk, events);
     let alarms = Alarms::default();
     announce::announce(&desk, &settings, about, &readers, &alarms).await?;
-    if let Err(error) = rotation.look().await {
-        tracing::error!(%error, "keys could not be looked after at the start; it is tried again");
-    }
+    rotation.look_at_start().await;
     let shutdown = CancellationToken::new();
     let switches =
         emergency::start(&desk, &settings.broker, settings.emergency.as_deref(), &shutdown).await?;
@@ -225,13 +218,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
         ready::serve_ops(ops_listener, &desk, &shutdown)?,
     ];
-    let watched = upkeep::Watched {
-        desk: desk.clone(),
-        readers: readers.clone(),
-        broker: settings.broker.clone(),
-        alarms,
-        clock_trust: settings.clock_trust,
-    };
+    let watched = watched(&settings, &desk, &readers, alarms);
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
     upkeep.push(tokio::spawn(keep_rotating(rotation)));
@@ -250,6 +237,28 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         listeners,
         upkeep,
     })
+}
+
+async fn bind_all(settings: &Settings) -> Result<[TcpListener; 3], ServeError> {
+    Ok([bind(settings.api.address).await?, bind(settings.web.address).await?, ops::bind(settings.ops).await?])
+}
+
+fn trust_in_force(settings: &Settings, desk: &Desk, events: mpsc::Sender<TrustEvent>) -> Trust {
+    let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
+    if let Some(bundle) = desk.log.state().bundle() {
+        trust.follow(bundle);
+    }
+    trust
+}
+
+fn watched(settings: &Settings, desk: &Desk, readers: &Readers, alarms: Alarms) -> upkeep::Watched {
+    upkeep::Watched {
+        desk: desk.clone(),
+        readers: readers.clone(),
+        broker: settings.broker.clone(),
+        alarms,
+        clock_trust: settings.clock_trust,
+    }
 }
 
 /// What issues, on a log that was verified, with the keys that its state names.

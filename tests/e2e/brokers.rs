@@ -22,6 +22,7 @@ fn another(deployment: &Deployment, name: &str) -> Settings {
     let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
     settings.broker = name.parse().unwrap();
     settings.anchor = deployment.folder().join(format!("{name}.second-anchor"));
+    settings.emergency = Some(deployment.folder().join(format!("{name}.second-emergency")));
     (settings.api.address, settings.web.address, settings.ops) = (free(), free(), free());
     settings
 }

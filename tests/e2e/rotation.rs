@@ -165,6 +165,7 @@ async fn two_brokers_make_one_key_and_both_sign_with_it() {
     let mut settings = Settings {
         broker: "b2".parse().unwrap(),
         anchor: deployment.folder().join("anchor2"),
+        emergency: Some(deployment.folder().join("emergency2")),
         ..deployment.settings.clone()
     };
     settings.web.address.set_port(web);

@@ -67,7 +67,8 @@ impl Files {
         let text = format!(
             "[broker]\ntrust_domain = \"{}\"\nissuer = \"{}\"\n\n[store]\npath = {:?}\nanchor = {:?}\n\n\
              [keys]\nkek_file = {:?}\n\n[api]\nlisten = \"127.0.0.1:{api}\"\ncertificate = {:?}\nkey = {:?}\n\n\
-             [web]\nlisten = \"127.0.0.1:{web}\"\ncertificate = {:?}\nkey = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n",
+             [web]\nlisten = \"127.0.0.1:{web}\"\ncertificate = {:?}\nkey = {:?}\n\n[ops]\nlisten = \"127.0.0.1:{ops}\"\n\n\
+             [emergency]\nsocket = \"{name}.emergency\"\n",
             settings.trust_domain,
             settings.issuer.as_str(),
             store,
