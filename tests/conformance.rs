@@ -1,6 +1,7 @@
 //! What every store must keep, as the `Store` trait says it: one suite, run for each store over places of its own.
 
 mod contract;
+mod postgres;
 mod samples;
 mod sqlite;
 
@@ -24,27 +25,33 @@ macro_rules! suite {
     };
 }
 
-suite!(
-    sqlite_store,
-    super::sqlite::File::new(),
-    [
-        a_log_is_opened_once,
-        a_store_without_a_log_takes_no_transaction,
-        the_lock_keeps_a_second_writer_out,
-        a_writer_that_waits_too_long_is_told_so,
-        a_dropped_transaction_leaves_no_trace,
-        a_commit_that_fails_leaves_no_trace,
-        what_was_committed_is_there_after_opening_again,
-        a_reader_sees_what_is_committed_and_nothing_else,
-        a_mark_is_fresh_once,
-        marks_are_spent_together_or_not_at_all,
-        a_mark_is_found_in_the_bucket_before,
-        a_mark_is_remembered_until_it_expires,
-        what_expired_comes_oldest_minute_first_and_no_more_than_asked,
-        what_ended_is_not_live,
-        what_was_found_live_is_asked_again_under_the_lock,
-        all_that_lives_is_found_page_by_page,
-        a_key_that_is_kept_again_is_replaced,
-        entries_are_read_from_where_and_as_many_as_asked,
-    ]
-);
+/// The suite for every kind of store.
+macro_rules! suites {
+    ($promises:tt) => {
+        suite!(sqlite_store, super::sqlite::File::new(), $promises);
+        suite!(postgres_store, super::postgres::Tables::new(), $promises);
+    };
+}
+
+suites!([
+    a_log_is_opened_once,
+    a_store_without_a_log_takes_no_transaction,
+    the_lock_keeps_a_second_writer_out,
+    a_writer_that_waits_too_long_is_told_so,
+    a_dropped_transaction_leaves_no_trace,
+    a_commit_that_fails_leaves_no_trace,
+    what_was_committed_is_there_after_opening_again,
+    a_reader_sees_what_is_committed_and_nothing_else,
+    a_mark_is_fresh_once,
+    marks_are_spent_together_or_not_at_all,
+    marks_of_a_whole_batch_are_spent_as_one_after_another,
+    a_mark_is_found_in_the_bucket_before,
+    a_mark_is_remembered_until_it_expires,
+    what_expired_comes_oldest_minute_first_and_no_more_than_asked,
+    what_ended_is_not_live,
+    what_was_found_live_is_asked_again_under_the_lock,
+    all_that_lives_is_found_page_by_page,
+    a_key_that_is_kept_again_is_replaced,
+    entries_are_read_from_where_and_as_many_as_asked,
+    a_batch_of_thousands_is_committed_whole,
+]);

@@ -9,6 +9,7 @@ mod issue;
 mod lifetimes;
 mod organisation;
 mod outside;
+mod postgres;
 mod refusals;
 mod replay;
 mod restart;

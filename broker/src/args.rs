@@ -16,6 +16,18 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
+/// Who makes the tables of a PostgreSQL store: not the role that brokers write as.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Owner {
+    /// The owner of a PostgreSQL store's tables: postgresql://OWNER@HOST/DATABASE, with the password in
+    /// DAYPASS_STORE_OWNER_PASSWORD or in a file
+    #[arg(long, value_name = "URL")]
+    pub(crate) owner: Option<String>,
+    /// A file whose first line is the owner's password
+    #[arg(long, value_name = "FILE", requires = "owner")]
+    pub(crate) owner_password_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A whole organisation on loopback, for development: tells its story, then serves
@@ -41,12 +53,25 @@ pub(crate) enum Command {
         /// A name or address of this host in the listeners' certificate; repeatable
         #[arg(long, value_name = "HOST", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()])]
         host: Vec<String>,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Serve
     Serve {
         /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+    },
+    /// Make or migrate the tables of a PostgreSQL store; with --from, move a store in a file into it
+    Migrate {
+        /// The configuration that names the database
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The configuration of the broker that is moved; it is stopped, and never serves that file again
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Check a configuration, and the bundle beside it if one is named
     Check {

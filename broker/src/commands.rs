@@ -20,10 +20,13 @@ use daypass_evidence::entry::Mode;
 use daypass_evidence::note::NoteError;
 use daypass_verify::ids::ParseError;
 
-use crate::args::Command;
+use crate::args::{Command, Owner};
 use bundle::read_bundle;
+use store::{owned, store_at};
 
 mod bundle;
+mod migrate;
+mod store;
 mod verify;
 
 /// Why a command failed.
@@ -61,6 +64,12 @@ impl Failure {
     }
 }
 
+impl From<daypass_broker::store::StoreError> for Failure {
+    fn from(error: daypass_broker::store::StoreError) -> Self {
+        Self::Serve(error.into())
+    }
+}
+
 impl From<ParseError> for Failure {
     fn from(error: ParseError) -> Self {
         Self::Value(error.to_string())
@@ -73,20 +82,24 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             telemetry::start_logs("warn")?;
             Ok(dev::run(dev::Options { state, reset, exit }).await?)
         }
-        Command::Init { config, bundle, host } => init(&config, bundle.as_deref(), &host).await,
+        Command::Init { config, bundle, host, owner } => {
+            init(&config, bundle.as_deref(), &host, &owner).await
+        }
+        Command::Migrate { config, from, owner } => migrate::run(&config, from.as_deref(), &owner),
         Command::Serve { config } => serve(&config).await,
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
         Command::Verify { config, store, key, anchor, json } => verify::run(config, store, key, anchor, json),
     }
 }
 
-async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String]) -> Result<(), Failure> {
+async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String], owner: &Owner) -> Result<(), Failure> {
     let config = Config::read(config)?;
     let bundle = bundle.map(read_bundle).transpose()?;
+    let store = owned(store_at(&config)?, &config, owner)?;
     let made = init::init(&Deployment {
         trust_domain: config.broker.trust_domain.clone(),
         broker: config.broker.name.clone(),
-        store: &config.store.path,
+        store: &store,
         kek: &config.keys.kek_file,
         bundle: bundle.as_ref(),
         clock: Arc::new(SystemClock),
@@ -94,7 +107,7 @@ async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String]) -> Result<
     .await?;
     println!("log      {}", made.origin);
     println!("log key  {}   (keep it outside: it verifies every checkpoint)", made.log_key);
-    println!("store    {}", config.store.path.display());
+    println!("store    {store}");
     println!(
         "keys     unsealed with {} (keep it apart from the store's backups)",
         config.keys.kek_file.display()
@@ -157,7 +170,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         broker: config.broker.name.clone(),
         issuer: config.broker.issuer.parse().map_err(|error| Failure::Value(format!("{error}")))?,
         mode: Mode::Production,
-        store: config.store.path.clone(),
+        store: store_at(config)?,
         anchor: config.store.anchor.clone(),
         kek: config.keys.kek_file.clone(),
         api: listen_at(config.api.listen, &config.api),

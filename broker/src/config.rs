@@ -12,6 +12,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::clock::ClockTrust;
+use crate::store::postgres::Durability;
+
 pub use keys::{KEYS, Key, reference};
 
 /// The most witnesses: with all their signatures a checkpoint is still a note of a few KiB.
@@ -91,8 +93,18 @@ pub struct Broker {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Store {
-    /// The SQLite file.
+    /// The SQLite file, where no database is named.
     pub path: PathBuf,
+    /// The PostgreSQL database; empty: the SQLite file.
+    pub url: String,
+    /// The file with the password of its role; empty: none, or the environment's.
+    pub password_file: PathBuf,
+    /// The roots (PEM) of its certificate; empty: those of the system.
+    pub ca_file: PathBuf,
+    /// Whether it may be spoken to in the clear from another machine.
+    pub plaintext: bool,
+    /// What a commit must survive: `local` or `standby`.
+    pub durability: String,
     /// The anchor file.
     pub anchor: PathBuf,
 }
@@ -243,6 +255,9 @@ impl Config {
                 );
             }
         }
+        if let Err(error) = self.store.durability.parse::<Durability>() {
+            return refuse("store.durability", &error);
+        }
         if !self.ops.listen.ip().is_loopback() {
             return refuse(
                 "ops.listen",
@@ -277,6 +292,11 @@ impl Config {
         ];
         for path in paths {
             *path = folder.join(&*path);
+        }
+        for path in [&mut self.store.password_file, &mut self.store.ca_file] {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
         }
     }
 }
@@ -315,6 +335,7 @@ mod tests {
             (&format!("{SMALLEST}[ops]\nlisten = \"0.0.0.0:9\""), "ops.listen"),
             (&format!("{SMALLEST}[opps]\nlisten = \"127.0.0.1:9\""), "opps"),
             (&format!("{SMALLEST}[store]\npaht = \"x\""), "paht"),
+            (&format!("{SMALLEST}[store]\ndurability = \"maybe\""), "store.durability"),
             (&format!("{SMALLEST}[limits]\nconnections = 0"), "limits"),
             (&format!("{SMALLEST}[log]\nwitness_every_s = 0"), "log.witness_every_s"),
             (&format!("{SMALLEST}{}", WITNESS.repeat(2)), "a name of its own"),

@@ -59,7 +59,7 @@ async fn start(
 ) -> Result<Running, DevError> {
     let settings = state.settings(clock)?;
     let now = clock.now();
-    if !settings.store.exists() {
+    if settings.store.file().is_some_and(|file| !file.exists()) {
         let deployment = Deployment {
             trust_domain: settings.trust_domain.clone(),
             broker: settings.broker.clone(),

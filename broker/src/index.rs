@@ -8,7 +8,7 @@ use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
 use daypass_verify::time::UnixMs;
 use tokio::sync::{AcquireError, Semaphore};
 
-use crate::store::{Reader, Row, StoreError};
+use crate::store::{OpenReader, Reader, Row, StoreError};
 
 /// How far the time in an id and the time of its entry can lie apart.
 const ID_WINDOW_MS: i64 = 10_000;
@@ -18,9 +18,6 @@ const PAGE: u32 = 256;
 
 /// How many reads run at once: more wait their turn, and no more readers stay open.
 const READERS: usize = 8;
-
-/// Opens a reader.
-pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync;
 
 /// Readers that wait for work: reading never delays the writer, and never the runtime's own threads.
 #[derive(Clone)]

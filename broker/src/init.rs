@@ -6,9 +6,6 @@ mod listener;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,8 +22,7 @@ use crate::ids::Ids;
 use crate::keyring::{Kek, KekError, Keyring, KeyringError, Made, make_evidence_key, make_key};
 use crate::log::{self, Attached, LogSettings, RecordError};
 use crate::signer::{SignError, Signer};
-use crate::store::sqlite::SqliteStore;
-use crate::store::{SealedKey, StoreError};
+use crate::store::{Claimed, SealedKey, StoreAt, StoreError};
 
 pub use listener::{ListenerFiles, write_listener_certificate};
 
@@ -37,7 +33,7 @@ pub struct Deployment<'a> {
     /// The name of the broker that is set up here.
     pub broker: Name,
     /// The store to make.
-    pub store: &'a Path,
+    pub store: &'a StoreAt,
     /// The key-encryption key to make, or to use where it is there.
     pub kek: &'a Path,
     /// The first bundle.
@@ -50,7 +46,7 @@ pub struct Deployment<'a> {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each says what failed in its text")]
 pub enum InitError {
-    #[error("there is a store at `{0}` already: `init` never touches one; name another path, or serve it")]
+    #[error("there is a store at `{0}` already: `init` never touches one; name another place, or serve it")]
     Exists(String),
     #[error(transparent)]
     Kek(#[from] KekError),
@@ -85,27 +81,13 @@ pub struct Initialised {
 /// # Errors
 /// When there is one already, or a part of it cannot be made.
 pub async fn init(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
-    claim(deployment.store)?;
-    let made = make(deployment).await;
+    let exists = || InitError::Exists(deployment.store.to_string());
+    let claimed = deployment.store.claim()?.ok_or_else(exists)?;
+    let made = make(deployment, &claimed).await;
     if made.is_err() {
-        for suffix in ["", "-wal", "-shm"] {
-            let mut path = deployment.store.as_os_str().to_owned();
-            path.push(suffix);
-            drop(std::fs::remove_file(path));
-        }
+        claimed.undo();
     }
     made
-}
-
-/// Takes the path for this call alone, so that whoever fails removes nothing that another made. Mode 0600, which
-/// the files beside the store follow.
-fn claim(store: &Path) -> Result<(), InitError> {
-    let name = || store.display().to_string();
-    match File::options().write(true).create_new(true).mode(0o600).open(store) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(InitError::Exists(name())),
-        Err(error) => Err(InitError::File(name(), error)),
-    }
 }
 
 /// A half-year, as shards of the log are named: `2026h2`.
@@ -116,7 +98,7 @@ pub fn shard(now: UnixMs) -> String {
     format!("{}h{}", date.year(), if u8::from(date.month()) <= 6 { 1 } else { 2 })
 }
 
-async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
+async fn make(deployment: &Deployment<'_>, claimed: &Claimed) -> Result<Initialised, InitError> {
     let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
     let now = deployment.clock.now();
     let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
@@ -134,9 +116,9 @@ async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
         gap: None,
     };
     let first: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
-    let mut store = SqliteStore::open_file(deployment.store, true)?;
+    let mut store = deployment.store.create(claimed)?;
     let sealed = vec![seal(&kek, &evidence, None)?];
-    let recorded = log::create(&mut store, &settings, &origin, first, statements, sealed)?;
+    let recorded = log::create(store.as_mut(), &settings, &origin, first, statements, sealed)?;
 
     let mut keyring = Keyring::empty();
     keyring.add(&root.changed, &root.pkcs8, None)?;
@@ -149,7 +131,7 @@ async fn make(deployment: &Deployment<'_>) -> Result<Initialised, InitError> {
     let (token, svid) = (make_key(KeyUse::Token, now)?, make_key(KeyUse::Svid, now)?);
 
     let ids = Arc::clone(&settings.ids);
-    let log = log::open(Box::new(store), settings)?;
+    let log = log::open(store, settings)?;
     let keys = [(&root, Some(&root_der)), (&ca, Some(&ca_der)), (&token, None), (&svid, None)];
     let sealed: Result<Vec<_>, _> =
         keys.iter().map(|(made, certificate)| seal(&kek, made, *certificate)).collect();

@@ -30,8 +30,7 @@ use crate::ops::{self, NotReady, Readiness};
 use crate::refusals::Refusals;
 use crate::server::{self, Api};
 use crate::signer::Signer;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust};
 pub use error::ServeError;
@@ -65,8 +64,8 @@ pub struct Settings {
     pub issuer: IssuerUrl,
     /// How it runs.
     pub mode: Mode,
-    /// The SQLite file.
-    pub store: PathBuf,
+    /// Where the store lies.
+    pub store: StoreAt,
     /// The anchor file.
     pub anchor: PathBuf,
     /// The key-encryption key.
@@ -103,7 +102,7 @@ pub struct Verified {
     pub started: Started,
     /// What verifies its checkpoints.
     pub key: VerifierKey,
-    store: SqliteStore,
+    opened: Opened,
     kek: Kek,
     evidence: ring::signature::Ed25519KeyPair,
     anchor: Option<Anchor>,
@@ -114,12 +113,12 @@ pub struct Verified {
 /// # Errors
 /// When a file is missing, or the log does not verify.
 pub fn open_verified(
-    store: &std::path::Path,
+    store: &StoreAt,
     kek: &std::path::Path,
     anchor: Option<&std::path::Path>,
 ) -> Result<Verified, ServeError> {
-    let store = SqliteStore::open_file(store, false)?;
-    let reader = store.reader()?;
+    let opened = store.open()?;
+    let reader = opened.store.reader()?;
     let head = reader.head()?.ok_or(StartError::Empty)?;
     let kek = Kek::read(kek)?;
     let Some(entry) = log::evidence_key_entry(reader.as_ref())? else {
@@ -136,7 +135,7 @@ pub fn open_verified(
     for finding in &started.report.findings {
         tracing::warn!(%finding, "the log is whole, and tells of a broker that was away or late");
     }
-    Ok(Verified { reader, started, key, store, kek, evidence, anchor })
+    Ok(Verified { reader, started, key, opened, kek, evidence, anchor })
 }
 
 /// A running broker.
@@ -170,7 +169,9 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let api_listener = bind(settings.api.address).await?;
     let web_listener = bind(settings.web.address).await?;
     let ops_listener = ops::bind(settings.ops).await?;
-    let readers = open_readers(&settings);
+    let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
+    let readers = Readers::new(Arc::clone(&open_reader));
+    tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let (desk, started) = open_desk(opened, &settings)?;
     let (events, heard) = mpsc::channel(256);
     let trust = Trust::new(Arc::clone(&settings.clock), FetchLimits::default(), events);
@@ -178,7 +179,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         trust.follow(bundle);
     }
     let alarms = Alarms::default();
-    announce::announce(&desk, &settings, &readers, &alarms).await?;
+    announce::announce(&desk, &settings, about, &readers, &alarms).await?;
 
     let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
@@ -192,7 +193,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let shutdown = CancellationToken::new();
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
-    let site = Arc::new(documents::site(&settings, &desk, &cosignatures, web_at));
+    let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
     let listeners = vec![
         serve_api(api_listener, &settings, api, &shutdown)?,
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
@@ -223,17 +224,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     })
 }
 
-fn open_readers(settings: &Settings) -> Readers {
-    let path = settings.store.clone();
-    Readers::new(Arc::new(move || SqliteStore::open_reader(&path)))
-}
-
 /// What issues, on a log that was verified, with the keys that its state names.
 fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Started), ServeError> {
     let ids = Arc::new(Ids::system());
     let sealed = opened.reader.keys()?;
     let log = log::open(
-        Box::new(opened.store),
+        opened.opened.store,
         LogSettings {
             trust_domain: settings.trust_domain.clone(),
             broker: settings.broker.clone(),

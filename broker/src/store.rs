@@ -3,12 +3,17 @@
 //! Whoever can write the store can at most stop issuance or destroy what was not yet anchored: entries are bound
 //! by signed checkpoints, keys lie in it sealed, and a head that went back is found.
 
+mod at;
+pub mod carry;
+pub mod postgres;
 pub mod sqlite;
 
 use daypass_core::draft::Mark;
 use daypass_evidence::entry::Index;
 use daypass_verify::ids::{Digest, KeyId};
 use daypass_verify::time::UnixMs;
+
+pub use at::{About, Claimed, OpenReader, Opened, StoreAt};
 
 /// The newest state of the log, as the store holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +115,7 @@ pub trait Store: Send {
     /// Takes the lock and reads the head. None before the log is opened.
     ///
     /// # Errors
-    /// When the lock cannot be had within a second, or the head cannot be read.
+    /// When the lock cannot be had within two seconds, or the head cannot be read.
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError>;
 
     /// Opens a log: as [`Transaction::commit`], where there is no head yet.
@@ -134,7 +139,7 @@ pub trait Transaction {
     /// The head as read under the lock.
     fn head(&self) -> &Head;
 
-    /// The store's own clock, read in this transaction; none where the store has no clock but ours.
+    /// The store's own clock, read in this transaction with the head; none where the store has no clock but ours.
     fn store_time(&self) -> Option<UnixMs> {
         None
     }
@@ -144,6 +149,14 @@ pub trait Transaction {
     /// # Errors
     /// When the store fails.
     fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError>;
+
+    /// As [`Transaction::spend`] for each group in its order, in as few round trips as the store can.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn spend_all(&mut self, groups: &[&[Mark]]) -> Result<Vec<Vec<bool>>, StoreError> {
+        groups.iter().map(|marks| self.spend(marks)).collect()
+    }
 
     /// Credentials whose end lies at or before `through`, by the minute of their end and then by index, at most `limit`.
     ///

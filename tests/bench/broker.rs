@@ -158,7 +158,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         broker: "b1".parse()?,
         issuer: format!("https://127.0.0.1:{}", ports.web).parse()?,
         mode: Mode::Production,
-        store: folder.join("daypass.db"),
+        store: folder.join("daypass.db").into(),
         anchor: folder.join("daypass.anchor"),
         kek: folder.join("kek"),
         api: listen(ports.api),

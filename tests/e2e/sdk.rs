@@ -69,7 +69,7 @@ async fn a_broker_that_was_put_back_is_found_by_a_client_that_remembers() {
         client.issue(IssueRequest::token("post-invoices".parse().unwrap())).await.unwrap();
     }
     deployment.stop().await;
-    std::fs::copy(&older.store, &deployment.settings.store).unwrap();
+    std::fs::copy(&older.store, deployment.store()).unwrap();
     std::fs::copy(&older.anchor, &deployment.settings.anchor).unwrap();
     deployment.resume().await.unwrap();
     let again = deployment.sdk_with_state();

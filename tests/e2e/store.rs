@@ -132,7 +132,7 @@ async fn an_older_copy_of_the_store_is_found_by_the_anchor() {
     assert!(findings.iter().any(|(code, _)| went_back.contains(code)), "{findings:?}");
     assert_eq!(exit_code(&copy, &deployment).await, Some(4));
 
-    std::fs::copy(&older.store, &deployment.settings.store).unwrap();
+    std::fs::copy(&older.store, deployment.store()).unwrap();
     let Err(error) = deployment.resume().await else { panic!("it must not serve") };
     assert!(matches!(error, ServeError::Start(StartError::Refused(_))), "{error}");
 }
@@ -146,7 +146,7 @@ async fn a_log_that_went_another_way_is_a_split_view() {
     deployment.stop().await;
     let one = deployment.copied();
 
-    std::fs::copy(&fork.store, &deployment.settings.store).unwrap();
+    std::fs::copy(&fork.store, deployment.store()).unwrap();
     std::fs::copy(&fork.anchor, &deployment.settings.anchor).unwrap();
     deployment.resume().await.unwrap();
     let service = deployment.service().await;
@@ -209,7 +209,7 @@ async fn a_caller_that_knows_a_later_checkpoint_stops_a_broker_that_was_put_back
         known = issue(&service, task("post-invoices")).await.unwrap().receipt.unwrap().checkpoint.to_vec();
     }
     deployment.stop().await;
-    std::fs::copy(&older.store, &deployment.settings.store).unwrap();
+    std::fs::copy(&older.store, deployment.store()).unwrap();
     std::fs::copy(&older.anchor, &deployment.settings.anchor).unwrap();
     deployment.resume().await.unwrap();
     let service = deployment.service().await;

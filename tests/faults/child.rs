@@ -32,19 +32,19 @@ impl Files {
     /// Writes the configuration with which the program serves `deployment`.
     pub(super) fn of(deployment: &Deployment) -> Self {
         let web = deployment.settings.web.address.port();
-        Self::written(deployment, &deployment.settings.store, "daypass.toml", web)
+        Self::written(deployment, deployment.store(), "daypass.toml", web)
     }
 
     /// The same store and anchor, served a second time on other ports.
     pub(super) fn beside(deployment: &Deployment) -> Self {
-        Self::written(deployment, &deployment.settings.store, "twin.toml", free_port())
+        Self::written(deployment, deployment.store(), "twin.toml", free_port())
     }
 
     /// The same deployment with its store in `folder`.
     pub(super) fn on(deployment: &Deployment, folder: &Path) -> Self {
         let store = folder.join("daypass.db");
-        std::fs::copy(&deployment.settings.store, &store).unwrap();
-        std::fs::copy(wal_of(&deployment.settings.store), wal_of(&store)).unwrap();
+        std::fs::copy(deployment.store(), &store).unwrap();
+        std::fs::copy(wal_of(deployment.store()), wal_of(&store)).unwrap();
         Self::written(deployment, &store, "daypass.toml", deployment.settings.web.address.port())
     }
 

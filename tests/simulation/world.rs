@@ -63,7 +63,7 @@ impl World {
         let deployment = Deployment {
             trust_domain: "example.org".parse().unwrap(),
             broker: "b1".parse().unwrap(),
-            store: &folder.path().join("store"),
+            store: &folder.path().join("store").into(),
             kek: &folder.path().join("kek"),
             bundle: Some(&PEOPLE.bundles[0]),
             clock: Arc::clone(&seats[0].clock) as Arc<_>,

@@ -5,6 +5,7 @@ mod answer;
 mod clock;
 mod forge;
 mod ports;
+pub mod postgres;
 mod profiles;
 mod programs;
 mod tamper;
@@ -22,6 +23,7 @@ use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
 use daypass_broker::listen::Limits;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
+use daypass_broker::store::StoreAt;
 use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::SourceFile;
 use daypass_core::bundle::object::IssuerKind;
@@ -87,15 +89,20 @@ impl Deployment {
 
     /// Made by `init`, and not served yet.
     pub async fn stopped(files: Vec<SourceFile>) -> Self {
-        Self::made(files, true).await
+        Self::made(files, true, None).await
     }
 
     /// Made by `init` without a bundle, and not served yet.
     pub async fn without_bundle() -> Self {
-        Self::made(sample(), false).await
+        Self::made(sample(), false, None).await
     }
 
-    async fn made(files: Vec<SourceFile>, with_bundle: bool) -> Self {
+    /// The sample organisation, made by `init` in another store than a file, and not served yet.
+    pub async fn stopped_in(store: StoreAt) -> Self {
+        Self::made(sample(), true, Some(store)).await
+    }
+
+    async fn made(files: Vec<SourceFile>, with_bundle: bool, store: Option<StoreAt>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let clock = Arc::new(TestClock::default());
@@ -105,7 +112,8 @@ impl Deployment {
         let organisation = Organisation::start_declaring(files, path, &issuer, &shared).await.unwrap();
         let hosts = ["127.0.0.1", "localhost"].map(String::from);
         let listener = write_listener_certificate(path, &hosts, SystemClock.now()).unwrap();
-        let settings = settings(path, &issuer, web, &listener, shared);
+        let mut settings = settings(path, &issuer, web, &listener, shared);
+        settings.store = store.unwrap_or(settings.store);
         let deployment = daypass_broker::init::Deployment {
             trust_domain: settings.trust_domain.clone(),
             broker: settings.broker.clone(),
@@ -146,7 +154,7 @@ impl Deployment {
         if let Some(running) = self.running.take() {
             running.stop("the test stops it").await.unwrap();
         }
-        let whole = || async { tamper::is_whole(&self.settings.store) };
+        let whole = || async { self.settings.store.file().is_none_or(tamper::is_whole) };
         eventually("the store is at rest", whole).await;
     }
 
@@ -257,7 +265,12 @@ impl Deployment {
     /// Changes the stopped broker's own store, as whoever can write its file can.
     pub fn change(&self, change: impl FnOnce(&rusqlite::Connection) -> rusqlite::Result<()>) {
         assert!(self.running.is_none(), "only what is at rest is changed");
-        tamper::change(&self.settings.store, change);
+        tamper::change(self.store(), change);
+    }
+
+    /// The SQLite file.
+    pub fn store(&self) -> &Path {
+        self.settings.store.file().expect("the store is a file")
     }
 
     /// Where files of this deployment lie.
@@ -311,7 +324,7 @@ fn settings(
         broker: "b1".parse().unwrap(),
         issuer: issuer.parse().unwrap(),
         mode: Mode::Production,
-        store: folder.join("daypass.db"),
+        store: folder.join("daypass.db").into(),
         anchor: folder.join("daypass.anchor"),
         kek: folder.join("kek"),
         api: listen(0),

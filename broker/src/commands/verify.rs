@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use daypass_broker::config::Config;
 use daypass_broker::log::{Anchor, StartError, verify_store};
 use daypass_broker::serve::ServeError;
-use daypass_broker::store::Reader;
-use daypass_broker::store::sqlite::SqliteStore;
+use daypass_broker::store::{Reader, StoreAt};
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::{Body, Entry};
 use daypass_evidence::note::VerifierKey;
@@ -21,7 +20,8 @@ pub(super) fn run(
     json: bool,
 ) -> Result<(), Failure> {
     let config = config.as_deref().map(Config::read).transpose()?;
-    let store = store.or_else(|| config.as_ref().map(|config| config.store.path.clone()));
+    let configured = config.as_ref().map(super::store::store_at).transpose()?;
+    let store = store.map(StoreAt::from).or(configured);
     let anchor = anchor
         .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
     let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
@@ -39,9 +39,9 @@ pub(super) fn run(
     if report.is_clean() { Ok(()) } else { Err(Failure::NotVerified(report.findings.len())) }
 }
 
-fn verified(store: &Path, key: Option<&str>, anchor: Option<&Path>) -> Result<Report, Failure> {
+fn verified(store: &StoreAt, key: Option<&str>, anchor: Option<&Path>) -> Result<Report, Failure> {
     // What is examined is not written.
-    let reader = SqliteStore::open_reader(store).map_err(ServeError::from)?;
+    let reader = store.reader().map_err(ServeError::from)?;
     let key: VerifierKey = match key {
         Some(text) => text.parse().map_err(|error| Failure::Value(format!("{error}")))?,
         None => named_by_log(reader.as_ref())?,
@@ -55,7 +55,7 @@ fn verified(store: &Path, key: Option<&str>, anchor: Option<&Path>) -> Result<Re
 }
 
 /// The key in the log's first entry.
-fn named_by_log(reader: &dyn Reader) -> Result<VerifierKey, Failure> {
+pub(super) fn named_by_log(reader: &dyn Reader) -> Result<VerifierKey, Failure> {
     let rows = reader.rows(0, 1).map_err(ServeError::from)?;
     let opened = rows.first().and_then(|row| match Entry::read(&row.bytes).ok()?.body {
         Body::LogOpened(opened) => Some(opened),

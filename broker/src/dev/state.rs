@@ -89,7 +89,7 @@ impl State {
             broker: "dev".parse().map_err(|error| refused(&error))?,
             issuer: self.issuer().parse().map_err(|error| refused(&error))?,
             mode: Mode::Dev,
-            store: self.path("daypass.db"),
+            store: self.path("daypass.db").into(),
             anchor: self.path("daypass.anchor"),
             kek: self.path("kek"),
             api: listen(self.ports.api),

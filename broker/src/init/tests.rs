@@ -9,7 +9,7 @@ fn run(store: &Path, kek: &Path) -> Result<Initialised, InitError> {
     let deployment = Deployment {
         trust_domain: "example.org".parse().unwrap(),
         broker: "b1".parse().unwrap(),
-        store,
+        store: &store.into(),
         kek,
         bundle: None,
         clock: Arc::new(SystemClock),
@@ -35,7 +35,7 @@ fn of_two_that_make_one_store_at_once_one_does_and_its_store_stays() {
     let exists = |one: &Result<_, _>| matches!(one, Err(InitError::Exists(_)));
     assert_eq!(made.iter().filter(|one| exists(one)).count(), 3, "{made:?}");
     let made = made.into_iter().find_map(Result::ok).unwrap();
-    let reader = SqliteStore::open_reader(store).unwrap();
+    let reader = StoreAt::from(store).reader().unwrap();
     log::verify_store(reader.as_ref(), &made.log_key, None).unwrap();
     assert_eq!(std::fs::metadata(store).unwrap().permissions().mode() & 0o777, 0o600);
 }

@@ -54,9 +54,15 @@ pub(super) fn record_all(
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
     let mut fates: Vec<Fate> = commands.iter().map(|command| before_spending(command, &head, time)).collect();
+    let ready = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
+        (Command::Record { draft, .. }, Fate::Ready) => Some(draft.marks()),
+        _ => None,
+    });
+    let marks: Vec<_> = ready.collect();
+    let mut fresh = transaction.spend_all(&marks).map_err(unavailable)?.into_iter();
     for (command, fate) in commands.iter().zip(&mut fates) {
         if let (Command::Record { draft, .. }, Fate::Ready) = (command, &fate) {
-            *fate = record_one(assembly, transaction, draft)?;
+            *fate = record_one(assembly, draft, fresh.next().unwrap_or_default());
         }
     }
     Ok(fates)
@@ -72,17 +78,9 @@ fn before_spending(command: &Command, head: &Head, time: UnixMs) -> Fate {
 }
 
 /// Each draft has its own outcome: a replay fails alone, never the batch, and spends nothing else of its own.
-fn record_one(
-    assembly: &mut Assembly<'_>,
-    transaction: &mut dyn Transaction,
-    draft: &Draft,
-) -> Result<Fate, RecordError> {
-    let fresh = match draft.marks() {
-        [] => Vec::new(),
-        marks => transaction.spend(marks).map_err(unavailable)?,
-    };
+fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> Fate {
     let spent = draft.marks().iter().zip(fresh).find(|(_, fresh)| !fresh).map(|(mark, _)| mark.kind);
-    Ok(match spent {
+    match spent {
         Some(MarkKind::Request) => Fate::Refused(RecordError::AlreadyIssued),
         Some(MarkKind::Proof) => Fate::Refused(RecordError::Replayed),
         None => match assembly.push(draft.entry()) {
@@ -92,7 +90,7 @@ fn record_one(
             }
             Err(error) => Fate::Refused(assembly_failed(error)),
         },
-    })
+    }
 }
 
 /// What a checkpoint in a caller's hand says against the head, if anything.

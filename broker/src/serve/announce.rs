@@ -13,8 +13,7 @@ use crate::clock::{AGREES_WITHIN_MS, Clock, ClockTrust};
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::log::{Attached, CLOCK, RecordError};
-use crate::store::sqlite::SCHEMA;
-use crate::store::{Reader, StoreError};
+use crate::store::{About, Reader, StoreError};
 
 const HELD: &str = "the machine booted, or its clock was in doubt, since this broker last ran, and no second source agrees with the clock yet: endings wait for a time service, another broker, or `daypass-broker emergency clock-ok`";
 
@@ -25,6 +24,7 @@ const PAGE: u64 = 1_000;
 pub(super) async fn announce(
     desk: &Desk,
     settings: &Settings,
+    about: About,
     readers: &Readers,
     alarms: &Alarms,
 ) -> Result<(), ServeError> {
@@ -35,7 +35,7 @@ pub(super) async fn announce(
     let before = readers.run(move |reader| sign_of_life(reader, from, size, &broker)).await?;
     let opened = readers.run(opened_at).await?;
     judge_clock(desk, settings, before.as_ref(), opened);
-    let mut bodies: Vec<Body> = vec![started(settings, run).into()];
+    let mut bodies: Vec<Body> = vec![started(settings, about, run).into()];
     let alarm = |state, raised, detail| Alarm { code: CLOCK.into(), state, raised, detail };
     if let Some(raised) = before.and_then(|before| before.alarm) {
         bodies.push(alarm(AlarmState::Cleared, Some(raised), Some("another run begins".into())).into());
@@ -53,7 +53,7 @@ pub(super) async fn announce(
     Ok(())
 }
 
-fn started(settings: &Settings, run: Option<Run>) -> BrokerStarted {
+fn started(settings: &Settings, about: About, run: Option<Run>) -> BrokerStarted {
     let previous = run
         .map(|run| PreviousRun { index: run.stopped.unwrap_or(run.started), clean: run.stopped.is_some() });
     BrokerStarted {
@@ -61,9 +61,9 @@ fn started(settings: &Settings, run: Option<Run>) -> BrokerStarted {
         build: None,
         config: settings.config,
         mode: settings.mode,
-        store: "sqlite".into(),
-        durability: "fsync".into(),
-        schema: SCHEMA,
+        store: about.kind.into(),
+        durability: about.durability,
+        schema: about.schema,
         boot: settings.clock.boot_id(),
         clock: status(settings.clock.as_ref(), None),
         previous,

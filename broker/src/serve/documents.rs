@@ -8,7 +8,7 @@ use daypass_evidence::entry::KeyUse;
 use daypass_verify::jwks::p256_jwk;
 use daypass_verify::time::Seconds;
 
-use super::{Settings, open_readers};
+use super::Settings;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::tiles;
@@ -21,12 +21,18 @@ use crate::witness::Cosignatures;
 const MAX_AGE: Seconds = Seconds::new(300);
 
 /// All that the HTTP listener at `at` serves.
-pub(super) fn site(settings: &Settings, desk: &Desk, cosignatures: &Cosignatures, at: SocketAddr) -> Site {
+pub(super) fn site(
+    settings: &Settings,
+    desk: &Desk,
+    readers: Readers,
+    cosignatures: &Cosignatures,
+    at: SocketAddr,
+) -> Site {
     let others = [at.to_string(), format!("localhost:{}", at.port())];
     Site {
         documents: ArcSwap::from_pointee(current(desk, &settings.issuer)),
         checkpoint: checkpoint(settings, desk.clone(), cosignatures.clone()),
-        tiles: settings.tiles.then(|| tiles(open_readers(settings))),
+        tiles: settings.tiles.then(|| tiles(readers)),
         authorities: Authorities::new(&settings.issuer, others),
     }
 }

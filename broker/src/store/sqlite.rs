@@ -1,5 +1,6 @@
 //! The embedded store: SQLite in WAL mode, every commit synced (`synchronous=FULL`).
 
+pub(super) mod carry;
 #[cfg(test)]
 mod changed;
 #[cfg(test)]
@@ -7,6 +8,9 @@ mod foreign;
 mod mover;
 mod read;
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -114,6 +118,27 @@ impl SqliteStore {
     }
 }
 
+/// Takes `path` for this call alone, so that whoever fails removes nothing that another made; false where something is
+/// there. Mode 0600, which the files beside the store follow.
+pub(super) fn claim(path: &Path) -> Result<bool, StoreError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => {
+            Err(StoreError::Unavailable(format!("`{}` could not be made: {error}", path.display())))
+        }
+    }
+}
+
+/// Removes a store that was claimed, with the files beside it.
+pub(super) fn remove(path: &Path) {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut path = path.as_os_str().to_owned();
+        path.push(suffix);
+        drop(std::fs::remove_file(path));
+    }
+}
+
 fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
     let tables: u32 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
@@ -122,6 +147,9 @@ fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
 
 /// Refuses what is not a store of a known version. Only reads.
 fn check_known(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    if let Some(place) = carry::moved_to(connection)? {
+        return Err(carry::moved(&place));
+    }
     let version = version(connection)?;
     let ours = version > 0 && connection.table_exists(None, "head").map_err(failed)?;
     match version {

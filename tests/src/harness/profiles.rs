@@ -57,11 +57,15 @@ impl Deployment {
     pub fn config_file(&self) -> PathBuf {
         let Settings { issuer, store, anchor, kek, api, .. } = &self.settings;
         let (certificate, key) = (&api.certificate, &api.key);
+        let store = match store.file() {
+            Some(file) => format!("path = {file:?}"),
+            None => format!("url = \"{store}\""),
+        };
         let listener = |name: &str| {
             format!("[{name}]\nlisten = \"127.0.0.1:0\"\ncertificate = {certificate:?}\nkey = {key:?}\n")
         };
         let text = format!(
-            "[broker]\ntrust_domain = \"{TRUST_DOMAIN}\"\nissuer = \"{}\"\n[store]\npath = {store:?}\n\
+            "[broker]\ntrust_domain = \"{TRUST_DOMAIN}\"\nissuer = \"{}\"\n[store]\n{store}\n\
              anchor = {anchor:?}\n[keys]\nkek_file = {kek:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n{}{}",
             issuer.as_str(),
             listener("api"),

@@ -21,7 +21,7 @@ impl Copied {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let (store, anchor, kek) = (path("daypass.db"), path("daypass.anchor"), path("kek"));
-        std::fs::copy(&settings.store, &store).unwrap();
+        std::fs::copy(settings.store.file().unwrap(), &store).unwrap();
         std::fs::copy(&settings.anchor, &anchor).unwrap();
         std::fs::copy(&settings.kek, &kek).unwrap();
         Self { store, anchor, kek, _folder: folder }
@@ -34,7 +34,7 @@ impl Copied {
 
     /// Opens it as a broker does before it serves.
     pub fn open(&self) -> Result<Verified, ServeError> {
-        open_verified(&self.store, &self.kek, Some(&self.anchor))
+        open_verified(&self.store.as_path().into(), &self.kek, Some(&self.anchor))
     }
 
     /// Puts the store of another copy here, and keeps the anchor.

@@ -32,7 +32,7 @@ impl Long {
         let deployment = Deployment {
             trust_domain: "example.org".parse().unwrap(),
             broker: "b1".parse().unwrap(),
-            store: &store,
+            store: &store.as_path().into(),
             kek: &kek,
             bundle: Some(&compile(&sample()).unwrap()),
             clock: Arc::new(SystemClock),

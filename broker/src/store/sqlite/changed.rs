@@ -19,7 +19,7 @@ async fn deployment(folder: &Path) -> VerifierKey {
     let deployment = Deployment {
         trust_domain: "example.org".parse().unwrap(),
         broker: "b1".parse().unwrap(),
-        store: &folder.join("store"),
+        store: &folder.join("store").into(),
         kek: &folder.join("kek"),
         bundle: Some(&bundle),
         clock: Arc::new(SystemClock),

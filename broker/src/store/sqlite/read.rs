@@ -17,10 +17,16 @@ pub(super) struct SqliteReader {
 
 impl SqliteReader {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let reader = Self::open_moved(path)?;
+        super::check_known(&reader.connection, path)?;
+        Ok(reader)
+    }
+
+    /// The same of a store that nobody serves any more.
+    pub(super) fn open_moved(path: &Path) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(super::LOCK_TIMEOUT).map_err(failed)?;
-        super::check_known(&connection, path)?;
         Ok(Self { connection })
     }
 
@@ -132,8 +138,12 @@ impl Reader for SqliteReader {
 }
 
 pub(super) fn head(connection: &Connection) -> Result<Option<Head>, StoreError> {
+    head_in(connection, "SELECT origin, size, state, time_ms, frontier, checkpoint FROM head WHERE id = 1")
+}
+
+pub(super) fn head_in(connection: &Connection, select: &str) -> Result<Option<Head>, StoreError> {
     let found = connection
-        .prepare_cached("SELECT origin, size, state, time_ms, frontier, checkpoint FROM head WHERE id = 1")
+        .prepare_cached(select)
         .and_then(|mut select| {
             select
                 .query_row([], |row| {

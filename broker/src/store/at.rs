@@ -1,0 +1,149 @@
+//! Where a store lies, and the one place where one is opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::postgres::{Claim, PostgresAt, PostgresStore};
+use super::sqlite::{self, SqliteStore};
+use super::{Reader, Store, StoreError};
+
+/// Opens a reader.
+pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync;
+
+/// Where a store lies.
+#[derive(Debug, Clone)]
+pub enum StoreAt {
+    /// In one SQLite file.
+    File(PathBuf),
+    /// In a PostgreSQL database.
+    Postgres(Arc<PostgresAt>),
+}
+
+/// A store that was opened.
+pub struct Opened {
+    /// Its writing side.
+    pub store: Box<dyn Store>,
+    /// Opens its readers.
+    pub readers: Arc<OpenReader>,
+    /// What it is.
+    pub about: About,
+}
+
+/// What a store is, for `broker.started`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// `sqlite` or `postgresql`.
+    pub kind: &'static str,
+    /// What a commit survives, as found.
+    pub durability: String,
+    /// The version of its tables.
+    pub schema: u32,
+}
+
+/// A place that nobody else makes a store at, for as long as this is held.
+pub struct Claimed(Held);
+
+enum Held {
+    File(PathBuf),
+    Postgres(Box<Claim>),
+}
+
+impl From<PathBuf> for StoreAt {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<&Path> for StoreAt {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_owned())
+    }
+}
+
+/// Where it lies, without a password.
+impl std::fmt::Display for StoreAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Postgres(at) => at.fmt(f),
+        }
+    }
+}
+
+impl StoreAt {
+    /// The SQLite file; none where it is another store.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// Opens the store that `init` made.
+    ///
+    /// # Errors
+    /// When it is missing, of an unknown version, or less durable than was demanded.
+    pub fn open(&self) -> Result<Opened, StoreError> {
+        match self {
+            Self::File(path) => {
+                let store = SqliteStore::open_file(path, false)?;
+                let path = path.clone();
+                let readers = Arc::new(move || SqliteStore::open_reader(&path));
+                let about = About { kind: "sqlite", durability: "fsync".into(), schema: sqlite::SCHEMA };
+                Ok(Opened { store: Box::new(store), readers, about })
+            }
+            Self::Postgres(at) => {
+                let store = PostgresStore::connect(at)?;
+                let (about, reading) = (store.about(), store.reading());
+                let readers = Arc::new(move || Ok(reading.reader()));
+                Ok(Opened { store: Box::new(store), readers, about })
+            }
+        }
+    }
+
+    /// A reader of the store, which it never writes.
+    ///
+    /// # Errors
+    /// As for [`StoreAt::open`].
+    pub fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        match self {
+            Self::File(path) => SqliteStore::open_reader(path),
+            Self::Postgres(at) => PostgresStore::open_reader(at),
+        }
+    }
+
+    /// Takes the place of a store to be made. None where a store with a log is there already.
+    ///
+    /// # Errors
+    /// When the place cannot be had.
+    pub fn claim(&self) -> Result<Option<Claimed>, StoreError> {
+        Ok(match self {
+            Self::File(path) => sqlite::claim(path)?.then(|| Claimed(Held::File(path.clone()))),
+            Self::Postgres(at) => {
+                PostgresStore::claim(at)?.map(|claim| Claimed(Held::Postgres(Box::new(claim))))
+            }
+        })
+    }
+
+    /// Opens the store at a place that was claimed, empty.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(&self, _claimed: &Claimed) -> Result<Box<dyn Store>, StoreError> {
+        Ok(match self {
+            Self::File(path) => Box::new(SqliteStore::open_file(path, true)?),
+            Self::Postgres(at) => Box::new(PostgresStore::connect(at)?),
+        })
+    }
+}
+
+impl Claimed {
+    /// Leaves nothing of what was made since.
+    pub fn undo(self) {
+        match self.0 {
+            Held::File(path) => sqlite::remove(&path),
+            Held::Postgres(claim) => claim.undo(),
+        }
+    }
+}
