@@ -239,6 +239,8 @@ impl Switches {
         let ours: Vec<Index> = ours.collect();
         match self.desk.log.halt().why() {
             Some(why) if ours.is_empty() => {
+                // A marker that was laid while no broker ran does not say whose it is.
+                let why = if why.starts_with(&prefix) { why } else { format!("{prefix}: {why}") };
                 let selector = Selector { everything: true, ..Selector::default() };
                 let set =
                     SuspensionSet { selector, reason: why, until_ms: None, revoked: 0, live: 0, drill: None };

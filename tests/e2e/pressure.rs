@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use daypass_broker::emergency::{marker, order};
+use daypass_broker::emergency::{lay_marker, marker, order};
 use daypass_broker::limits::Rates;
 use daypass_evidence::entry::Body;
 use daypass_proto::v1 as pb;
@@ -113,4 +113,20 @@ async fn a_broker_is_halted_without_its_store() {
     assert_eq!((refused.code, refused.reason.as_str()), (Code::Unavailable, "HALTED"));
     store.execute_batch("ROLLBACK").unwrap();
     eventually("the log says so", || async { suspensions(&deployment).await == (1, 0) }).await;
+}
+
+#[tokio::test]
+async fn a_halt_that_was_laid_while_no_broker_ran_is_written_once_and_can_be_lifted() {
+    let mut deployment = Deployment::start().await;
+    let at = socket(&deployment);
+    deployment.stop().await;
+    lay_marker(&at, "the night before").unwrap();
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
+    eventually("the log says so", || async { suspensions(&deployment).await == (1, 0) }).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(suspensions(&deployment).await, (1, 0), "it is said once");
+    order(&at, "resume").await.unwrap();
+    eventually("the log says so", || async { suspensions(&deployment).await == (1, 1) }).await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
 }

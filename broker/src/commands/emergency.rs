@@ -22,7 +22,7 @@ pub(super) async fn run(config: &Path, ordered: Order, reason: &str) -> Result<(
         }
         Err(error) if is_nobody(&error) => match ordered {
             Order::Halt => {
-                lay_marker(&socket, &format!("emergency halt: {reason}")).map_err(failed)?;
+                lay_marker(&socket, reason).map_err(failed)?;
                 println!("no broker runs here: `{}` keeps the next one halted", marker(&socket).display());
                 Ok(())
             }
