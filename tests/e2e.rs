@@ -12,6 +12,7 @@ mod organisation;
 mod outside;
 mod postgres;
 mod pressure;
+mod recover;
 mod refusals;
 mod replay;
 mod restart;

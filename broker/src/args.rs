@@ -94,6 +94,24 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         bundle: Option<PathBuf>,
     },
+    /// Copy the store while it is served, and verify the copy
+    Backup {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Where to: a new file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Go on after a backup was restored: a new log that names what is missing, and new signing keys
+    Recover {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// A checkpoint that was kept elsewhere, so that the gap is known; repeatable
+        #[arg(long, value_name = "FILE")]
+        checkpoint: Vec<PathBuf>,
+    },
     /// Verify a whole store, offline: every leaf, the tree, the checkpoint, and what entries say of each other
     Verify {
         /// The configuration that names the store
@@ -108,7 +126,13 @@ pub(crate) enum Command {
         /// The anchor file
         #[arg(long, value_name = "FILE")]
         anchor: Option<PathBuf>,
-        /// Print the report as JSON
+        /// The store of the log before it [default: where `recover` left it]
+        #[arg(long, value_name = "FILE")]
+        predecessor: Option<PathBuf>,
+        /// Read the entries from this index on, and of those before it only what the state is folded from
+        #[arg(long, value_name = "INDEX")]
+        from: Option<u64>,
+        /// Print the report as JSON, a line for each log
         #[arg(long)]
         json: bool,
     },

@@ -14,6 +14,7 @@ use daypass_broker::init::{self, Deployment, InitError};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
+use daypass_broker::recover::RecoverError;
 use daypass_broker::scrub::Schedule;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
@@ -29,9 +30,11 @@ use crate::args::{Command, Owner};
 use bundle::read_bundle;
 use store::{owned, store_at};
 
+mod backup;
 mod bundle;
 mod emergency;
 mod migrate;
+mod recover;
 mod store;
 mod verify;
 
@@ -44,6 +47,8 @@ pub(crate) enum Failure {
     Dev(#[from] DevError),
     #[error(transparent)]
     Init(#[from] InitError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error(transparent)]
@@ -96,7 +101,11 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Serve { config } => serve(&config).await,
         Command::Emergency { config, order, reason } => emergency::run(&config, order, &reason).await,
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
-        Command::Verify { config, store, key, anchor, json } => verify::run(config, store, key, anchor, json),
+        Command::Verify { config, store, key, anchor, predecessor, from, json } => {
+            verify::run(&verify::Wanted { config, store, key, anchor, predecessor, from, json })
+        }
+        Command::Backup { config, to } => backup::run(&config, &to),
+        Command::Recover { config, checkpoint } => recover::run(&config, &checkpoint).await,
     }
 }
 

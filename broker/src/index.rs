@@ -123,7 +123,7 @@ pub fn is_issued_to(row: &Row, identities: &[IdentityName]) -> bool {
 fn concerns(index: Index, body: &Body, credential: Index) -> bool {
     match body {
         Body::CredentialIssued(_) => index == credential,
-        Body::CredentialEnded(ended) => ended.ended.contains(&credential),
+        Body::CredentialEnded(ended) => ended.log.is_none() && ended.ended.contains(&credential),
         Body::CredentialSettled(settled) => {
             settled.released.iter().any(|(at, ..)| *at == credential)
                 || settled.void.iter().any(|(at, _)| *at == credential)

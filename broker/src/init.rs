@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use daypass_core::bundle::Bundle;
 use daypass_core::rotation::{Lifetimes, Times};
-use daypass_evidence::entry::{Body, KeyUse, LogOpened, NewEntry, OpenReason};
+use daypass_evidence::entry::{Body, Gap, KeyUse, LogOpened, NewEntry, OpenReason, Predecessor};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use daypass_verify::time::UnixMs;
@@ -23,7 +23,7 @@ use crate::ids::Ids;
 use crate::keyring::{
     Kek, KekError, Keyring, KeyringError, Made, make_evidence_key, make_key, make_root_key,
 };
-use crate::log::{self, Attached, LogSettings, RecordError};
+use crate::log::{self, Attached, Log, LogSettings, RecordError};
 use crate::signer::{SignError, Signer};
 use crate::store::{Claimed, SealedKey, StoreAt, StoreError};
 
@@ -105,10 +105,34 @@ pub fn shard(now: UnixMs) -> String {
     format!("{}h{}", date.year(), if u8::from(date.month()) <= 6 { 1 } else { 2 })
 }
 
+/// What the first entry of a log says of it.
+pub(crate) struct Opening {
+    pub(crate) origin: String,
+    pub(crate) reason: OpenReason,
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) gap: Option<Gap>,
+}
+
 async fn make(deployment: &Deployment<'_>, claimed: &Claimed) -> Result<Initialised, InitError> {
-    let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
     let now = deployment.clock.now();
     let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
+    let opening = Opening { origin, reason: OpenReason::First, predecessor: None, gap: None };
+    let (made, log, ids) = found(deployment, claimed, opening).await?;
+    if let Some(bundle) = deployment.bundle {
+        activate::bootstrap(&log, &ids, bundle, now).await?;
+    }
+    Ok(made)
+}
+
+/// Opens a log in the store that was claimed, with keys of its own, and nothing declared yet.
+pub(crate) async fn found(
+    deployment: &Deployment<'_>,
+    claimed: &Claimed,
+    opening: Opening,
+) -> Result<(Initialised, Log, Arc<Ids>), InitError> {
+    let kek = if deployment.kek.exists() { Kek::read(deployment.kek)? } else { Kek::create(deployment.kek)? };
+    let now = deployment.clock.now();
+    let origin = opening.origin;
     let evidence = make_evidence_key(now)?;
     let first = |usage| Times::of_next(usage, now, now.floor_second(), &deployment.lifetimes);
     let mut root = make_root_key(now)?;
@@ -120,9 +144,9 @@ async fn make(deployment: &Deployment<'_>, claimed: &Claimed) -> Result<Initiali
     let opened = LogOpened {
         origin: origin.clone(),
         key: log_key.to_string(),
-        reason: OpenReason::First,
-        predecessor: None,
-        gap: None,
+        reason: opening.reason,
+        predecessor: opening.predecessor,
+        gap: opening.gap,
     };
     let bodies: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
     let mut store = deployment.store.create(claimed)?;
@@ -156,10 +180,7 @@ async fn make(deployment: &Deployment<'_>, claimed: &Claimed) -> Result<Initiali
     let entries =
         entries.map_err(|error: crate::ids::RandomnessFailed| RecordError::Unavailable(error.to_string()))?;
     log.append(entries, Attached { keys: sealed?, ..Attached::default() }).await?;
-    if let Some(bundle) = deployment.bundle {
-        activate::bootstrap(&log, &ids, bundle, now).await?;
-    }
-    Ok(Initialised { origin, log_key, root: root_der })
+    Ok((Initialised { origin, log_key, root: root_der }, log, ids))
 }
 
 fn settings(deployment: &Deployment<'_>, evidence: &Made) -> Result<LogSettings, InitError> {

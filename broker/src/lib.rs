@@ -17,6 +17,7 @@ pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod ops;
+pub mod recover;
 pub mod refusals;
 pub mod rotate;
 #[cfg(feature = "sabotage")]

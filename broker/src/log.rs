@@ -44,11 +44,11 @@ pub use error::RecordError;
 pub use halt::Halt;
 pub use open::{LogSettings, create, open, read_state};
 pub use settlement::Settlements;
-pub(crate) use start::verify_without_key;
 pub use start::{
-    StartError, Started, evidence_key_entry, examine_start, examine_store, examine_tail, examine_watched,
-    verify_store,
+    StartError, Started, evidence_key_entry, examine_from, examine_start, examine_store, examine_tail,
+    examine_watched, verify_store,
 };
+pub(crate) use start::{begins_with, verify_without_key};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.

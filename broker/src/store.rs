@@ -54,6 +54,10 @@ pub struct Live {
     pub index: Index,
 }
 
+/// The index of a credential of the log before this one is its index there and this: what lived when that log ended
+/// has its ending in this one.
+pub const PREDECESSOR: Index = 1 << 62;
+
 /// Everything that one transaction adds.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -106,9 +110,6 @@ pub enum StoreError {
     #[error("the outcome of a commit is not known: {0}")]
     Unknown(String),
 }
-
-/// Takes what a store holds, page by page, when it is carried into another.
-pub(crate) type Take<'a> = dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError> + 'a;
 
 /// The writing side, owned by the one writer of a broker.
 ///

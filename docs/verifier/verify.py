@@ -193,7 +193,7 @@ class Log:
 
     def credential_ended(self, entry):
         require(entry["how"] in ("expired", "revoked"), "ends in no way that there is")
-        for of in entry["ended"]:
+        for of in () if "log" in entry else entry["ended"]:  # `log`: what another log issued
             require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
             over = self.issued[of][1] + 30_000 if entry["how"] == "expired" else 0
             require(entry["time"] >= over, f"calls entry {of} expired, which could be alive")

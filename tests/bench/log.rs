@@ -157,8 +157,8 @@ fn restart(folder: &Path) -> Result<Started, Fault> {
 pub(crate) fn start(folder: &Path) -> Result<(), Fault> {
     let began = Instant::now();
     let files = Files::in_folder(folder);
-    let opened =
-        daypass_broker::serve::open_verified(&files.store.clone().into(), &files.kek, Some(&files.anchor))?;
+    let store = files.store.as_path().into();
+    let opened = daypass_broker::serve::open_verified(&store, &files.kek, Some(&files.anchor))?;
     log::read_state(opened.reader.as_ref())?;
     let seconds = began.elapsed().as_secs_f64();
     let memory_mib = Process(std::process::id()).memory_kib()? as f64 / 1024.0;

@@ -25,7 +25,7 @@ async fn scrubbed(every: Duration) -> Deployment {
 
 /// Changes a store that a broker has open.
 fn change(deployment: &Deployment, sql: &str) {
-    let store = Connection::open(deployment.store()).unwrap();
+    let store = Connection::open(deployment.settings.store.file().unwrap()).unwrap();
     store.busy_timeout(Duration::from_secs(5)).unwrap();
     assert!(store.execute(sql, []).unwrap() > 0, "{sql}");
 }

@@ -134,7 +134,7 @@ impl Ledger {
                     self.end(*credential)?;
                 }
             }
-            Body::CredentialEnded(ended) => {
+            Body::CredentialEnded(ended) if ended.log.is_none() => {
                 for credential in &ended.ended {
                     let exp = self.issued.get(credential).map(|issuance| issuance.exp);
                     let early = ended.how == EndedHow::Expired

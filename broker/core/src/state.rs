@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use daypass_evidence::entry::{
-    Body, BundleActivated, Index, KeyChanged, KeyUse, LogOpened, ObjectType, RegistryChanged,
+    Body, BundleActivated, Index, KeyChanged, KeyUse, LogOpened, ObjectType, OpenReason, RegistryChanged,
 };
 use daypass_verify::ids::{Digest, KeyId, Name, TrustDomain};
 use daypass_verify::time::UnixMs;
@@ -40,7 +40,12 @@ pub struct State {
     keys: Arc<BTreeMap<KeyId, KeyChanged>>,
     suspensions: Arc<Suspensions>,
     brokers: Arc<Brokers>,
+    predecessor: Option<Arc<str>>,
+    proofs_from: Option<UnixMs>,
 }
+
+/// Proofs made up to this long after a recovery are as those before it, as clocks differ.
+const RECOVERY_LEEWAY_MS: i64 = 30_000;
 
 /// Why an entry does not fit the state before it: the log is damaged, or its objects are missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -101,7 +106,7 @@ impl State {
             return Err(StateError::Order { index, at });
         }
         match body {
-            Body::LogOpened(opened) => self.open(opened)?,
+            Body::LogOpened(opened) => self.open(time, opened)?,
             Body::RegistryChanged(change) => {
                 Arc::make_mut(&mut self.pending).push((index, time, change.as_ref().clone()));
             }
@@ -131,11 +136,15 @@ impl State {
         }
     }
 
-    fn open(&mut self, opened: &LogOpened) -> Result<(), StateError> {
+    fn open(&mut self, time: UnixMs, opened: &LogOpened) -> Result<(), StateError> {
         let refuse = || StateError::Origin(opened.origin.clone());
         let (domain, _) = opened.origin.split_once('/').ok_or_else(refuse)?;
         self.trust_domain = Some(domain.parse().map_err(|_| refuse())?);
         self.origin = Some(opened.origin.as_str().into());
+        self.predecessor = opened.predecessor.as_ref().map(|before| before.origin.as_str().into());
+        if opened.reason == OpenReason::Recovered {
+            self.proofs_from = Some(time.plus_millis(RECOVERY_LEEWAY_MS));
+        }
         Ok(())
     }
 
@@ -169,6 +178,19 @@ impl State {
     #[must_use]
     pub fn origin(&self) -> Option<&str> {
         self.origin.as_deref()
+    }
+
+    /// The origin of the log before this one.
+    #[must_use]
+    pub fn predecessor(&self) -> Option<&str> {
+        self.predecessor.as_deref()
+    }
+
+    /// Where a log was opened after a loss: a proof that buys one credential may have bought it in the part that is
+    /// lost, unless it was made from here on.
+    #[must_use]
+    pub fn proofs_from(&self) -> Option<UnixMs> {
+        self.proofs_from
     }
 
     /// The trust domain of the log.

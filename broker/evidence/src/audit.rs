@@ -307,6 +307,8 @@ impl Audit {
                 self.proofs.shown(index, time, &issued.proof, findings);
             }
             Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
+            // What another log issued, that log's own audit knows of.
+            Body::CredentialEnded(ended) if ended.log.is_some() => {}
             Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),
             Body::Unknown(fields) if entry.envelope.kind == "access.observed" => {
                 self.observed(index, fields);

@@ -1,45 +1,79 @@
-//! `verify`: a whole store, offline, without a secret: the log's own public key is enough.
+//! `verify`: a whole store, offline, without a secret: the log's own public key is enough. A log that goes on for
+//! another is verified together with it, and so is their link.
 
+use std::cell::Cell;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use daypass_broker::config::Config;
-use daypass_broker::log::{Anchor, StartError, verify_store};
+use daypass_broker::log::{Anchor, Started, examine_from, examine_watched};
+use daypass_broker::recover;
 use daypass_broker::serve::ServeError;
 use daypass_broker::store::{Reader, StoreAt};
-use daypass_evidence::audit::Report;
-use daypass_evidence::entry::{Body, Entry};
+use daypass_evidence::entry::{Body, Entry, LogOpened, Predecessor};
 use daypass_evidence::note::VerifierKey;
+use daypass_verify::ids::Digest;
 
 use super::{Failure, print_report};
 
-pub(super) fn run(
-    config: Option<PathBuf>,
-    store: Option<PathBuf>,
-    key: Option<String>,
-    anchor: Option<PathBuf>,
-    json: bool,
-) -> Result<(), Failure> {
-    let config = config.as_deref().map(Config::read).transpose()?;
-    let configured = config.as_ref().map(super::store::store_at).transpose()?;
-    let store = store.map(StoreAt::from).or(configured);
-    let anchor = anchor
-        .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
-    let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
-    let report = verified(&store, key.as_deref(), anchor.as_deref())?;
-    if json {
-        println!("{}", serde_json::to_string(&report).unwrap_or_default());
-    } else {
-        print_report(&report);
-        if key.is_none() {
-            println!(
-                "the checkpoint was checked with the key that the log itself names: give the one you kept with --key"
-            );
-        }
-    }
-    if report.is_clean() { Ok(()) } else { Err(Failure::NotVerified(report.findings.len())) }
+/// How often progress is shown.
+const SHOWN_EVERY: Duration = Duration::from_millis(500);
+
+/// What is asked for.
+pub(super) struct Wanted {
+    pub(super) config: Option<PathBuf>,
+    pub(super) store: Option<PathBuf>,
+    pub(super) key: Option<String>,
+    pub(super) anchor: Option<PathBuf>,
+    pub(super) predecessor: Option<PathBuf>,
+    pub(super) from: Option<u64>,
+    pub(super) json: bool,
 }
 
-fn verified(store: &StoreAt, key: Option<&str>, anchor: Option<&Path>) -> Result<Report, Failure> {
+pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
+    let config = wanted.config.as_deref().map(Config::read).transpose()?;
+    let configured = config.as_ref().map(super::store::store_at).transpose()?;
+    let store = wanted.store.clone().map(StoreAt::from).or(configured);
+    let anchor = wanted
+        .anchor
+        .clone()
+        .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
+    let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
+    let mut findings = verified(&store, wanted.key.as_deref(), anchor.as_deref(), wanted)?;
+    if wanted.key.is_none() && !wanted.json {
+        println!(
+            "the checkpoint was checked with the key that the log itself names: give the one you kept with --key"
+        );
+    }
+    findings += before(&store, wanted)?;
+    if findings == 0 { Ok(()) } else { Err(Failure::NotVerified(findings)) }
+}
+
+/// Verifies the logs before the one in `newest`, as far back as they are at hand, and counts what was found.
+fn before(newest: &StoreAt, wanted: &Wanted) -> Result<usize, Failure> {
+    let mut findings = 0;
+    let (mut newer, mut given) = (newest.clone(), wanted.predecessor.clone());
+    while let Some(named) = predecessor_of(&newer)? {
+        // Only beside a file is it known where they lie.
+        let beside = || newest.file().map(|file| recover::aside(file, &named)).filter(|path| path.exists());
+        let Some(older) = given.take().or_else(beside).map(StoreAt::File) else {
+            eprintln!("`{}`, the log before it, is not at hand: give it with --predecessor", named.origin);
+            break;
+        };
+        findings += verified(&older, None, None, wanted)? + link(&older, &named, wanted.json)?;
+        newer = older;
+    }
+    Ok(findings)
+}
+
+/// Verifies one store, prints what was found, and counts it.
+fn verified(
+    store: &StoreAt,
+    key: Option<&str>,
+    anchor: Option<&Path>,
+    wanted: &Wanted,
+) -> Result<usize, Failure> {
     // What is examined is not written.
     let reader = store.reader().map_err(ServeError::from)?;
     let key: VerifierKey = match key {
@@ -47,21 +81,84 @@ fn verified(store: &StoreAt, key: Option<&str>, anchor: Option<&Path>) -> Result
         None => named_by_log(reader.as_ref())?,
     };
     let anchor = anchor.map(Anchor::open).transpose().map_err(ServeError::from)?;
-    match verify_store(reader.as_ref(), &key, anchor.as_ref()) {
-        Ok(started) => Ok(started.report),
-        Err(StartError::Refused(report)) => Ok(*report),
-        Err(error) => Err(ServeError::from(error).into()),
+    let began = Instant::now();
+    let started = match wanted.from {
+        Some(from) => examine_from(reader.as_ref(), &key, anchor.as_ref(), from),
+        None => watched(reader.as_ref(), &key, anchor.as_ref()),
+    };
+    let Started { report, .. } = started.map_err(ServeError::from)?;
+    if wanted.json {
+        println!("{}", serde_json::to_string(&report).unwrap_or_default());
+        return Ok(report.findings.len());
     }
+    print_report(&report);
+    let (read, seconds) = (report.size.saturating_sub(report.from), began.elapsed().as_secs_f64());
+    println!("{read} entries read in {seconds:.1} s, {:.0} a second", read as f64 / seconds);
+    if report.from > 0 {
+        println!("of those before entry {}, only what the state is folded from was read", report.from);
+    }
+    Ok(report.findings.len())
+}
+
+/// Examines a whole store, and shows on a terminal how far it came.
+fn watched(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+) -> Result<Started, daypass_broker::log::StartError> {
+    let terminal = std::io::stderr().is_terminal();
+    let shown = Cell::new(Instant::now());
+    let size = reader.head()?.map_or(0, |head| head.size);
+    let examined = examine_watched(reader, key, anchor, &|index| {
+        if terminal && index % 1_024 == 0 && shown.get().elapsed() > SHOWN_EVERY {
+            shown.set(Instant::now());
+            drop(write!(std::io::stderr(), "\r{index} of {size} entries"));
+        }
+    });
+    if terminal {
+        drop(write!(std::io::stderr(), "\r\x1b[K"));
+    }
+    examined
+}
+
+/// Whether the store at `older` is what the newer log says of it: how many findings there are.
+fn link(older: &StoreAt, named: &Predecessor, json: bool) -> Result<usize, Failure> {
+    let reader = older.reader().map_err(ServeError::from)?;
+    let head = reader.head().map_err(ServeError::from)?;
+    let found = head.map(|head| {
+        let frontier = daypass_evidence::tree::Frontier::from_parts(head.size, head.frontier);
+        let root = frontier.map(|frontier| Digest::from_bytes(frontier.root())).ok();
+        (head.origin, head.size, root)
+    });
+    let same = found == Some((named.origin.clone(), named.size, Some(named.root)));
+    match (same, json) {
+        (true, true) => {}
+        (true, false) => println!("the newer log follows `{}` at its size {}", named.origin, named.size),
+        (false, _) => eprintln!(
+            "WRONG_LOG: the newer log follows `{}` at size {} and root {}, and `{}` is another",
+            named.origin, named.size, named.root, older
+        ),
+    }
+    Ok(usize::from(!same))
+}
+
+fn predecessor_of(store: &StoreAt) -> Result<Option<Predecessor>, Failure> {
+    let reader = store.reader().map_err(ServeError::from)?;
+    Ok(first_entry(reader.as_ref())?.and_then(|opened| opened.predecessor))
 }
 
 /// The key in the log's first entry.
 pub(super) fn named_by_log(reader: &dyn Reader) -> Result<VerifierKey, Failure> {
-    let rows = reader.rows(0, 1).map_err(ServeError::from)?;
-    let opened = rows.first().and_then(|row| match Entry::read(&row.bytes).ok()?.body {
-        Body::LogOpened(opened) => Some(opened),
-        _ => None,
-    });
+    let opened = first_entry(reader)?;
     opened.and_then(|opened| opened.key.parse().ok()).ok_or_else(|| {
         Failure::Value("the log's first entry names no key: give the one you kept with --key".into())
     })
+}
+
+fn first_entry(reader: &dyn Reader) -> Result<Option<LogOpened>, Failure> {
+    let rows = reader.rows(0, 1).map_err(ServeError::from)?;
+    Ok(rows.first().and_then(|row| match Entry::read(&row.bytes).ok()?.body {
+        Body::LogOpened(opened) => Some(*opened),
+        _ => None,
+    }))
 }

@@ -9,11 +9,13 @@ use daypass_evidence::audit::{Audit, FindingCode, Prepared, Report};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, Entry, Index, KeyChanged, KeyUse};
 use daypass_evidence::note::VerifierKey;
+use daypass_evidence::tree::{Frontier, consistency_proof, verify_consistency};
 use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
 
 use super::batch::folds;
 use super::{Anchor, AnchorError};
+use crate::index::StoredNodes;
 use crate::store::{Head, Reader, Row, StoreError};
 
 /// What a store was found to be.
@@ -35,11 +37,20 @@ pub enum StartError {
     #[error(transparent)]
     Anchor(#[from] AnchorError),
     /// It was changed, cut, or put back.
-    #[error("the log does not verify:\n{}", findings(.0))]
+    #[error("the log does not verify:\n{}{}", findings(.0), advice(.0))]
     Refused(Box<Report>),
     /// There is no log in it.
     #[error("there is no log in this store: run `daypass-broker init` first")]
     Empty,
+}
+
+fn advice(report: &Report) -> &'static str {
+    let back = |code| matches!(code, FindingCode::Truncated | FindingCode::SplitView);
+    if report.findings.iter().any(|finding| back(finding.code)) {
+        "\nROLLBACK: the store is older than what is known of it; where a backup was restored, run `daypass-broker recover`"
+    } else {
+        ""
+    }
 }
 
 fn findings(report: &Report) -> String {
@@ -57,6 +68,9 @@ const WHOLE_BELOW: u64 = 1_000_000;
 
 /// Of longer ones, what was written since the last kept subtree of 2^16 leaves.
 const TAIL_LEVEL: u8 = 16;
+
+/// The smallest subtrees whose roots are kept have 2^8 leaves.
+const KEPT_LEAST: u8 = 8;
 
 /// Examines a whole store, and accepts it only if nothing at all was found.
 ///
@@ -135,8 +149,23 @@ pub fn examine_tail(
     anchor: Option<&Anchor>,
     level: u8,
 ) -> Result<Started, StartError> {
+    let size = reader.head()?.ok_or(StartError::Empty)?.size;
+    examine_from(reader, key, anchor, (size >> level) << level)
+}
+
+/// The same for the entries from `from` on, or a little before: from where a subtree of 256 leaves begins.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn examine_from(
+    reader: &dyn Reader,
+    key: &VerifierKey,
+    anchor: Option<&Anchor>,
+    from: Index,
+) -> Result<Started, StartError> {
     let head = reader.head()?.ok_or(StartError::Empty)?;
-    let (mut audit, beside) = tail::examine(reader, &head, level, anchored(anchor, key)?)?;
+    let base = (from.min(head.size) >> KEPT_LEAST) << KEPT_LEAST;
+    let (mut audit, beside) = tail::examine(reader, &head, base, anchored(anchor, key)?)?;
     compare_beyond(&mut audit, reader, &head)?;
     Ok(concluded(audit, &beside, head, key))
 }
@@ -176,6 +205,14 @@ fn concluded(mut audit: Audit, beside: &Beside, head: Head, key: &VerifierKey) -
         false => report,
     };
     Started { head, report }
+}
+
+/// Whether the log of `head` begins with the tree of `earlier`.
+pub(crate) fn begins_with(reader: &dyn Reader, head: &Head, earlier: &Checkpoint) -> bool {
+    let Ok(frontier) = Frontier::from_parts(head.size, head.frontier.clone()) else { return false };
+    let proof = consistency_proof(earlier.size, head.size, &StoredNodes(reader));
+    let root = frontier.root();
+    proof.is_some_and(|proof| verify_consistency(earlier.size, earlier.root, head.size, root, &proof).is_ok())
 }
 
 /// The entry of the evidence key: one of the first of the log. None where those are not what `init` wrote.

@@ -12,6 +12,7 @@ use super::batch::{Assembly, BatchError};
 use super::settlement::Waiting;
 use super::{Attached, Command, Ends, RecordError};
 use crate::ids::Ids;
+use crate::store::PREDECESSOR;
 use crate::store::{Head, Live, StoreError, Transaction};
 
 /// Endings wait out the leeway that receivers may give.
@@ -196,6 +197,7 @@ pub(super) fn sweep(
     transaction: &mut dyn Transaction,
     ids: &Ids,
     time: UnixMs,
+    predecessor: Option<&str>,
 ) -> Result<bool, RecordError> {
     let through = time.plus_millis(-LEEWAY_MS);
     #[cfg(feature = "sabotage")]
@@ -203,29 +205,37 @@ pub(super) fn sweep(
     let expired = transaction.expired(through, SWEEP).map_err(unavailable)?;
     let whole = expired.len() < SWEEP as usize;
     let expired: Vec<Live> = expired.into_iter().filter(|live| !assembly.adds.ended.contains(live)).collect();
-    for chunk in expired.chunks(ENDED_PER_ENTRY) {
-        let mut ended: Vec<Index> = chunk.iter().map(|live| live.index).collect();
-        ended.sort_unstable();
-        let complete = whole && chunk.last() == expired.last();
-        let body = CredentialEnded {
-            how: EndedHow::Expired,
-            ended,
-            through_ms: if complete {
-                Some(through)
-            } else {
-                chunk.last().map(|live| before_minute(live.exp))
-            },
-            selector: None,
-            reason: None,
-            comment: None,
-            drill: None,
-            ordered: None,
-            reach: BTreeMap::new(),
-        };
-        push(assembly, ids, time, body.into())?;
+    let (own, before): (Vec<Live>, Vec<Live>) = expired.iter().partition(|live| live.index < PREDECESSOR);
+    for chunk in before.chunks(ENDED_PER_ENTRY) {
+        let indexes = chunk.iter().map(|live| live.index - PREDECESSOR).collect();
+        push(assembly, ids, time, expired_of(indexes, predecessor, None).into())?;
+    }
+    for chunk in own.chunks(ENDED_PER_ENTRY) {
+        let indexes = chunk.iter().map(|live| live.index).collect();
+        let complete = whole && chunk.last() == own.last();
+        let all_before = chunk.last().map(|live| before_minute(live.exp));
+        let named_through = if complete { Some(through) } else { all_before };
+        push(assembly, ids, time, expired_of(indexes, None, named_through).into())?;
     }
     assembly.adds.ended.extend(expired);
     Ok(whole)
+}
+
+/// The ending of what expired: of this log, or of the one before it.
+fn expired_of(mut ended: Vec<Index>, log: Option<&str>, through_ms: Option<UnixMs>) -> CredentialEnded {
+    ended.sort_unstable();
+    CredentialEnded {
+        how: EndedHow::Expired,
+        ended,
+        log: log.map(str::to_owned),
+        through_ms,
+        selector: None,
+        reason: None,
+        comment: None,
+        drill: None,
+        ordered: None,
+        reach: BTreeMap::new(),
+    }
 }
 
 /// Endings come by minute: when one of a minute is named, all of the minutes before it are.

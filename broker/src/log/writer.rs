@@ -235,7 +235,9 @@ impl Writer {
         let due = self.swept.is_none_or(|swept| time.millis_since(swept) >= SWEEP_AT_LEAST_MS);
         let asked = due || commands.iter().any(|command| matches!(command, Command::Sweep));
         if asked && !self.watch.holds_endings() {
-            let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time)?;
+            let state = Arc::clone(&self.follower.newest().state);
+            let before = state.predecessor();
+            let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time, before)?;
             self.watch.swept(whole);
             self.swept = Some(time).filter(|_| whole);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use daypass_core::bundle::Bundle;
 use daypass_core::decision::Outward;
 use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof, possession};
-use daypass_evidence::entry::Client;
+use daypass_evidence::entry::{Client, ProofUse};
 use daypass_verify::certificate::Holder;
 use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
@@ -173,6 +173,7 @@ async fn caller(api: &Api, parts: &Parts, id: RequestId) -> Result<Caller, Outgo
         (Some(token), connection) => with_token(api, bundle, token?, connection.as_deref()).await,
         (None, None) => Err(missing()),
     };
+    let principal = principal.and_then(|principal| not_lost(principal, state.proofs_from()));
     let principal = principal.map_err(|error| {
         if let Some(connection) = &connection {
             api.limits.proof_failed(connection.peer.addr.ip());
@@ -190,6 +191,17 @@ fn too_late() -> Outgoing {
         Outward::EvidenceUnavailable,
         "the request took longer than 5 s, and was given up: try again",
     )
+}
+
+/// After a recovery nobody knows which proofs were spent in the part of the log that is lost: all that were made by
+/// then count as spent.
+fn not_lost(principal: Arc<Principal>, from: Option<UnixMs>) -> Result<Arc<Principal>, ProofError> {
+    let early = from.is_some_and(|from| principal.issued_at() < from);
+    if early && principal.usage() == ProofUse::Once {
+        let detail = "it was made before the log was recovered: ask its issuer for a fresh one".into();
+        return Err(ProofError::Refused { inner: "BEFORE_RECOVERY", detail });
+    }
+    Ok(principal)
 }
 
 fn missing() -> ProofError {

@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use daypass_core::draft::Mark;
+
 use super::postgres::{PostgresAt, PostgresStore};
 use super::sqlite::carry::Moving;
-use super::{Head, Reader, StoreError};
+use super::{Batch, Head, Reader, StoreError};
+
+/// Takes one part of a store that moves.
+pub(super) type Take<'a> = dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError> + 'a;
 
 /// Moves the store in the file at `from` into the database, and gives the head that both have.
 ///

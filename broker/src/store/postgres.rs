@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use daypass_verify::time::UnixMs;
 
-use super::{About, Batch, Head, Reader, Store, StoreError, Take, Transaction};
+use super::carry::Take;
+use super::{About, Batch, Head, Reader, Store, StoreError, Transaction};
 use connect::Session;
 use io::Io;
 use statements::{Columns, HeadColumns};

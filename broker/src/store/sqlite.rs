@@ -3,6 +3,7 @@
 pub(super) mod carry;
 #[cfg(test)]
 mod changed;
+mod copy;
 #[cfg(test)]
 mod foreign;
 mod mover;
@@ -21,6 +22,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use mover::Mover;
 
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
+
+pub(crate) use copy::sync_folder_of;
 
 /// The version of the tables; a store of a later one is refused.
 pub const SCHEMA: u32 = 1;

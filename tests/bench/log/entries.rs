@@ -59,7 +59,7 @@ pub(super) async fn init(files: &Files) -> Result<VerifierKey, Fault> {
     let deployment = Deployment {
         trust_domain: TRUST_DOMAIN.parse()?,
         broker: "b1".parse()?,
-        store: &files.store.clone().into(),
+        store: &files.store.as_path().into(),
         kek: &files.kek,
         bundle: Some(&bundle),
         lifetimes: Lifetimes::default(),
@@ -121,6 +121,7 @@ impl Writing {
         (!ended.is_empty()).then(|| CredentialEnded {
             how: EndedHow::Expired,
             ended,
+            log: None,
             through_ms: None,
             selector: None,
             reason: None,

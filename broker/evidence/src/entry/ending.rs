@@ -42,6 +42,9 @@ pub struct CredentialEnded {
     pub how: EndedHow,
     /// Which, sorted.
     pub ended: Vec<Index>,
+    /// The origin of the log that these indexes are of; absent: this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// Expired: everything that ended up to here is named here or earlier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub through_ms: Option<UnixMs>,

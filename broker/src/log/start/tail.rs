@@ -35,15 +35,14 @@ impl Nodes for Kept<'_> {
     }
 }
 
-/// Examines the entries of `head`'s log from its last kept subtree of `2^level` leaves on; those before it only where
+/// Examines the entries of `head`'s log from `base` on, where a kept subtree begins; those before it only where
 /// the state is folded from them, each against the tree.
 pub(super) fn examine(
     reader: &dyn Reader,
     head: &Head,
-    level: u8,
+    base: u64,
     anchored: Option<Checkpoint>,
 ) -> Result<(Audit, Beside), StoreError> {
-    let base = (head.size >> level) << level;
     let kept = Kept { stored: StoredNodes(reader), seen: RefCell::default() };
     let Some(before) = frontier(base, &kept) else {
         let mut audit = Audit::of_bytes_after(Frontier::empty(), &head.origin);

@@ -9,7 +9,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBe
 
 use super::read::{self, SqliteReader};
 use super::{LOCK_TIMEOUT, check_known, failed, unsigned};
-use crate::store::{Batch, Head, Live, Reader as _, StoreError, Take};
+use crate::store::carry::Take;
+use crate::store::{Batch, Head, Live, Reader as _, StoreError};
 
 const HEAD: &str = "SELECT origin, size, state, time_ms, frontier, checkpoint FROM moved_head WHERE id = 1";
 

@@ -63,10 +63,12 @@ fn ended(entry: &Entry, issuance: Option<u64>, index: u64) -> Option<String> {
     let issuance = issuance?;
     let at = entry.envelope.time;
     match &entry.body {
-        Body::CredentialEnded(ended) if ended.ended.contains(&issuance) => match ended.how {
-            EndedHow::Expired => Some(format!("expired, as entry {index} of {at} says")),
-            EndedHow::Revoked => Some(format!("revoked by entry {index} of {at}")),
-        },
+        Body::CredentialEnded(ended) if ended.log.is_none() && ended.ended.contains(&issuance) => {
+            match ended.how {
+                EndedHow::Expired => Some(format!("expired, as entry {index} of {at} says")),
+                EndedHow::Revoked => Some(format!("revoked by entry {index} of {at}")),
+            }
+        }
         Body::CredentialSettled(settled) if settled.void.iter().any(|(of, _)| *of == issuance) => {
             Some(format!("void by entry {index} of {at}: it was never released"))
         }

@@ -159,6 +159,7 @@ fn revoked() -> CredentialEnded {
     CredentialEnded {
         how: EndedHow::Revoked,
         ended: vec![1190, 1191],
+        log: None,
         through_ms: None,
         selector: Some(Selector {
             identity: Some(p("prod/billing/nightly")),
@@ -177,6 +178,7 @@ fn expired() -> CredentialEnded {
     CredentialEnded {
         how: EndedHow::Expired,
         ended: vec![1170, 1171],
+        log: None,
         through_ms: Some(at(-30_000)),
         selector: None,
         reason: None,

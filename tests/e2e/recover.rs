@@ -1,0 +1,198 @@
+//! A store that was put back is not served; recovered, it goes on in a new log that says what is missing.
+
+use std::path::{Path, PathBuf};
+
+use daypass_broker::dev::organisation::sample;
+use daypass_broker::store::sqlite::SqliteStore;
+use daypass_evidence::entry::{Body, Change, EndedHow, Entry, LogOpened, OpenReason};
+use daypass_proto::v1 as pb;
+use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, issue, program, run, task, token_of};
+
+/// A deployment that issued, was copied, issued more, and was then put back to the copy; what a caller was told last,
+/// and the proof that bought the credential that is lost.
+struct PutBack {
+    deployment: Deployment,
+    known: PathBuf,
+    spent: String,
+    old: LogOpened,
+    old_key: String,
+    restored: u64,
+}
+
+impl PutBack {
+    async fn made() -> Self {
+        let mut deployment = Deployment::start().await;
+        let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+        let old_key = kid(&answer);
+        deployment.stop().await;
+        let copy = deployment.copied();
+        let restored = SqliteStore::open_reader(&copy.store).unwrap().head().unwrap().unwrap().size;
+        deployment.resume().await.unwrap();
+        let spent = deployment.organisation.token(CI, NIGHTLY).unwrap();
+        let lost = issue(&deployment.bound(spent.clone()).await, task("post-invoices")).await.unwrap();
+        let known = deployment.folder().join("known");
+        std::fs::write(&known, &lost.receipt.unwrap().checkpoint).unwrap();
+        let old = opened(&deployment).await;
+        deployment.stop().await;
+        std::fs::copy(&copy.store, deployment.settings.store.file().unwrap()).unwrap();
+        Self { deployment, known, spent, old, old_key, restored }
+    }
+
+    async fn daypass(&self, arguments: &[&str]) -> Output {
+        let config = self.deployment.config_file();
+        let (command, rest) = arguments.split_first().unwrap();
+        let config = config.to_str().unwrap();
+        run(program("daypass-broker"), [&[*command, "--config", config], rest].concat()).await
+    }
+}
+
+fn kid(answer: &pb::IssueResponse) -> String {
+    let token = token_of(answer);
+    let header = token.split('.').next().unwrap();
+    let header = base64::Engine::decode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, header).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&header).unwrap()["kid"].as_str().unwrap().to_owned()
+}
+
+async fn opened(deployment: &Deployment) -> LogOpened {
+    match &deployment.entries().await[0].1.body {
+        Body::LogOpened(opened) => (**opened).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_restored_backup_is_served_only_after_recover_and_in_a_new_log_that_names_the_gap() {
+    let mut put_back = PutBack::made().await;
+    let refused = put_back.daypass(&["serve"]).await;
+    assert_eq!(refused.code, Some(4), "{refused:?}");
+    assert!(refused.stderr.contains("daypass-broker recover"), "{refused:?}");
+
+    let known = put_back.known.to_str().unwrap().to_owned();
+    let done = put_back.daypass(&["recover", "--checkpoint", &known]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let verified = put_back.daypass(&["verify"]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    assert!(verified.stdout.contains("follows"), "both logs, and their link: {verified:?}");
+
+    put_back.deployment.resume().await.unwrap();
+    let deployment = &put_back.deployment;
+    let opened = opened(deployment).await;
+    let (before, gap) = (opened.predecessor.unwrap(), opened.gap.unwrap());
+    assert_eq!((opened.reason, &before.origin), (OpenReason::Recovered, &put_back.old.origin));
+    assert_eq!(opened.origin, format!("{}-r2", put_back.old.origin));
+    assert_eq!((before.size, gap.from), (put_back.restored, put_back.restored));
+    let told = String::from_utf8(std::fs::read(&put_back.known).unwrap()).unwrap();
+    let size = told.lines().nth(1).unwrap();
+    assert!(gap.note.contains("entries up to"), "{}", gap.note);
+    assert!(size.parse::<u64>().unwrap() > gap.from && !gap.note.contains("not known;"), "{}", gap.note);
+
+    let carried = deployment.entries().await;
+    let carried = carried.iter().filter(|(_, entry)| {
+        matches!(&entry.body, Body::RegistryChanged(changed) if changed.change == Change::Carried)
+    });
+    assert!(carried.count() > 10, "what is declared is carried over");
+
+    let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    assert_ne!(kid(&answer), put_back.old_key);
+    let published = deployment.broker().log().state();
+    assert!(
+        published.keys().keys().all(|key| key.as_str() != put_back.old_key),
+        "nobody is told of it any more"
+    );
+    let again = issue(&deployment.bound(put_back.spent.clone()).await, task("post-invoices")).await;
+    assert_eq!(again.unwrap_err().code, tonic::Code::Unauthenticated, "it bought a credential that is lost");
+}
+
+#[tokio::test]
+async fn what_lived_in_the_old_log_ends_in_the_new_one_by_the_old_ones_name() {
+    let mut put_back = PutBack::made().await;
+    let old = SqliteStore::open_reader(put_back.deployment.settings.store.file().unwrap()).unwrap();
+    let issued = old.rows(0, 1_000).unwrap();
+    let issued = issued.iter().find(|row| {
+        Entry::read(&row.bytes).is_ok_and(|entry| matches!(entry.body, Body::CredentialIssued(_)))
+    });
+    let index = issued.unwrap().index;
+    drop(old);
+    assert_eq!(put_back.daypass(&["recover"]).await.code, Some(0));
+    put_back.deployment.resume().await.unwrap();
+    put_back.deployment.clock.advance(3_600_000);
+    let (_, ended) = put_back
+        .deployment
+        .entry("its end", |entry| match &entry.body {
+            Body::CredentialEnded(ended) if ended.log.is_some() => Some((**ended).clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (ended.how, ended.log, ended.ended),
+        (EndedHow::Expired, Some(put_back.old.origin.clone()), vec![index])
+    );
+    put_back.deployment.stop().await;
+    put_back.deployment.copied().open().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_recovered_while_a_broker_runs_nor_where_nothing_is_missing() {
+    let mut deployment = Deployment::start().await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    let config = deployment.config_file();
+    let recover = || run(program("daypass-broker"), ["recover", "--config", config.to_str().unwrap()]);
+    let refused = recover().await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("stop the broker first"), "{refused:?}");
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    deployment.stop().await;
+    let refused = recover().await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("nothing is missing"), "{refused:?}");
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_backup_taken_under_load_is_whole_and_never_overwrites() {
+    let deployment = Deployment::start_with(sample(), |_| {}).await;
+    let service = deployment.service().await;
+    let load = tokio::spawn(async move {
+        loop {
+            issue(&service, task("post-invoices")).await.unwrap();
+        }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let config = deployment.config_file();
+    let to = deployment.folder().join("backup");
+    let backup = |to: &Path| {
+        let to = to.to_str().unwrap().to_owned();
+        let config = config.to_str().unwrap().to_owned();
+        async move { run(program("daypass-broker"), ["backup", "--config", &config, "--to", &to]).await }
+    };
+    let done = backup(&to).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    load.abort();
+    assert!(done.stdout.contains("/evidence/"), "its checkpoint: {done:?}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&to).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let before = std::fs::read(&to).unwrap();
+    assert_eq!(backup(&to).await.code, Some(1), "there is one already");
+    assert!(std::fs::read(&to).unwrap() == before);
+    let verified = run(program("daypass-broker"), ["verify", "--store", to.to_str().unwrap()]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[tokio::test]
+async fn of_a_store_in_postgresql_backup_and_recover_say_what_to_use_instead() {
+    let deployment = Deployment::start().await;
+    let text = std::fs::read_to_string(deployment.config_file()).unwrap();
+    let path = format!("path = {:?}", deployment.settings.store.file().unwrap());
+    let url = "url = \"postgresql://daypass@127.0.0.1:1/daypass\"\nplaintext = true";
+    let config = deployment.folder().join("postgres.toml");
+    std::fs::write(&config, text.replacen(&path, url, 1)).unwrap();
+    let (config, to) = (config.to_str().unwrap(), deployment.folder().join("backup"));
+    let refused =
+        run(program("daypass-broker"), ["backup", "--config", config, "--to", to.to_str().unwrap()]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("pg_basebackup") && !to.exists(), "{refused:?}");
+    let refused = run(program("daypass-broker"), ["recover", "--config", config]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("not there yet for a store in PostgreSQL"), "{refused:?}");
+}
