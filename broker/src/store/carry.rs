@@ -9,7 +9,7 @@ use super::postgres::{PostgresAt, PostgresStore};
 use super::sqlite::carry::Moving;
 use super::{Batch, Head, Reader, StoreError};
 
-/// Takes one part of a store that moves.
+/// Takes a page of what is carried: rows, and marks beside them.
 pub(super) type Take<'a> = dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError> + 'a;
 
 /// Moves the store in the file at `from` into the database, and gives the head that both have.
