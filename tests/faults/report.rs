@@ -27,7 +27,7 @@ const HEAD: &str = "\
 
 Made from runs of the fault tests: `tests/run`, or `tests/run --nightly` for the long versions, then
 `DAYPASS_BLESS=1 cargo test -p daypass-tests --test all reliability`. A test that finds anything lost, twice, or untold fails,
-and has no line here. Each promise also has a build in which it is broken on purpose, and its test fails there:
+and has no line here. Many promises also have a build in which they are broken on purpose, and their test fails there:
 `tests/sabotage`.
 
 | promise | fault | times | lost |

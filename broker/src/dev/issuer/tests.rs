@@ -13,7 +13,19 @@ async fn issuer(state: Option<&Path>) -> DevIssuer {
     let workloads: Workloads =
         Arc::new(|name| (name == "ci/deploy").then(|| claims(json!({"sub": "ci", "aud": "https://broker"}))));
     let state = state.map(Path::to_owned);
-    DevIssuer::start(Start { state, workloads, ..Start::in_memory(Arc::new(SystemClock)) }).await.unwrap()
+    let again = || Start {
+        state: state.clone(),
+        workloads: Arc::clone(&workloads),
+        ..Start::in_memory(Arc::new(SystemClock))
+    };
+    for _ in 0..50 {
+        match DevIssuer::start(again()).await {
+            // A port that was let go is anybody's for a moment: a connection of another test may have it.
+            Err(DevError::Port { .. }) => tokio::time::sleep(std::time::Duration::from_millis(200)).await,
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the port of before stayed taken for ten seconds")
 }
 
 /// A client that trusts the issuer's root and nothing else.
