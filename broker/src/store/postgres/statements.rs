@@ -45,7 +45,7 @@ statements! {
     // The log's lock: of one database, which holds one log.
     lock: "SELECT pg_advisory_xact_lock(28540885003269235)",
     head: concat!(
-        "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery(),
+        "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery(),
                 current_setting('transaction_read_only') = 'on', ",
         settings!(),
         ", head.origin, head.size, head.state, head.time_ms, head.frontier, head.checkpoint
