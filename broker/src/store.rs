@@ -5,6 +5,7 @@
 
 mod at;
 pub mod carry;
+mod columns;
 pub mod postgres;
 pub mod sqlite;
 

@@ -17,9 +17,8 @@ mod transaction;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_verify::time::UnixMs;
-
 use super::carry::Take;
+use super::columns::{minute, signed, unsigned};
 use super::{About, Batch, Head, Reader, Store, StoreError, Transaction};
 use connect::Session;
 use io::Io;
@@ -163,17 +162,4 @@ impl Store for PostgresStore {
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(self.reading.reader())
     }
-}
-
-fn minute(at: UnixMs) -> i64 {
-    at.get().div_euclid(60_000)
-}
-
-/// The server's integers are signed; sizes and indexes stay far below 2^63.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
 }

@@ -21,6 +21,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use mover::Mover;
 
+use super::columns::{minute, signed, unsigned};
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
 
 pub(crate) use copy::sync_folder_of;
@@ -357,19 +358,6 @@ fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), 
         })?;
     }
     Ok(())
-}
-
-fn minute(at: UnixMs) -> i64 {
-    at.get().div_euclid(60_000)
-}
-
-/// SQLite's integers are signed; sizes and indexes stay far below 2^63.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
 }
 
 fn failed(error: rusqlite::Error) -> StoreError {
