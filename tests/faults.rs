@@ -5,6 +5,7 @@
 
 mod brokers;
 mod child;
+mod clock;
 mod damage;
 mod full;
 mod load;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::audit::Report;
-use daypass_evidence::entry::{BrokerStopped, Mode, NewEntry};
+use daypass_evidence::entry::{BrokerStopped, Mode};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 use tokio::net::TcpListener;
@@ -307,12 +307,13 @@ impl Running {
             task.abort();
         }
         let now = self.desk.clock.now();
-        let mut entries = self.refusals.due(now, &self.desk.ids, true);
-        if let Ok(id) = self.desk.ids.draw(now) {
-            let body = BrokerStopped { reason: reason.into() }.into();
-            entries.push(NewEntry { id, request: None, by: None, body });
-        }
-        self.desk.log.append(entries, Attached::default()).await?;
+        let refused = self.refusals.due(now, &self.desk.ids, true);
+        let counted = match refused.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.desk.log.append(refused, Attached::default()).await,
+        };
+        upkeep::append(&self.desk, BrokerStopped { reason: reason.into() }.into()).await?;
+        counted?;
         Ok(())
     }
 

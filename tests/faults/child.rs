@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use daypass_broker::log::{Anchor, verify_store};
 use daypass_broker::store::Store as _;
 use daypass_broker::store::sqlite::SqliteStore;
+use daypass_evidence::entry::Entry;
 use daypass_tests::harness::{Deployment, free_port, program};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -133,6 +134,19 @@ impl Files {
         let store = SqliteStore::open_file(&self.store, false).unwrap();
         ledger.read_on(store.reader().unwrap().as_ref())?;
         Ok(ledger)
+    }
+
+    /// The entries, while a broker may still write more.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        let rows = SqliteStore::open_reader(&self.store).unwrap().rows(0, u32::MAX).unwrap();
+        rows.iter().map(|row| Entry::read(&row.bytes).unwrap()).collect()
+    }
+
+    /// Where the broker takes orders.
+    pub(super) fn socket(&self) -> PathBuf {
+        let mut socket = self.config.clone().into_os_string();
+        socket.push(".emergency");
+        socket.into()
     }
 
     /// Makes the store one that never got the entries from `index` on.

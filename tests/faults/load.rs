@@ -30,7 +30,7 @@ pub(super) struct Load {
 pub(super) struct Client {
     port: u16,
     ca: PathBuf,
-    certificate: WorkloadCertificate,
+    pub(super) certificate: WorkloadCertificate,
     ttl_s: i64,
 }
 

@@ -41,6 +41,7 @@ const PROMISES: &[(&str, &str)] = &[
     ("P3", "one log: no two checkpoints of a size, no time that goes back"),
     ("P4", "what was changed, cut or put back is found"),
     ("P5", "no evidence, no credential"),
+    ("P11", "a wrong clock lengthens no credential and makes no false entry"),
     ("P15", "a broker or a store that is lost loses no acknowledged entry"),
 ];
 

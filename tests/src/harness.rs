@@ -35,7 +35,7 @@ use daypass_evidence::entry::{Body, CredentialIssued, Entry, Index, Mode};
 use daypass_evidence::note::VerifierKey;
 use daypass_proto::v1 as pb;
 use daypass_verify::ids::SpiffeId;
-use daypass_verify::time::Seconds;
+use daypass_verify::time::{Seconds, UnixMs};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
@@ -271,6 +271,11 @@ impl Deployment {
         let operator = self.operator().await;
         let request = operator.request(pb::ExplainRequest { request_id: request_id.into() }).unwrap();
         operator.evidence().explain(request).await.unwrap().into_inner()
+    }
+
+    /// The time of the newest entry of the stopped broker's log.
+    pub fn newest_time(&self) -> UnixMs {
+        self.settings.store.reader().unwrap().head().unwrap().expect("there is a log").time
     }
 
     /// A copy of the stopped broker's files, to be changed.

@@ -1,4 +1,5 @@
-//! An alarm about the clock is written although the clock cannot be trusted: at a time that it did not tell.
+//! That a broker started or stopped, and an alarm about its clock, is written although the clock cannot be trusted: at a
+//! time that it did not tell.
 
 use daypass_evidence::entry::Body;
 
@@ -13,24 +14,24 @@ use super::{Command, RecordError};
 pub const CLOCK: &str = "CLOCK";
 
 impl Writer {
-    /// Answers a batch that was not written; where the clock was why, its alarms about that are written alone.
+    /// Answers a batch that was not written; where the clock was why, what needs no clock is written alone.
     pub(super) fn refuse(&mut self, commands: Vec<Command>, error: &RecordError) -> Vec<Answer> {
         let by_clock = matches!(error, RecordError::Clock(_));
-        let (alarms, rest): (Vec<_>, Vec<_>) =
-            commands.into_iter().partition(|command| by_clock && is_about_the_clock(command));
+        let (timeless, rest): (Vec<_>, Vec<_>) =
+            commands.into_iter().partition(|command| by_clock && needs_no_clock(command));
         let mut answers = refuse_all(rest, error);
-        if !alarms.is_empty() {
-            answers.extend(match self.attempt_alarms(&alarms) {
-                Ok((fates, assembled)) => self.answer(alarms, fates, Some(assembled)),
+        if !timeless.is_empty() {
+            answers.extend(match self.attempt_without_clock(&timeless) {
+                Ok((fates, assembled)) => self.answer(timeless, fates, Some(assembled)),
                 // Tried again with the next batch, as the alarm is told until it is written.
-                Err(Miss::Moved) => refuse_all(alarms, error),
-                Err(Miss::Refused(error)) => refuse_all(alarms, &error),
+                Err(Miss::Moved) => refuse_all(timeless, error),
+                Err(Miss::Refused(error)) => refuse_all(timeless, &error),
             });
         }
         answers
     }
 
-    fn attempt_alarms(&mut self, alarms: &[Command]) -> Result<(Vec<Fate>, Assembled), Miss> {
+    fn attempt_without_clock(&mut self, commands: &[Command]) -> Result<(Vec<Fate>, Assembled), Miss> {
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
         self.follower.take_over(&head)?;
@@ -47,7 +48,7 @@ impl Writer {
             }
             _ => Ok(Fate::Nothing),
         };
-        let fates = alarms.iter().map(written).collect::<Result<_, RecordError>>()?;
+        let fates = commands.iter().map(written).collect::<Result<_, RecordError>>()?;
         let assembled = assembly.finish().map_err(assembly_failed)?;
         let committed = transaction.commit(&assembled.adds, &assembled.head);
         self.conclude(committed, &assembled)?;
@@ -59,7 +60,11 @@ fn refuse_all(commands: Vec<Command>, error: &RecordError) -> Vec<Answer> {
     commands.into_iter().filter_map(|command| refused(command, error)).collect()
 }
 
-fn is_about_the_clock(command: &Command) -> bool {
+fn needs_no_clock(command: &Command) -> bool {
     let Command::Append { entries, .. } = command else { return false };
-    entries.iter().all(|entry| matches!(&entry.body, Body::Alarm(alarm) if alarm.code == CLOCK))
+    entries.iter().all(|entry| match &entry.body {
+        Body::BrokerStarted(_) | Body::BrokerStopped(_) => true,
+        Body::Alarm(alarm) => alarm.code == CLOCK,
+        _ => false,
+    })
 }

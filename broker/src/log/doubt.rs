@@ -38,7 +38,8 @@ impl ClockWatch {
     /// When the clock cannot be trusted.
     pub(super) fn entry_time(&self, newest: UnixMs, store: Option<UnixMs>) -> Result<UnixMs, RecordError> {
         let now = self.read();
-        let timed = self.believed.load().entry_time(now, newest, store);
+        let believed = self.believed.load();
+        let timed = believed.entry_time(now, newest, store);
         match timed {
             Ok(time) => {
                 if self.off.load().is_some() {
@@ -46,6 +47,8 @@ impl ClockWatch {
                 }
                 if store.is_some() && self.holds_endings() {
                     self.confirm();
+                } else if believed.allows_for_a_reboot() {
+                    self.believed.store(Arc::new(now));
                 }
                 Ok(time)
             }
@@ -71,6 +74,11 @@ impl ClockWatch {
     /// Believes, instead of the reading at the start, one of earlier in this boot.
     pub fn believed_at(&self, wall: UnixMs, boot_ms: i64) {
         self.believed.store(Arc::new(Pace::new(wall, boot_ms)));
+    }
+
+    /// Believes, instead of the reading at the start, that it was `wall` or later when the clock since boot said `boot_ms`.
+    pub fn believed_at_least(&self, wall: UnixMs, boot_ms: i64) {
+        self.believed.store(Arc::new(Pace::at_least(wall, boot_ms)));
     }
 
     /// Holds endings until a second source agrees.

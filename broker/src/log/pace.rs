@@ -5,6 +5,10 @@ use daypass_verify::time::UnixMs;
 
 use crate::clock::AGREES_WITHIN_MS;
 
+/// How long a machine may have been off by its own word alone. What is issued under a clock that is wrong by less lives
+/// longer by no more.
+const OFF_AT_MOST_MS: i64 = 300_000;
+
 /// Why the clock cannot be trusted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Doubt {
@@ -18,11 +22,23 @@ pub(super) struct Doubt {
 pub(super) struct Pace {
     wall: UnixMs,
     boot_ms: i64,
+    /// How much more than has passed since boot the wall clock may tell.
+    ahead_at_most_ms: i64,
 }
 
 impl Pace {
     pub(super) fn new(wall: UnixMs, boot_ms: i64) -> Self {
-        Self { wall, boot_ms }
+        Self { wall, boot_ms, ahead_at_most_ms: AGREES_WITHIN_MS }
+    }
+
+    /// What is known after a time that nothing measured: it was `wall` or later when the clock since boot said `boot_ms`.
+    pub(super) fn at_least(wall: UnixMs, boot_ms: i64) -> Self {
+        Self { wall, boot_ms, ahead_at_most_ms: OFF_AT_MOST_MS }
+    }
+
+    /// Whether more is allowed than two readings of one boot may be apart.
+    pub(super) fn allows_for_a_reboot(self) -> bool {
+        self.ahead_at_most_ms > AGREES_WITHIN_MS
     }
 
     /// The time of the next entry: never before the newest one. A clock that ran ahead would end what still lives.
@@ -61,13 +77,8 @@ impl Pace {
                 );
                 return doubt(why, false);
             }
-        } else if self.ahead(now) > AGREES_WITHIN_MS {
-            let why = format!(
-                "it says {}, {} s more than have passed since it was believed: set it right, or say that it is right now with `daypass-broker emergency clock-ok`",
-                now.wall,
-                self.ahead(now) / 1000
-            );
-            return doubt(why, true);
+        } else if !(-AGREES_WITHIN_MS..=self.ahead_at_most_ms).contains(&self.ahead(now)) {
+            return doubt(self.apart(now), true);
         }
         Ok(now.wall.max(newest))
     }
@@ -75,6 +86,16 @@ impl Pace {
     /// The time by what the wall clock does not tell: the store's, or what has passed since it was believed.
     pub(super) fn time_without(self, now: Self, newest: UnixMs, store: Option<UnixMs>) -> UnixMs {
         store.unwrap_or_else(|| self.wall.plus_millis(now.boot_ms - self.boot_ms)).max(newest)
+    }
+
+    fn apart(self, now: Self) -> String {
+        let ahead = self.ahead(now);
+        let (apart, than) = if ahead < 0 { (-ahead, "less") } else { (ahead, "more") };
+        format!(
+            "it says {}, {} s {than} than have passed since it was believed: set it right, or say that it is right now with `daypass-broker emergency clock-ok`",
+            now.wall,
+            apart / 1000
+        )
     }
 
     /// How much further the wall clock went since this reading than the time since boot.
@@ -102,6 +123,8 @@ mod tests {
             (at(998_500, 51_000), Some(1_000_000)),
             (at(997_000, 51_000), None),
             (at(1_003_000, 51_000), Some(1_003_000)),
+            (at(1_001_000, 53_000), Some(1_001_000)),
+            (at(1_001_000, 53_001), None),
             (at(1_003_001, 51_000), None),
             (at(1_000_000 + DAYS_3, 51_000), None),
             (at(1_000_000 + DAYS_3, 50_000 + DAYS_3), Some(1_000_000 + DAYS_3)),
@@ -109,6 +132,21 @@ mod tests {
             assert_eq!(last.entry_time(now, NEWEST, None).ok(), expected.map(UnixMs::new), "{now:?}");
             let without = last.time_without(now, NEWEST, None);
             assert!(without >= NEWEST && without.get() <= 950_000 + now.boot_ms, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_reboot_the_machine_may_have_been_off_for_minutes_by_its_own_word_and_no_longer() {
+        let last = Pace::at_least(NEWEST, 0);
+        for (now, expected) in [
+            (at(1_001_000, 1_000), Some(1_001_000)),
+            (at(1_301_000, 1_000), Some(1_301_000)),
+            (at(1_301_001, 1_000), None),
+            (at(1_001_000, 4_000), None),
+            (at(1_000_000 + DAYS_3, 1_000), None),
+        ] {
+            assert_eq!(last.entry_time(now, NEWEST, None).ok(), expected.map(UnixMs::new), "{now:?}");
+            assert_eq!(last.time_without(now, NEWEST, None), NEWEST.plus_millis(now.boot_ms));
         }
     }
 

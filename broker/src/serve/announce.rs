@@ -34,7 +34,7 @@ pub(super) async fn announce(
         (published.head.size, run.map_or(published.head.size, |run| run.started), settings.broker.clone());
     let before = readers.run(move |reader| sign_of_life(reader, from, size, &broker)).await?;
     let opened = readers.run(opened_at).await?;
-    judge_clock(desk, settings, before.as_ref(), opened);
+    judge_clock(desk, settings, before.as_ref(), opened, published.head.time);
     let mut bodies: Vec<Body> = vec![started(settings, about, run).into()];
     let alarm = |state, raised, detail| Alarm { code: CLOCK.into(), state, raised, detail };
     if let Some(raised) = before.and_then(|before| before.alarm) {
@@ -126,17 +126,27 @@ fn sign_of_life(
 }
 
 /// Within one boot the clock is held against the time since boot from this broker's last sign of life on. After a
-/// reboot nothing tells how long the machine was off: endings wait for a second source. So they do where it was in
-/// doubt when the broker last ran.
-fn judge_clock(desk: &Desk, settings: &Settings, before: Option<&SignOfLife>, opened: Option<UnixMs>) {
+/// reboot nothing tells how long the machine was off: endings wait for a second source, and so does everything else where
+/// it must have been off for long. Endings wait also where the clock was in doubt when the broker last ran.
+fn judge_clock(
+    desk: &Desk,
+    settings: &Settings,
+    before: Option<&SignOfLife>,
+    opened: Option<UnixMs>,
+    newest: UnixMs,
+) {
     let (clock, watch) = (settings.clock.as_ref(), desk.log.watch());
     if settings.clock_trust == ClockTrust::Own {
         return;
     }
     let boot = clock.boot_id();
     let same_boot = before.filter(|before| boot.is_some() && before.boot == boot);
-    if let Some((at, boot_ms)) = same_boot.and_then(|before| Some((before.at, before.boot_ms?))) {
-        watch.believed_at(at, boot_ms);
+    match (same_boot, before) {
+        (Some(before), _) => {
+            before.boot_ms.into_iter().for_each(|boot_ms| watch.believed_at(before.at, boot_ms))
+        }
+        (None, Some(before)) => watch.believed_at_least(before.at, 0),
+        (None, None) => watch.believed_at_least(newest, clock.boot_ms()),
     }
     let booted = clock.now().plus_millis(-clock.boot_ms() - AGREES_WITHIN_MS);
     let trusted = match before {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_evidence::entry::{BrokerHeartbeat, Entry, Index};
+use daypass_evidence::entry::{Body, BrokerHeartbeat, Entry, Index};
 use daypass_verify::ids::Name;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -52,7 +52,8 @@ pub(in crate::serve) fn watch(
 async fn beat(watched: Watched, refusals: Arc<Refusals>) {
     let desk = &watched.desk;
     let began = desk.clock.boot_ms();
-    let mut since = desk.clock.now();
+    // The log's own time: what a clock in doubt tells joins up with nothing.
+    let mut since = desk.log.published().head.time;
     let mut ticks = interval(HEARTBEAT_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
@@ -67,9 +68,8 @@ async fn beat(watched: Watched, refusals: Arc<Refusals>) {
             boot: desk.clock.boot_id(),
             up_ms: u64::try_from(desk.clock.boot_ms() - began).unwrap_or_default(),
         };
-        let now = desk.clock.now();
         match append(desk, body.into()).await {
-            Ok(_) => since = now,
+            Ok(place) => since = place.time,
             Err(error) => {
                 refusals.put_back(counts);
                 tracing::error!(%error, "a heartbeat could not be recorded");
@@ -136,15 +136,22 @@ async fn second_source(watched: &Watched, seen: &mut Index) -> Option<&'static s
         return Some("kernel");
     }
     let from = std::mem::replace(seen, watched.desk.log.published().head.size);
-    if *seen <= from || !watched.desk.log.watch().holds_endings() {
+    if *seen <= from {
         return None;
     }
     let rows = watched.readers.run(move |reader| reader.rows(from, LOOKED_AT)).await.ok()?;
-    let now = clock.now();
+    let (now, boot, boot_ms) = (clock.now(), clock.boot_id(), clock.boot_ms());
     let agrees = |entry: &Entry| {
+        let Body::BrokerHeartbeat(heartbeat) = &entry.body else { return false };
         let age = now.millis_since(entry.envelope.time);
+        // On one machine another broker has the same clock: then it counts by what has passed since boot.
+        let aged = match heartbeat.clock.boot_ms.filter(|_| heartbeat.boot == boot) {
+            Some(then) => boot_ms - then,
+            None => 0,
+        };
         entry.envelope.broker != watched.broker
-            && (-AGREES_WITHIN_MS..=AGREES_WITHIN_MS + LOOK_EVERY_MS).contains(&age)
+            && heartbeat.clock.alarm.is_none()
+            && (-AGREES_WITHIN_MS..=AGREES_WITHIN_MS + LOOK_EVERY_MS).contains(&(age - aged))
     };
     let mut entries = rows.iter().filter_map(|row| Entry::read(&row.bytes).ok());
     entries.any(|entry| agrees(&entry)).then_some("another broker")
