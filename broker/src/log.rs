@@ -26,9 +26,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use daypass_core::draft::{Draft, Mark};
 use daypass_core::state::State;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{By, Index, NewEntry, Reach, StatementSigned};
+use daypass_evidence::entry::{Index, NewEntry, Reach};
 use daypass_evidence::note::VerifierKey;
-use daypass_verify::ids::{CredentialId, Digest};
+use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -267,12 +267,10 @@ impl Log {
     pub async fn record_statement(
         &self,
         statement: Statement,
-        id: CredentialId,
-        entry: StatementSigned,
-        by: Option<By>,
+        entry: NewEntry,
+        attached: Attached,
     ) -> Result<Recorded<Statement>, RecordError> {
-        let entry = NewEntry { id, request: None, by, body: entry.into() };
-        let places = self.append(vec![entry], Attached::default()).await?;
+        let places = self.append(vec![entry], attached).await?;
         let place = places.into_iter().next().ok_or_else(stopped)?;
         Ok(Recorded { what: statement, place })
     }

@@ -1,16 +1,18 @@
 //! Keys that rotate: the plan of the core, carried out. What one broker makes, all open; of two that act on the same
 //! state, the log lets one.
 
+mod revoke;
 mod step;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_core::draft::Mark;
-use daypass_core::rotation::{Lifetimes, Order, OrderError, Step, order, plan};
+use daypass_core::rotation::{Lifetimes, Next, Order, OrderError, Step, next, order, plan};
 use daypass_core::state::State;
 use daypass_evidence::entry::By;
-use daypass_verify::ids::RequestId;
+use daypass_verify::ids::{KeyId, RequestId};
 use daypass_verify::time::UnixMs;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
@@ -63,14 +65,14 @@ pub struct Authority {
     pub request: Option<RequestId>,
     /// Why, in words.
     pub reason: Option<String>,
-    /// What its proof spends.
+    /// What its proof spends: with the first thing that is written.
     pub marks: Vec<Mark>,
 }
 
 /// What an order led to.
 pub struct Rotated {
-    /// The state after it.
-    pub state: Arc<State>,
+    /// The key that signs next, or from now on; none where none is made here.
+    pub next: Option<Next>,
     /// Its first entry; none where what was ordered is on its way already.
     pub place: Option<Place>,
 }
@@ -83,13 +85,15 @@ pub struct Rotation {
     lifetimes: Lifetimes,
     /// One act at a time: a key that was made is in the keyring before it is in the log.
     acting: Mutex<()>,
+    /// Compromised keys of which nothing lives any more.
+    ended: std::sync::Mutex<BTreeSet<KeyId>>,
 }
 
 impl Rotation {
     /// Looks after the keys of `desk`.
     #[must_use]
     pub fn new(desk: Desk, kek: Arc<Kek>, readers: Readers, lifetimes: Lifetimes) -> Self {
-        Self { desk, kek, readers, lifetimes, acting: Mutex::default() }
+        Self { desk, kek, readers, lifetimes, acting: Mutex::default(), ended: Default::default() }
     }
 
     /// How long keys live.
@@ -124,7 +128,7 @@ impl Rotation {
             let (state, now) = (self.desk.log.state(), self.desk.clock.now());
             let steps = plan(state.keys().values(), &self.lifetimes, now).into_iter().nth(part);
             let Some(steps) = steps.filter(|steps| !steps.is_empty()) else { return Ok(()) };
-            match self.carry_out(&state, &steps, now, &Authority::default()).await {
+            match self.carry_out(&state, &steps, now, &mut Authority::default()).await {
                 Ok(_) | Err(RotateError::Record(RecordError::StateMoved)) => {}
                 Err(error) => return Err(error),
             }
@@ -132,22 +136,41 @@ impl Rotation {
         Err(RecordError::StateMoved.into())
     }
 
-    /// Does what an operator orders.
+    /// What an order would lead to: nothing is written.
     ///
     /// # Errors
-    /// When it cannot be followed or recorded: then nothing was done.
+    /// When it cannot be followed.
+    pub fn preview(&self, asked: &Order) -> Result<Option<Next>, RotateError> {
+        let (state, now) = (self.desk.log.state(), self.desk.clock.now());
+        let steps = order(state.keys().values(), asked, &self.lifetimes, now)?;
+        Ok(next(state.keys().values(), asked, &steps))
+    }
+
+    /// Does what an operator orders. A compromised key is out of trust even where none can be put in its place.
+    ///
+    /// # Errors
+    /// When it cannot be followed or recorded: then no key was changed.
     pub async fn order(&self, asked: &Order, authority: &Authority) -> Result<Rotated, RotateError> {
         let _acting = self.acting.lock().await;
+        let mut authority = authority.clone();
         for _ in 0..DECIDE_AGAIN {
             let (state, now) = (self.desk.log.state(), self.desk.clock.now());
-            let steps = order(state.keys().values(), asked, &self.lifetimes, now)?;
+            let mut steps = order(state.keys().values(), asked, &self.lifetimes, now)?;
             if steps.is_empty() {
-                return Ok(Rotated { state, place: None });
+                return Ok(Rotated { next: next(state.keys().values(), asked, &steps), place: None });
             }
-            match self.carry_out(&state, &steps, now, authority).await {
+            let mut done = self.carry_out(&state, &steps, now, &mut authority).await;
+            if let Err(error @ (RotateError::NoRoot | RotateError::Sign(_) | RotateError::Authority(_))) = &done
+                && asked.compromised.is_some()
+            {
+                tracing::error!(%error, "no key can be put in the place of a compromised one");
+                steps.retain(|step| matches!(step, Step::Compromise { .. }));
+                done = self.carry_out(&self.desk.log.state(), &steps, now, &mut authority).await;
+            }
+            match done {
                 Ok(place) => {
                     let state = self.desk.log.state();
-                    return Ok(Rotated { state, place });
+                    return Ok(Rotated { next: next(state.keys().values(), asked, &[]), place });
                 }
                 Err(RotateError::Record(RecordError::StateMoved)) => {}
                 Err(error) => return Err(error),
@@ -174,14 +197,16 @@ impl Rotation {
         state: &State,
         steps: &[Step],
         now: UnixMs,
-        authority: &Authority,
+        authority: &mut Authority,
     ) -> Result<Option<Place>, RotateError> {
         // The blobs in the store are sealed under the newest times: a state that another broker moved is read first.
         let none = Attached { if_state: Some(state.at()), ..Attached::default() };
         self.desk.log.append(Vec::new(), none).await?;
         let written = step::carry_out(self, state, steps, now, authority).await;
         // What was made and not recorded is let go, and what was recorded is kept.
-        self.follow(&self.desk.log.state()).await?;
+        if let Err(error) = self.follow(&self.desk.log.state()).await {
+            tracing::error!(%error, "keys could not be opened; it is tried again");
+        }
         Ok(written?.into_iter().next())
     }
 }
@@ -198,6 +223,10 @@ pub async fn keep_rotating(rotation: Arc<Rotation>) {
         }
         if let Err(error) = rotation.look().await {
             tracing::error!(%error, "keys could not be rotated; it is tried again");
+            ticks.tick().await;
+        }
+        if let Err(error) = rotation.finish_revocations().await {
+            tracing::error!(%error, "not all that a compromised key signed was ended; it is tried again");
             ticks.tick().await;
         }
     }

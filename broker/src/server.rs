@@ -4,6 +4,7 @@ mod authenticate;
 mod convert;
 mod credential;
 mod evidence;
+mod governance;
 mod later;
 mod standing;
 mod status;
@@ -66,7 +67,10 @@ pub fn routes(api: Arc<Api>, reflection: bool) -> Authenticate<Routes> {
         )
         .add_service(TrustServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(RegistryServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(GovernanceServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        .add_service(
+            GovernanceServiceServer::new(governance::Service(Arc::clone(&api)))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        );
     let (reporter, health) = tonic_health::server::health_reporter();
     drop(reporter);
     routes.add_service(health.max_decoding_message_size(HEALTH_BYTES_MAX));

@@ -18,6 +18,7 @@ pub use certificate::assemble as assemble_certificate;
 pub use key::SigningKey;
 
 use crate::decision::Grant;
+use crate::proof::{Principal, SpentMark};
 
 /// How long a caller's request id is remembered at least; ids lie in buckets of this length, two of which count.
 const REQUEST_BUCKET_MS: i64 = 600_000;
@@ -98,6 +99,20 @@ pub struct Mark {
     pub key: [u8; 32],
     /// Of which kind.
     pub kind: MarkKind,
+}
+
+impl Mark {
+    /// What an act spends of the proof that it is done with: nothing where the proof may be shown again.
+    #[must_use]
+    pub fn of_proof(principal: &Principal) -> Option<Self> {
+        principal.spent_mark().map(Self::from)
+    }
+}
+
+impl From<SpentMark> for Mark {
+    fn from(mark: SpentMark) -> Self {
+        Self { kind: MarkKind::Proof, key: *mark.key.as_bytes(), expires: mark.expires, earlier: None }
+    }
 }
 
 /// A whole credential.
@@ -218,12 +233,7 @@ fn entry(grant: &Grant, tbs: &[u8]) -> NewEntry {
 }
 
 fn marks(grant: &Grant) -> Vec<Mark> {
-    let proof = grant.spent.map(|mark| Mark {
-        kind: MarkKind::Proof,
-        key: *mark.key.as_bytes(),
-        expires: mark.expires,
-        earlier: None,
-    });
+    let proof = grant.spent.map(Mark::from);
     // An id that the broker drew itself cannot come again.
     let request = grant.id_is_callers.then(|| request_mark(grant));
     [proof, request].into_iter().flatten().collect()

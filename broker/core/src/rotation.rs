@@ -16,7 +16,7 @@ use daypass_verify::time::{Seconds, UnixMs};
 use crate::decision::lifetime::{CERTIFICATE_TTL_MAX, TOKEN_TTL_MAX, VERIFIERS_LEEWAY};
 use crate::state::{DRAIN_MS, phase, rotates};
 
-pub use order::{Order, OrderError, order};
+pub use order::{Next, Order, OrderError, next, order};
 
 /// The longest that a copy of the published keys may be used.
 const MAX_AGE_MOST: Seconds = Seconds::new(300);

@@ -25,7 +25,7 @@ pub(super) async fn carry_out(
     state: &State,
     steps: &[Step],
     now: UnixMs,
-    authority: &Authority,
+    authority: &mut Authority,
 ) -> Result<Vec<Place>, RotateError> {
     let held = rotation.sealed().await?;
     let mut changes = Vec::with_capacity(steps.len());
@@ -38,15 +38,21 @@ pub(super) async fn carry_out(
         });
     }
     let mut entries = Vec::with_capacity(changes.len());
-    let mut attached =
-        Attached { if_state: Some(state.at()), marks: authority.marks.clone(), ..Attached::default() };
+    let mut attached = under(state, authority);
     for Change { entry, sealed } in changes {
         let body = KeyChanged { reason: authority.reason.clone(), ..entry }.into();
         let id = rotation.desk.ids.draw(now)?;
         entries.push(NewEntry { id, request: authority.request, by: authority.by.clone(), body });
         attached.keys.push(sealed);
     }
-    Ok(rotation.desk.log.append(entries, attached).await?)
+    let places = rotation.desk.log.append(entries, attached).await?;
+    authority.marks.clear();
+    Ok(places)
+}
+
+/// What holds for all that is written for an act: decided under this state, and bought by a proof that was not spent.
+fn under(state: &State, authority: &Authority) -> Attached {
+    Attached { if_state: Some(state.at()), marks: authority.marks.clone(), ..Attached::default() }
 }
 
 fn known<'a>(state: &'a State, key: &KeyId) -> Result<&'a KeyChanged, RotateError> {
@@ -59,7 +65,7 @@ async fn make(
     usage: KeyUse,
     times: Times,
     now: UnixMs,
-    authority: &Authority,
+    authority: &mut Authority,
 ) -> Result<Change, RotateError> {
     let (made, certificate) = if usage == KeyUse::Ca {
         let (made, certificate) = make_ca(rotation, state, times, now, authority).await?;
@@ -79,7 +85,7 @@ async fn make_ca(
     state: &State,
     times: Times,
     now: UnixMs,
-    authority: &Authority,
+    authority: &mut Authority,
 ) -> Result<(Made, Vec<u8>), RotateError> {
     let desk = &rotation.desk;
     let root = state.signing_key(KeyUse::Root, now).ok_or(RotateError::NoRoot)?;
@@ -92,7 +98,9 @@ async fn make_ca(
     let trust_domain = state.trust_domain().ok_or(RotateError::NoRoot)?;
     let (statement, entry) = authority::issuing_statement(trust_domain, &root.key, &root_certificate, &made)?;
     let id = desk.ids.draw(now)?;
-    let recorded = desk.log.record_statement(statement, id, entry, authority.by.clone()).await?;
+    let entry = NewEntry { id, request: authority.request, by: authority.by.clone(), body: entry.into() };
+    let recorded = desk.log.record_statement(statement, entry, under(state, authority)).await?;
+    authority.marks.clear();
     let certificate = authority::sign(&desk.signer, &recorded)?;
     made.changed.certificate = Some(Digest::of(&certificate));
     Ok((made, certificate))

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 
 use daypass_core::decision::Outward;
-use daypass_proto::v1::governance_service_server::GovernanceService;
 use daypass_proto::v1::registry_service_server::RegistryService;
 use daypass_proto::v1::trust_service_server::TrustService;
 use daypass_proto::v1::*;
@@ -51,13 +50,4 @@ later!(RegistryService, [ListObjectsStream = ListObjectsResponse, GetBundleStrea
     get_bundle(GetBundleRequest) -> Self::GetBundleStream;
     plan_bundle(Streaming<PlanBundleRequest>) -> PlanBundleResponse;
     propose_bundle(Streaming<ProposeBundleRequest>) -> ProposeBundleResponse;
-});
-
-later!(GovernanceService, [ListPendingStream = ListPendingResponse], {
-    list_pending(ListPendingRequest) -> Self::ListPendingStream;
-    decide(DecideRequest) -> DecideResponse;
-    suspend(SuspendRequest) -> SuspendResponse;
-    resume(ResumeRequest) -> ResumeResponse;
-    record_review(RecordReviewRequest) -> RecordReviewResponse;
-    rotate_key(RotateKeyRequest) -> RotateKeyResponse;
 });

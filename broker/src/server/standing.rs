@@ -1,22 +1,36 @@
-//! Who may read the log, under the bundle in force: what is switched off or over reads nothing.
+//! Who may read the log and who may act, under the bundle in force: what is switched off or over may nothing.
 
 use daypass_core::bundle::Bundle;
 use daypass_core::proof::Principal;
-use daypass_verify::ids::IdentityName;
+use daypass_verify::ids::{IdentityName, Name};
 use daypass_verify::time::UnixMs;
 
 /// The right to read entries.
 const READ_EVIDENCE: &str = "read_evidence";
 
+/// The right to change keys.
+pub(super) const ROTATE: &str = "rotate";
+
 /// Whether a caller is an operator who may read all entries at `now`.
 pub(super) fn reads_evidence(caller: &Principal, bundle: &Bundle, now: UnixMs) -> bool {
+    operator(caller, READ_EVIDENCE, bundle, now).is_some()
+}
+
+/// The operator, with this role, that a caller is at `now`.
+pub(super) fn operator<'a>(
+    caller: &'a Principal,
+    role: &str,
+    bundle: &Bundle,
+    now: UnixMs,
+) -> Option<&'a Name> {
     let operators = &bundle.declared().operators;
-    issuer_stands(caller, bundle)
-        && caller
-            .operators()
-            .iter()
-            .filter_map(|(name, _)| operators.get(name))
-            .any(|operator| operator.roles.contains(READ_EVIDENCE) && now < operator.expires_ms)
+    let holds = |name: &&Name| {
+        operators
+            .get(*name)
+            .is_some_and(|operator| operator.roles.contains(role) && now < operator.expires_ms)
+    };
+    let mut names = caller.operators().iter().map(|(name, _)| name).filter(holds);
+    names.next().filter(|_| issuer_stands(caller, bundle))
 }
 
 /// The identities of a caller whose credentials it may follow at `now`.

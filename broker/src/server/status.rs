@@ -157,7 +157,8 @@ fn internal(
     )
 }
 
-fn of_record(error: &RecordError) -> Outgoing {
+/// What a caller is told whose act was not recorded.
+pub(super) fn of_record(error: &RecordError) -> Outgoing {
     let retry =
         |reason, message: &str, seconds| Outgoing::new(reason, message).retry(Duration::from_secs(seconds));
     match error {

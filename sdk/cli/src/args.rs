@@ -83,6 +83,8 @@ pub(crate) enum Command {
         /// The folder that holds them
         directory: PathBuf,
     },
+    /// Put a new key in the place of one; an operator's right
+    Rotate(Rotate),
     /// Say whether the broker answers, and what this client knows
     Status,
     /// Say what a refusal means
@@ -166,6 +168,34 @@ pub(crate) struct Explain {
     pub(crate) subject: String,
     #[command(flatten)]
     pub(crate) scope: ScopeArgs,
+}
+
+/// `rotate`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Rotate {
+    /// Which of the broker's keys
+    #[arg(value_enum, value_name = "USE")]
+    pub(crate) usage: KeyUse,
+    /// The id of a key whose secret others know: it is unpublished at once, and all that it signed is revoked
+    #[arg(long, value_name = "KEY")]
+    pub(crate) compromised: Option<String>,
+    /// Why, in words; it is recorded
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) reason: String,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What the broker's keys are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyUse {
+    /// Signs access tokens
+    Token,
+    /// Signs JWT-SVIDs
+    Svid,
+    /// Signs certificates
+    Ca,
 }
 
 /// `log`.
@@ -274,6 +304,7 @@ mod tests {
             "daypass log --follow --kind credential.issued --since 2h",
             "daypass log verify file --checkpoint f --key x+0+y",
             "daypass log checkpoint",
+            "daypass rotate ca --compromised k --reason stolen --dry-run",
             "daypass error",
         ] {
             assert!(parse(good).is_ok(), "{good}");
@@ -286,6 +317,7 @@ mod tests {
             "daypass get t --resource eu/../us",
             "daypass log --since yesterday",
             "daypass get t --format xml",
+            "daypass rotate evidence",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

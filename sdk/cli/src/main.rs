@@ -11,6 +11,7 @@ mod inspect;
 mod log;
 mod output;
 mod profile;
+mod rotate;
 mod status;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Explain(explain) => explain::run(explain, &profile()?, &out).await,
         Command::Log(log) => log::run(log, &args.connection, &out).await,
         Command::Check { directory } => check::run(directory, &out),
+        Command::Rotate(rotate) => rotate::run(rotate, &profile()?, &out).await,
         Command::Status => status::run(&profile()?, &out).await,
         Command::Error { code } => errors::run(code.as_deref(), &out),
     }

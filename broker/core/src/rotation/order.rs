@@ -58,6 +58,35 @@ pub fn order<'a>(
     Ok(steps)
 }
 
+/// The key of a use that signs next, or from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    /// Which; none for one that is not made yet.
+    pub key: Option<KeyId>,
+    /// From when it signs.
+    pub signs_from: UnixMs,
+}
+
+/// Where `steps`, taken for `order`, lead to. None where no key of this use is left.
+#[must_use]
+pub fn next<'a>(
+    keys: impl Iterator<Item = &'a KeyChanged>,
+    order: &Order,
+    steps: &[Step],
+) -> Option<Next> {
+    let of_step = steps.iter().find_map(|step| match step {
+        Step::Make { times, .. } => Some(Next { key: None, signs_from: times.sign_from }),
+        Step::Retime { key, times } => {
+            Some(Next { key: Some(key.clone()), signs_from: times.sign_from })
+        }
+        _ => None,
+    });
+    let left = keys.filter(|key| order.compromised.as_ref() != Some(&key.key));
+    of_step.or_else(|| {
+        newest(left, order.usage).map(|key| Next { key: Some(key.key.clone()), signs_from: key.sign_from_ms })
+    })
+}
+
 fn orderly<'a>(
     keys: impl Iterator<Item = &'a KeyChanged> + Clone,
     usage: KeyUse,
