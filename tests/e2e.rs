@@ -3,6 +3,7 @@
 mod brokers;
 mod certificates;
 mod clock;
+mod compromise;
 mod endings;
 mod evidence;
 mod go;

@@ -160,7 +160,8 @@ impl Rotation {
                 return Ok(Rotated { next: next(state.keys().values(), asked, &steps), place: None });
             }
             let mut done = self.carry_out(&state, &steps, now, &mut authority).await;
-            if let Err(error @ (RotateError::NoRoot | RotateError::Sign(_) | RotateError::Authority(_))) = &done
+            if let Err(error @ (RotateError::NoRoot | RotateError::Sign(_) | RotateError::Authority(_))) =
+                &done
                 && asked.compromised.is_some()
             {
                 tracing::error!(%error, "no key can be put in the place of a compromised one");

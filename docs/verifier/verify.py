@@ -156,7 +156,7 @@ class Log:
     def credential_issued(self, entry):
         made, asked, granted, time, proof = (entry[it] for it in ("credential", "asked", "granted", "time", "proof"))
         exp, key, under = made["exp_ms"], self.keys.get(made["key"]), entry["decision"]
-        self.issued[self.size], self.open[self.size] = (time, exp), exp
+        self.issued[self.size], self.open[self.size] = (time, exp, made["key"]), exp
         if proof["use"] == "once":
             first, end = self.proofs.get(proof["digest"], (None, -(2**53)))
             self.check(time > end + 120_000, f"its proof buys one credential, and had bought that of entry {first}")
@@ -192,11 +192,11 @@ class Log:
             self.void.add(of)
 
     def credential_ended(self, entry):
-        require(entry["how"] in ("expired", "revoked"), "ends in no way that there is")
+        expired = {"expired": 30_000, "revoked": -(2**53)}[entry["how"]]
         for of in () if "log" in entry else entry["ended"]:  # `log`: what another log issued
             require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
-            over = self.issued[of][1] + 30_000 if entry["how"] == "expired" else 0
-            require(entry["time"] >= over, f"calls entry {of} expired, which could be alive")
+            require(entry["time"] >= self.issued[of][1] + expired, f"calls entry {of} expired, which could be alive")
+            require(entry.get("selector", {}).get("key", self.issued[of][2]) == self.issued[of][2], f"{of} has another key")
         self.unended(entry.get("through_ms", 0), f"is not named by entry {self.size}, which says that all until then are")
 
     def unended(self, before, why):
@@ -216,8 +216,7 @@ class Log:
         declared = "previous" in entry or entry.get("since_ms", time) <= last + 5000
         self.check(declared or time - last <= 120_000, f"broker {broker} was silent since {last}")
         self.started = time if entry["kind"] == "broker.started" else self.started
-        if entry["kind"] == "broker.stopped":
-            del self.alive[broker]
+        self.alive.pop(broker if entry["kind"] == "broker.stopped" else None, None)
 
     broker_heartbeat = broker_stopped = broker_started
 
@@ -226,6 +225,8 @@ class Log:
             self.check(self.time - last <= 120_000, f"broker {broker} fell silent at {last}")
         if not self.clock and (self.started is None or self.time >= self.started + 60_000):
             self.unended(self.time - 90_000, "is long past its end, and nothing ended it")
+            lost = [key for key, it in self.keys.items() if it["state"] == "compromised" and it["time"] < self.time - 90_000]
+            self.found += [(of, "lives, and its key is compromised") for of in self.open if self.issued[of][2] in lost]
 
 def verify(entries, checkpoint, vkey):
     log, lines = Log(), pathlib.Path(entries).read_bytes().removesuffix(b"\n").split(b"\n")
@@ -234,8 +235,7 @@ def verify(entries, checkpoint, vkey):
         require(len(lines) >= size, f"the checkpoint is of {size} entries, and there are {len(lines)}")
         leaves = [hashlib.sha256(b"\0" + line).digest() for line in lines[:size]]
         require(size and root_of(leaves) == base64.b64decode(root), "the entries do not lead to the checkpoint's root")
-        for line in lines:
-            log.add(line)
+        list(map(log.add, lines))
         log.close()
         require(log.first.get("origin") == origin, "the checkpoint is of another log")
     except ValueError as error:

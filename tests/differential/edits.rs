@@ -70,6 +70,11 @@ fn key(log: &mut [Value]) -> &mut Value {
     log.iter_mut().find(|entry| entry["kind"] == "key.changed" && entry["key"] == key).unwrap()
 }
 
+/// What ended a compromised key's credentials.
+fn revoked(log: &mut [Value]) -> &mut Value {
+    log.iter_mut().find(|entry| entry["how"] == "revoked").unwrap()
+}
+
 fn supplier(log: &mut [Value]) -> &mut Value {
     log.iter_mut().find(|entry| entry["type"] == "supplier").unwrap()
 }
@@ -101,6 +106,8 @@ pub(super) const SPOILED: &[Edit] = &[
     spoils("an ending is left out", |log| { kind(log, "credential.ended")["ended"].as_array_mut().unwrap().remove(0); }),
     spoils("no ending claims to be complete, and one is left out", |log| { let it = kind(log, "credential.ended"); it["ended"].as_array_mut().unwrap().remove(0); it.as_object_mut().unwrap().remove("through_ms"); append(log, 60_001, json!({ "kind": "broker.stopped", "reason": "x" })); }),
     spoils("one expired before its leeway was over", |log| { let at = first(log, "credential.ended"); let of = log[at]["ended"][0].as_u64().unwrap(); let time = log[at]["time"].as_i64().unwrap(); log[usize::try_from(of).unwrap()]["credential"]["exp_ms"] = json!(time - 29_000); }),
+    spoils("an order about a key ends what that key did not sign", |log| { let it = revoked(log); it["selector"]["key"] = json!("K".repeat(43)); }),
+    spoils("what a compromised key signed is left alive", |log| { revoked(log)["ended"].as_array_mut().unwrap().remove(0); append(log, 90_001, json!({ "kind": "broker.stopped", "reason": "x" })); }),
     spoils("an action beyond what was asked", |log| push(&mut issued(log, TASK)["granted"]["actions"], json!("zz:more"))),
     spoils("an action beyond what is declared", |log| { let it = issued(log, TASK); push(&mut it["granted"]["actions"], json!("zz:more")); push(&mut it["asked"]["actions"], json!("zz:more")); }),
     spoils("an audience beyond what is declared", |log| { let it = issued(log, TASK); push(&mut it["granted"]["audiences"], json!("zz")); push(&mut it["asked"]["audiences"], json!("zz")); }),

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
 use daypass_evidence::canonical::to_vec_unbounded;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::Body;
+use daypass_evidence::entry::{Body, KeyUse};
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::tree::{Frontier, leaf_hash};
 use daypass_proto::v1 as pb;
@@ -35,7 +36,7 @@ pub(super) struct Signer {
 }
 
 impl Recorded {
-    /// Issuances of every profile, a refusal, a supplier's, endings, and a restart.
+    /// Issuances of every profile, a refusal, a supplier's, endings, a restart, and a key that others know.
     pub(super) async fn by_a_broker() -> Self {
         let mut deployment = Deployment::start().await;
         busy(&deployment, 5).await;
@@ -45,6 +46,8 @@ impl Recorded {
         deployment.stop().await;
         deployment.clock.advance(400_000);
         deployment.resume().await.unwrap();
+        busy(&deployment, 900).await;
+        compromise(&deployment).await;
         busy(&deployment, 900).await;
         let operator = deployment.operator().await;
         let request = operator.request(pb::GetCheckpointRequest::default()).unwrap();
@@ -80,6 +83,20 @@ async fn busy(deployment: &Deployment, ttl_s: i64) {
     let one = vec!["https://ledger.example.org".into()];
     let read = pb::IssueRequest { audiences: one, ..wanted("read-invoices") };
     issue(&by(deployment, CI, NIGHTLY).await, read).await.unwrap();
+}
+
+/// All tokens that live are ended with their key.
+async fn compromise(deployment: &Deployment) {
+    let state = deployment.broker().log().state();
+    let key = state.signing_key(KeyUse::Token, deployment.clock.now()).unwrap().key.to_string();
+    let security = deployment.security().await;
+    let order = pb::RotateKeyRequest {
+        r#use: pb::KeyUse::Token.into(),
+        compromised_key_id: key,
+        ..Default::default()
+    };
+    let ended = security.governance().rotate_key(security.request(order).unwrap()).await.unwrap();
+    assert!(ended.into_inner().revoked > 3);
 }
 
 async fn by(deployment: &Deployment, issuer: &str, identity: &str) -> Caller {

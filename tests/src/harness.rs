@@ -55,6 +55,8 @@ pub const CI: &str = "ci";
 pub const STAFF: &str = "staff";
 /// The operator who may read the log.
 pub const OPERATOR: &str = "alice-lead";
+/// The operator who may change keys.
+pub const SECURITY: &str = "bob-sec";
 /// The trust domain.
 pub const TRUST_DOMAIN: &str = "example.org";
 
@@ -222,6 +224,11 @@ impl Deployment {
     /// An operator who may read the log.
     pub async fn operator(&self) -> Caller {
         self.bearer(self.organisation.token(STAFF, OPERATOR).unwrap()).await
+    }
+
+    /// The operator who may change keys, with a fresh token.
+    pub async fn security(&self) -> Caller {
+        self.bearer(self.organisation.token(STAFF, SECURITY).unwrap()).await
     }
 
     /// A client certificate of the workload CA for `identity`, for a day.

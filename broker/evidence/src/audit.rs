@@ -310,6 +310,7 @@ impl Audit {
             // What another log issued, that log's own audit knows of.
             Body::CredentialEnded(ended) if ended.log.is_some() => {}
             Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),
+            Body::KeyChanged(changed) => self.credentials.key_changed(time, changed),
             Body::Unknown(fields) if entry.envelope.kind == "access.observed" => {
                 self.observed(index, fields);
             }

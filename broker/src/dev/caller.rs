@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use daypass_proto::v1::credential_service_client::CredentialServiceClient;
 use daypass_proto::v1::evidence_service_client::EvidenceServiceClient;
+use daypass_proto::v1::governance_service_client::GovernanceServiceClient;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -68,6 +69,12 @@ impl Caller {
     #[must_use]
     pub fn evidence(&self) -> EvidenceServiceClient<Channel> {
         EvidenceServiceClient::new(self.channel.clone())
+    }
+
+    /// A client of the governance service.
+    #[must_use]
+    pub fn governance(&self) -> GovernanceServiceClient<Channel> {
+        GovernanceServiceClient::new(self.channel.clone())
     }
 
     /// The connection itself.

@@ -95,8 +95,7 @@ impl Service {
             compromised: convert::optional("compromised_key_id", &wire.compromised_key_id)?,
         };
         if wire.reason.len() > REASON_BYTES_MAX || wire.reason.chars().any(char::is_control) {
-            let expected =
-                format!("expected at most {REASON_BYTES_MAX} bytes without control characters");
+            let expected = format!("expected at most {REASON_BYTES_MAX} bytes without control characters");
             return Err(Outgoing::malformed("reason", expected));
         }
         if wire.validate_only {
@@ -138,12 +137,7 @@ impl Service {
     }
 
     /// The key is out of trust already; what it signed is ended as fast as the log takes it, whoever waits for it.
-    async fn end_what_it_signed(
-        &self,
-        key: &KeyId,
-        rotated: &Rotated,
-        authority: Authority,
-    ) -> (u64, u64) {
+    async fn end_what_it_signed(&self, key: &KeyId, rotated: &Rotated, authority: Authority) -> (u64, u64) {
         let (rotation, key) = (Arc::clone(&self.0.rotation), key.clone());
         let ordered = rotated.place.as_ref().map(|place| place.index);
         let ended = Arc::new(AtomicU64::default());

@@ -26,7 +26,8 @@ pub(crate) async fn run(rotate: &Rotate, profile: &Profile, out: &Output) -> Res
         None => sheet.row("entry", "none: the next key is on its way already"),
     }
     if rotate.compromised.is_some() {
-        let live = rotated.live.map_or_else(|| "more than could be counted in time".into(), |it| it.to_string());
+        let live =
+            rotated.live.map_or_else(|| "more than could be counted in time".into(), |it| it.to_string());
         sheet.row(if rotate.dry_run { "would end" } else { "lived" }, live);
         if !rotate.dry_run {
             sheet.row("ended", rotated.revoked);

@@ -47,10 +47,15 @@ impl Deployment {
 
     /// A profile of the program `daypass` with an operator's token.
     pub fn operators_profile(&self) -> PathBuf {
-        let token = self.folder.path().join("operator.token");
-        std::fs::write(&token, self.organisation.token(STAFF, OPERATOR).unwrap()).unwrap();
+        self.profile_of(OPERATOR)
+    }
+
+    /// The same of one operator by name.
+    pub fn profile_of(&self, operator: &str) -> PathBuf {
+        let token = self.folder.path().join(format!("{operator}.token"));
+        std::fs::write(&token, self.organisation.token(STAFF, operator).unwrap()).unwrap();
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-        self.profile("operator.toml", &format!("id_token_file = {token:?}\n"))
+        self.profile(&format!("{operator}.toml"), &format!("id_token_file = {token:?}\n"))
     }
 
     /// The configuration of this deployment as the broker's program reads it.

@@ -69,16 +69,10 @@ pub struct Next {
 
 /// Where `steps`, taken for `order`, lead to. None where no key of this use is left.
 #[must_use]
-pub fn next<'a>(
-    keys: impl Iterator<Item = &'a KeyChanged>,
-    order: &Order,
-    steps: &[Step],
-) -> Option<Next> {
+pub fn next<'a>(keys: impl Iterator<Item = &'a KeyChanged>, order: &Order, steps: &[Step]) -> Option<Next> {
     let of_step = steps.iter().find_map(|step| match step {
         Step::Make { times, .. } => Some(Next { key: None, signs_from: times.sign_from }),
-        Step::Retime { key, times } => {
-            Some(Next { key: Some(key.clone()), signs_from: times.sign_from })
-        }
+        Step::Retime { key, times } => Some(Next { key: Some(key.clone()), signs_from: times.sign_from }),
         _ => None,
     });
     let left = keys.filter(|key| order.compromised.as_ref() != Some(&key.key));

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use daypass_verify::ids::KeyId;
 use daypass_verify::time::UnixMs;
 
 use super::finding::{FindingCode, Findings};
-use crate::entry::{CredentialEnded, CredentialIssued, CredentialSettled, EndedHow, Index};
+use crate::entry::{
+    CredentialEnded, CredentialIssued, CredentialSettled, EndedHow, Index, KeyChanged, KeyState,
+};
 
 /// How long after its end a credential may first be called expired: the leeway that verifiers give.
 const LEEWAY_MS: i64 = 30_000;
@@ -23,9 +26,13 @@ const ROUNDING_MS: i64 = 1_000;
 struct Life {
     recorded: UnixMs,
     exp: UnixMs,
+    key: Interned,
     released: bool,
     ended: bool,
 }
+
+/// A key, by its place among those that issued.
+type Interned = u32;
 
 /// How many credentials had which fate.
 #[derive(Debug, Default, Clone, Copy)]
@@ -44,6 +51,9 @@ pub(super) struct Credentials {
     open: BTreeSet<(UnixMs, Index)>,
     issued: Bits,
     void: BTreeSet<Index>,
+    keys: BTreeMap<KeyId, Interned>,
+    /// Keys that others know, and since when.
+    compromised: BTreeMap<KeyId, UnixMs>,
     counts: Counts,
     forgotten_at: Option<UnixMs>,
 }
@@ -68,11 +78,29 @@ impl Credentials {
     ) {
         check_grant(index, time, issued, findings);
         self.forget(time);
-        let life = Life { recorded: time, exp: issued.credential.exp_ms, released: false, ended: false };
+        let key = self.interned(&issued.credential.key);
+        let life = Life { recorded: time, exp: issued.credential.exp_ms, key, released: false, ended: false };
         self.open.insert((life.exp, index));
         self.lives.insert(index, life);
         self.issued.set(index);
         self.counts.issued += 1;
+    }
+
+    fn interned(&mut self, key: &KeyId) -> Interned {
+        if let Some(known) = self.keys.get(key) {
+            return *known;
+        }
+        let next = Interned::try_from(self.keys.len()).unwrap_or(Interned::MAX);
+        self.keys.insert(key.clone(), next);
+        next
+    }
+
+    /// Remembers which keys others know.
+    pub(super) fn key_changed(&mut self, time: UnixMs, changed: &KeyChanged) {
+        match changed.state {
+            KeyState::Compromised => drop(self.compromised.insert(changed.key.clone(), time)),
+            _ => drop(self.compromised.remove(&changed.key)),
+        }
     }
 
     pub(super) fn settled(&mut self, index: Index, settled: &CredentialSettled, findings: &mut Findings) {
@@ -122,7 +150,9 @@ impl Credentials {
         ended: &CredentialEnded,
         findings: &mut Findings,
     ) {
+        let of = ended.selector.as_ref().and_then(|selector| selector.key.as_ref());
         for credential in &ended.ended {
+            self.check_selected(index, *credential, of, findings);
             if ended.how == EndedHow::Expired {
                 self.check_expired(index, time, *credential, findings);
             }
@@ -145,6 +175,15 @@ impl Credentials {
             let detail =
                 format!("credential {credential} was called expired at {time}, it is valid until {exp}");
             findings.add(FindingCode::EndedTooEarly, Some(index), detail);
+        }
+    }
+
+    /// An order about a key ends what that key signed, and nothing else.
+    fn check_selected(&self, index: Index, credential: Index, of: Option<&KeyId>, findings: &mut Findings) {
+        let (Some(key), Some(life)) = (of, self.lives.get(&credential)) else { return };
+        if self.keys.get(key) != Some(&life.key) {
+            let detail = format!("credential {credential} was ended with key `{key}`, which did not sign it");
+            findings.add(FindingCode::NotSelected, Some(index), detail);
         }
     }
 
@@ -178,8 +217,21 @@ impl Credentials {
     /// Names what should have ended by `now`, the time of the log's last entry.
     pub(super) fn finish(&mut self, now: UnixMs, excused: bool, findings: &mut Findings) {
         if !excused {
-            let why = format!("no ending by {now}");
-            self.unended_before(now.plus_millis(-ENDING_DUE_MS), &why, findings);
+            let due = now.plus_millis(-ENDING_DUE_MS);
+            self.left_alive(due, findings);
+            self.unended_before(due, &format!("no ending by {now}"), findings);
+        }
+    }
+
+    /// Names what lives, and was signed by a key that was called compromised before `due`.
+    fn left_alive(&self, due: UnixMs, findings: &mut Findings) {
+        for (key, since) in self.compromised.iter().filter(|(_, since)| **since < due) {
+            let Some(interned) = self.keys.get(key) else { continue };
+            let signed = |index: &Index| self.lives.get(index).is_some_and(|life| life.key == *interned);
+            for (_, index) in self.open.iter().filter(|(_, index)| signed(index)) {
+                let detail = format!("lives, and its key `{key}` is compromised since {since}");
+                findings.add(FindingCode::NoEnding, Some(*index), detail);
+            }
         }
     }
 

@@ -60,6 +60,8 @@ codes! {
     VoidThenUsed = "VOID_THEN_USED",
     /// A credential was called expired while it could still be alive.
     EndedTooEarly = "ENDED_TOO_EARLY",
+    /// An order about a key ended what that key did not sign.
+    NotSelected = "NOT_SELECTED",
     /// A proof that buys one credential bought a second.
     ProofUsedTwice = "PROOF_USED_TWICE",
     /// More was granted than asked.

@@ -12,7 +12,7 @@ use log::{Log, ORIGIN, at, digest};
 
 use FindingCode::{
     EndedTooEarly, EndingWithoutIssuance, HeartbeatGap, IssuedLate, KeyUnusable, Malformed, NoEnding,
-    OutlivesIdentity, OutlivesKey, OutlivesSupplier, ReleasedBeforeRecorded, SelfDecided,
+    NotSelected, OutlivesIdentity, OutlivesKey, OutlivesSupplier, ReleasedBeforeRecorded, SelfDecided,
     SettledWithoutIssuance, StaleState, TimeWentBack, TwoEndings, UnknownAuthor, VoidThenUsed,
     WiderThanAsked, WiderThanDeclared,
 };
@@ -193,6 +193,37 @@ fn a_credential_without_an_ending_is_named_when_its_time_is_long_over() {
     log.set("expired", "/ended", json!([]));
     let a = log.index("a");
     assert_eq!(found(&report(&log)), [(NoEnding, Some(a))]);
+}
+
+#[test]
+fn what_a_compromised_key_signed_is_ended_within_a_minute_and_a_half() {
+    let compromised = |log: &mut Log| {
+        let mut key = log.value("key");
+        key["state"] = json!("compromised");
+        log.push("compromised", 921_000, key);
+    };
+    let end = |log: &mut Log, ended: Value, key: &str| {
+        let selector = json!({"key": key});
+        let entry =
+            json!({"kind": "credential.ended", "how": "revoked", "ended": ended, "selector": selector});
+        log.push("ordered", 922_000, entry);
+    };
+    let (own, other) = ("K".repeat(43), "L".repeat(43));
+    for (named, key, later_ms, expected) in [
+        (&["d", "e"][..], &own, 1_012_000, vec![]),
+        (&["d"], &own, 1_010_000, vec![]),
+        (&["d"], &own, 1_012_000, vec![(NoEnding, "e")]),
+        (&["d", "e"], &other, 1_012_000, vec![(NotSelected, "ordered"), (NotSelected, "ordered")]),
+    ] {
+        let mut log = Log::valid();
+        compromised(&mut log);
+        let ended = named.iter().map(|name| log.index(name)).collect();
+        end(&mut log, ended, key);
+        log.push("last", later_ms, json!({"kind": "broker.stopped", "reason": "asked to"}));
+        let expected: Vec<_> =
+            expected.into_iter().map(|(code, name)| (code, Some(log.index(name)))).collect();
+        assert_eq!(found(&report(&log)), expected, "{named:?} at {later_ms}");
+    }
 }
 
 #[test]
