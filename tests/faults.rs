@@ -10,6 +10,7 @@ mod damage;
 mod full;
 mod load;
 mod pauses;
+mod postgres;
 mod recording;
 mod report;
 mod sweep;

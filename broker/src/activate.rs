@@ -42,7 +42,17 @@ fn entries(
     let changes =
         bundle.changes_from(before.map(Arc::as_ref)).into_iter().map(|(object, name, change, declared)| {
             let was = state.declared_at(object, name.as_str());
-            RegistryChanged { object, name, change, was, bundle: digest, declared }.into()
+            RegistryChanged {
+                object,
+                name,
+                change,
+                was,
+                bundle: digest,
+                declared,
+                since_ms: None,
+                next_due_ms: None,
+            }
+            .into()
         });
     let activated = BundleActivated {
         digest,

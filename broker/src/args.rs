@@ -108,9 +108,11 @@ pub(crate) enum Command {
         /// The configuration that names the store
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
-        /// A checkpoint that was kept elsewhere, so that the gap is known; repeatable
+        /// A checkpoint that was kept elsewhere, or another broker's anchor, so that the gap is known; repeatable
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Verify a whole store, offline: every leaf, the tree, the checkpoint, and what entries say of each other
     Verify {

@@ -105,7 +105,7 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             verify::run(&verify::Wanted { config, store, key, anchor, predecessor, from, json })
         }
         Command::Backup { config, to } => backup::run(&config, &to),
-        Command::Recover { config, checkpoint } => recover::run(&config, &checkpoint).await,
+        Command::Recover { config, checkpoint, owner } => recover::run(&config, &checkpoint, &owner).await,
     }
 }
 

@@ -2,28 +2,30 @@
 //! not know: a new one is opened that names the gap, every signing key is replaced, and what still holds is carried
 //! over. The old log stays beside it, whole.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+mod carry;
+mod place;
 
-use daypass_core::bundle::Bundle;
+use std::path::Path;
+use std::sync::Arc;
+
 use daypass_core::rotation::Lifetimes;
-use daypass_core::state::State;
 use daypass_evidence::audit::Report;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{
-    BundleActivated, Change, Gap, NewEntry, OpenReason, Predecessor, RegistryChanged,
-};
+use daypass_evidence::entry::{Gap, OpenReason, Predecessor};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
 
 use crate::clock::Clock;
-use crate::ids::{Ids, RandomnessFailed};
+use crate::ids::RandomnessFailed;
 use crate::init::{self, Deployment, InitError, Initialised, Opening};
 use crate::keyring::{Kek, KekError, KeyringError, open_evidence_key};
-use crate::log::{self, Anchor, AnchorError, Attached, Log, RecordError, StartError, Started};
-use crate::store::sqlite::{SqliteStore, sync_folder_of};
-use crate::store::{Batch, Live, PREDECESSOR, Reader, Store as _, StoreAt, StoreError};
+use crate::log::{self, Anchor, AnchorError, RecordError, StartError, Started};
+use crate::store::{Reader, StoreAt, StoreError};
+use carry::{carry, carry_live};
+use place::Taken;
+
+pub use carry::Carried;
+pub use place::aside;
 
 /// What is recovered, and from what is known.
 pub struct Recovery<'a> {
@@ -32,14 +34,14 @@ pub struct Recovery<'a> {
     /// This broker's name.
     pub broker: Name,
     /// The store that was put back.
-    pub store: &'a Path,
+    pub store: &'a StoreAt,
     /// The key-encryption key.
     pub kek: &'a Path,
     /// How long the keys of the new log live.
     pub lifetimes: Lifetimes,
     /// The anchor file, where there is one.
     pub anchor: &'a Path,
-    /// Checkpoints that were kept elsewhere: signed notes.
+    /// Checkpoints that were kept elsewhere: signed notes, or anchor files of other brokers.
     pub checkpoints: Vec<(String, Vec<u8>)>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
@@ -67,6 +69,8 @@ pub enum RecoverError {
     Random(#[from] RandomnessFailed),
     #[error("`{0}`: {1}")]
     File(String, std::io::Error),
+    #[error("the new log could not take the place of the old one: {0}")]
+    Swap(String),
     #[error("the checkpoint `{0}` is not one of this log: {1}")]
     Checkpoint(String, String),
     #[error(
@@ -89,39 +93,19 @@ pub struct Recovered {
     /// What is missing between the two.
     pub gap: Gap,
     /// Where the old store lies now.
-    pub aside: PathBuf,
+    pub aside: StoreAt,
     /// Declared objects, suspensions, and credentials of the old log that may be alive.
     pub carried: Carried,
 }
 
-/// How much was carried over.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Carried {
-    /// Declared objects.
-    pub objects: usize,
-    /// Suspensions.
-    pub suspensions: usize,
-    /// Credentials whose endings the new log will hold.
-    pub live: usize,
-}
-
-/// Where the store of a log before this one lies.
-#[must_use]
-pub fn aside(store: &Path, predecessor: &Predecessor) -> PathBuf {
-    let shard = predecessor.origin.rsplit('/').next().unwrap_or_default();
-    let mut path = store.as_os_str().to_owned();
-    path.push(format!(".{shard}-{}", predecessor.size));
-    path.into()
-}
-
-/// Recovers. Until the new store takes the old one's place, in one step, nothing was changed but that the old one
-/// is a single file.
+/// Recovers. Until the new store takes the old one's place, in one step, nothing was changed but that an old file is a
+/// single one.
 ///
 /// # Errors
-/// When the broker runs, the old log does not verify, or nothing is missing.
+/// When a broker runs, the old log does not verify, or nothing is missing.
 pub async fn recover(recovery: &Recovery<'_>) -> Result<Recovered, RecoverError> {
-    let alone = SqliteStore::take_alone(recovery.store)?;
-    let reader = SqliteStore::open_reader(recovery.store)?;
+    let taken = Taken::of(recovery.store)?;
+    let reader = recovery.store.reader()?;
     let old = examined(reader.as_ref(), recovery.kek)?;
     let newest = newest_known(recovery, reader.as_ref(), &old)?;
     let predecessor = Predecessor {
@@ -130,15 +114,16 @@ pub async fn recover(recovery: &Recovery<'_>) -> Result<Recovered, RecoverError>
         root: Digest::from_bytes(old.started.report.root),
     };
     let gap = gap(&old.started.report, newest.as_ref());
-    let mut new = recovery.store.as_os_str().to_owned();
-    new.push(".recovering");
-    let new = PathBuf::from(new);
-    remove(&new);
-    let made = open_anew(recovery, &new, reader.as_ref(), &predecessor, &gap).await;
-    let (opened, carried) = made.inspect_err(|_| remove(&new))?;
+    let new = taken.make_room()?;
+    let made = open_anew(recovery, &taken, &new, reader.as_ref(), &predecessor, &gap).await;
+    let (opened, carried) = made.inspect_err(|_| drop(taken.make_room()))?;
     let aside = aside(recovery.store, &predecessor);
-    swap(recovery, &new, &aside)?;
-    drop(alone);
+    keep_anchor(recovery.anchor, &predecessor)?;
+    taken.swap(&new, &aside)?;
+    if let Some(head) = recovery.store.reader()?.head()? {
+        let written = Anchor::open(recovery.anchor)?.write(&head.checkpoint);
+        written.map_err(|error| RecoverError::File(recovery.anchor.display().to_string(), error))?;
+    }
     Ok(Recovered { opened, predecessor, gap, aside, carried })
 }
 
@@ -176,9 +161,8 @@ fn newest_known(
     };
     let at_the_end = anchored.as_ref().is_some_and(|anchored| anchored.size == size);
     let mut known: Vec<Checkpoint> = anchored.into_iter().collect();
-    for (name, note) in &recovery.checkpoints {
-        let opened = Checkpoint::open(note, &old.key);
-        known.push(opened.map_err(|error| RecoverError::Checkpoint(name.clone(), error.to_string()))?);
+    for (name, bytes) in &recovery.checkpoints {
+        known.extend(kept_in(bytes, &old.key).map_err(|why| RecoverError::Checkpoint(name.clone(), why))?);
     }
     if let Some(other) =
         known.iter().find(|it| it.size <= size && !log::begins_with(reader, &old.started.head, it))
@@ -190,6 +174,16 @@ fn newest_known(
         return Err(RecoverError::NothingMissing { size, anchor: recovery.anchor.display().to_string() });
     }
     Ok(newest)
+}
+
+/// The checkpoints of this log in a file that somebody kept: a note, or the anchor of another broker.
+fn kept_in(bytes: &[u8], key: &VerifierKey) -> Result<Vec<Checkpoint>, String> {
+    let slots = Anchor::notes(bytes);
+    if slots.is_empty() {
+        return Checkpoint::open(bytes, key).map(|it| vec![it]).map_err(|error| error.to_string());
+    }
+    let opened: Vec<_> = slots.iter().filter_map(|note| Checkpoint::open(note, key).ok()).collect();
+    if opened.is_empty() { Err("it is the anchor of another log".into()) } else { Ok(opened) }
 }
 
 fn gap(restored: &Report, newest: Option<&Checkpoint>) -> Gap {
@@ -215,17 +209,17 @@ fn gap(restored: &Report, newest: Option<&Checkpoint>) -> Gap {
 /// The new log in a store of its own, with all that is carried over.
 async fn open_anew(
     recovery: &Recovery<'_>,
-    new: &Path,
+    taken: &Taken,
+    new: &StoreAt,
     old: &dyn Reader,
     predecessor: &Predecessor,
     gap: &Gap,
 ) -> Result<(Initialised, Carried), RecoverError> {
     let state = log::read_state(old)?;
-    let store = StoreAt::from(new);
     let deployment = Deployment {
         trust_domain: recovery.trust_domain.clone(),
         broker: recovery.broker.clone(),
-        store: &store,
+        store: new,
         kek: recovery.kek,
         bundle: None,
         lifetimes: recovery.lifetimes,
@@ -237,13 +231,14 @@ async fn open_anew(
         predecessor: Some(predecessor.clone()),
         gap: Some(gap.clone()),
     };
-    let claimed = store.claim()?.ok_or_else(|| InitError::Exists(store.to_string()))?;
+    let claimed = new.claim()?.ok_or_else(|| InitError::Exists(new.to_string()))?;
     let (opened, log, ids) = init::found(&deployment, &claimed, opening).await?;
-    let mut carried = carry(&log, &ids, recovery, &state).await?;
+    let mut carried = carry(&log, &ids, recovery.clock.now(), &state).await?;
     drop(log);
-    carried.live = carry_live(new, old).await?;
-    let reader = SqliteStore::open_reader(new)?;
-    log::verify_store(reader.as_ref(), &opened.log_key, None)?;
+    taken.wait_until_at_rest(new).await;
+    carried.live = carry_live(new, old)?;
+    taken.wait_until_at_rest(new).await;
+    log::verify_store(new.reader()?.as_ref(), &opened.log_key, None)?;
     Ok((opened, carried))
 }
 
@@ -261,110 +256,13 @@ fn next_origin(recovery: &Recovery<'_>, old: &str) -> String {
     format!("{}/evidence/{shard}", recovery.trust_domain)
 }
 
-/// The bundle in force with all that it declares, and the suspensions.
-async fn carry(
-    log: &Log,
-    ids: &Ids,
-    recovery: &Recovery<'_>,
-    state: &State,
-) -> Result<Carried, RecoverError> {
-    let now = recovery.clock.now();
-    let mut bodies = Vec::new();
-    let mut attached = Attached::default();
-    if let Some(bundle) = state.bundle() {
-        bodies.extend(register(bundle).into_iter().map(Into::into));
-        attached.objects.push((bundle.digest(), bundle.to_object()));
+/// The anchor of the log before, beside the one that follows it: it is evidence.
+fn keep_anchor(anchor: &Path, predecessor: &Predecessor) -> Result<(), RecoverError> {
+    if !anchor.exists() {
+        return Ok(());
     }
-    let objects = bodies.len();
-    bodies.extend(state.bundle().map(|bundle| {
-        BundleActivated {
-            digest: bundle.digest(),
-            previous: None,
-            proposed: None,
-            decided: Vec::new(),
-            bootstrap: true,
-        }
-        .into()
-    }));
-    let in_force = state.suspensions().filter(|(_, set)| set.until_ms.is_none_or(|until| now < until));
-    let before = bodies.len();
-    bodies.extend(in_force.map(|(_, set)| set.clone().into()));
-    let suspensions = bodies.len() - before;
-    let entries: Result<Vec<_>, RandomnessFailed> = bodies
-        .into_iter()
-        .map(|body| Ok(NewEntry { id: ids.draw(now)?, request: None, by: None, body }))
-        .collect();
-    log.append(entries?, attached).await?;
-    Ok(Carried { objects, suspensions, live: 0 })
-}
-
-fn register(bundle: &Bundle) -> Vec<RegistryChanged> {
-    let changes = bundle.changes_from(None).into_iter();
-    let carried = changes.map(|(object, name, _, declared)| RegistryChanged {
-        object,
-        name,
-        change: Change::Carried,
-        was: None,
-        bundle: bundle.digest(),
-        declared,
-    });
-    carried.collect()
-}
-
-/// What may be alive of the old log ends in the new one: its writer's thread must be gone first.
-async fn carry_live(new: &Path, old: &dyn Reader) -> Result<usize, RecoverError> {
-    let alone = loop {
-        match SqliteStore::take_alone(new) {
-            Ok(alone) => break alone,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
-    drop(alone);
-    let mut born: Vec<Live> = Vec::new();
-    let mut last = None;
-    loop {
-        let page = old.live_after(last, 1_000)?;
-        if page.is_empty() {
-            break;
-        }
-        last = page.last().copied();
-        let own = page.into_iter().filter(|live| live.index < PREDECESSOR);
-        born.extend(own.map(|live| Live { index: PREDECESSOR + live.index, ..live }));
-    }
-    let count = born.len();
-    let mut store = SqliteStore::open_file(new, false)?;
-    let transaction = store.begin()?;
-    let head = transaction.head().clone();
-    transaction.commit(&Batch { born, ..Batch::default() }, &head)?;
-    drop(store);
-    drop(SqliteStore::take_alone(new)?);
-    Ok(count)
-}
-
-/// The old store gets its other name, and the new one its place, in one step; the anchor follows.
-fn swap(recovery: &Recovery<'_>, new: &Path, aside: &Path) -> Result<(), RecoverError> {
-    let failed = |path: &Path| {
-        let name = path.display().to_string();
-        move |error| RecoverError::File(name, error)
-    };
-    if recovery.anchor.exists() {
-        let mut kept = aside.as_os_str().to_owned();
-        kept.push(".anchor");
-        std::fs::copy(recovery.anchor, &kept).map_err(failed(recovery.anchor))?;
-    }
-    std::fs::hard_link(recovery.store, aside).map_err(failed(aside))?;
-    std::fs::rename(new, recovery.store).map_err(failed(recovery.store))?;
-    sync_folder_of(recovery.store).map_err(failed(recovery.store))?;
-    if let Some(head) = SqliteStore::open_reader(recovery.store)?.head()? {
-        Anchor::open(recovery.anchor)?.write(&head.checkpoint).map_err(failed(recovery.anchor))?;
-    }
-    Ok(())
-}
-
-fn remove(store: &Path) {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let mut path = store.as_os_str().to_owned();
-        path.push(suffix);
-        drop(std::fs::remove_file(path));
-    }
+    let mut kept = anchor.as_os_str().to_owned();
+    kept.push(format!(".{}-{}", place::shard_of(predecessor), predecessor.size));
+    let copied = std::fs::copy(anchor, &kept).map(drop);
+    copied.map_err(|error| RecoverError::File(anchor.display().to_string(), error))
 }

@@ -22,8 +22,8 @@ const STOPS_WITHIN: Duration = Duration::from_secs(10);
 /// Where a broker's files lie, and where it serves.
 pub(super) struct Files {
     store: PathBuf,
-    anchor: PathBuf,
-    config: PathBuf,
+    pub(super) anchor: PathBuf,
+    pub(super) config: PathBuf,
     output: PathBuf,
     pub(super) api: u16,
     _folder: Option<TempDir>,
@@ -50,6 +50,22 @@ impl Files {
         let named = text.replace("[broker]\n", &format!("[broker]\nname = \"{name}\"\n"));
         let named = named.replace(&format!("anchor = {:?}", files.anchor), &format!("anchor = {anchor:?}"));
         std::fs::write(&files.config, named).unwrap();
+        files.anchor = anchor;
+        files
+    }
+
+    /// A store in a database, served by the broker of this name with an anchor of its own.
+    pub(super) fn in_database(deployment: &Deployment, name: &str, url: &str) -> Self {
+        let none = Path::new("none");
+        let web = if name == "b1" { deployment.settings.web.address.port() } else { free_port() };
+        let mut files = Self::written(deployment, none, &format!("{name}.toml"), web);
+        let text = std::fs::read_to_string(&files.config).unwrap();
+        let anchor = deployment.folder().join(format!("anchor-{name}"));
+        let text = text
+            .replace("[broker]\n", &format!("[broker]\nname = \"{name}\"\n"))
+            .replace(&format!("path = {none:?}"), &format!("url = {url:?}"))
+            .replace(&format!("anchor = {:?}", files.anchor), &format!("anchor = {anchor:?}"));
+        std::fs::write(&files.config, text).unwrap();
         files.anchor = anchor;
         files
     }

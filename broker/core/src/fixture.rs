@@ -277,6 +277,8 @@ pub(crate) fn genesis(bundle: &Bundle) -> Vec<(Index, UnixMs, Body)> {
             was: None,
             bundle: digest,
             declared,
+            since_ms: None,
+            next_due_ms: None,
         })
     });
     let activated =

@@ -8,21 +8,16 @@ use daypass_broker::config::Config;
 use daypass_broker::recover::{Recovered, Recovery, recover};
 use daypass_broker::store::StoreAt;
 
-use super::store::store_at;
+use super::store::{owned, store_at};
 use super::{Failure, lifetimes};
+use crate::args::Owner;
 
-pub(super) async fn run(config: &Path, checkpoints: &[PathBuf]) -> Result<(), Failure> {
+pub(super) async fn run(config: &Path, checkpoints: &[PathBuf], owner: &Owner) -> Result<(), Failure> {
     let config = Config::read(config)?;
-    let StoreAt::File(store) = store_at(&config)? else {
-        return Err(Failure::Value(
-            "`recover` is not there yet for a store in PostgreSQL: restore the database to its newest point in time, \
-             by its own archive of the write-ahead log"
-                .into(),
-        ));
-    };
+    let store = owned(store_at(&config)?, &config, owner)?;
     let read = |path: &PathBuf| {
         let name = path.display().to_string();
-        std::fs::read(path).map(|note| (name.clone(), note)).map_err(|error| Failure::File(name, error))
+        std::fs::read(path).map(|bytes| (name.clone(), bytes)).map_err(|error| Failure::File(name, error))
     };
     let done = recover(&Recovery {
         trust_domain: config.broker.trust_domain.clone(),
@@ -39,16 +34,16 @@ pub(super) async fn run(config: &Path, checkpoints: &[PathBuf]) -> Result<(), Fa
     Ok(())
 }
 
-fn print(done: &Recovered, store: &Path) {
+fn print(done: &Recovered, store: &StoreAt) {
     let Recovered { opened, predecessor, gap, aside, carried } = done;
     println!("log      {}", opened.origin);
     println!("log key  {}   (keep it outside, beside the old one)", opened.log_key);
-    println!("store    {}", store.display());
-    println!("before   {} of {} entries, in {}", predecessor.origin, predecessor.size, aside.display());
+    println!("store    {store}");
+    println!("before   {} of {} entries, in {aside}", predecessor.origin, predecessor.size);
     println!("gap      from entry {}: {}", gap.from, gap.note);
     println!(
-        "carried  {} declared objects, {} suspensions, {} credentials whose ends are still to come",
-        carried.objects, carried.suspensions, carried.live
+        "carried  {} declared objects, {} of them reviewed, {} suspensions, {} credentials whose ends are still to come",
+        carried.objects, carried.reviewed, carried.suspensions, carried.live
     );
     println!(
         "every signing key is new, the root of certificates included: verifiers that follow the published keys and the \

@@ -55,9 +55,8 @@ fn before(newest: &StoreAt, wanted: &Wanted) -> Result<usize, Failure> {
     let mut findings = 0;
     let (mut newer, mut given) = (newest.clone(), wanted.predecessor.clone());
     while let Some(named) = predecessor_of(&newer)? {
-        // Only beside a file is it known where they lie.
-        let beside = || newest.file().map(|file| recover::aside(file, &named)).filter(|path| path.exists());
-        let Some(older) = given.take().or_else(beside).map(StoreAt::File) else {
+        let beside = || Some(recover::aside(newest, &named)).filter(|at| at.reader().is_ok());
+        let Some(older) = given.take().map(StoreAt::File).or_else(beside) else {
             eprintln!("`{}`, the log before it, is not at hand: give it with --predecessor", named.origin);
             break;
         };

@@ -78,6 +78,12 @@ impl Anchor {
         Ok(slots.into_iter().flatten().max_by_key(|checkpoint| checkpoint.size))
     }
 
+    /// The notes in the bytes of an anchor file; none where they are not of one.
+    #[must_use]
+    pub fn notes(bytes: &[u8]) -> Vec<&[u8]> {
+        bytes.chunks(SLOT_BYTES).filter_map(note_of).collect()
+    }
+
     /// Writes a checkpoint into the older slot.
     ///
     /// # Errors
@@ -99,11 +105,7 @@ impl Anchor {
     fn read_slot(&self, slot: u64) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; SLOT_BYTES];
         let read = read_up_to(&self.file, &mut bytes, slot * SLOT_BYTES as u64)?;
-        let Some((length, rest)) = bytes.get(..read).and_then(|bytes| bytes.split_first_chunk::<4>()) else {
-            return Ok(None);
-        };
-        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-        Ok(rest.get(..length).filter(|note| !note.is_empty()).map(<[u8]>::to_vec))
+        Ok(bytes.get(..read).and_then(note_of).map(<[u8]>::to_vec))
     }
 
     fn sync_in_background(&self) -> io::Result<()> {
@@ -121,6 +123,13 @@ impl Anchor {
         })?;
         Ok(())
     }
+}
+
+/// The note in the bytes of a slot.
+fn note_of(slot: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = slot.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    rest.get(..length).filter(|note| !note.is_empty())
 }
 
 fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {

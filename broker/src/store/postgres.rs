@@ -5,6 +5,7 @@
 //! change nor remove one.
 
 mod address;
+mod alone;
 mod connect;
 mod durability;
 mod error;
@@ -26,6 +27,7 @@ use statements::{Columns, HeadColumns};
 use transaction::{Begun, PostgresTransaction};
 
 pub use address::{Password, PostgresAt};
+pub(crate) use alone::Alone;
 pub use durability::Durability;
 pub use read::Reading;
 pub(crate) use schema::Claim;

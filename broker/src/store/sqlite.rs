@@ -24,6 +24,7 @@ use mover::Mover;
 use super::columns::{minute, signed, unsigned};
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
 
+pub use copy::Alone;
 pub(crate) use copy::sync_folder_of;
 
 /// The version of the tables; a store of a later one is refused.

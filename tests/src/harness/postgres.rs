@@ -2,6 +2,7 @@
 //! whoever started it.
 
 mod keeper;
+mod proxy;
 mod sql;
 mod standby;
 
@@ -19,6 +20,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::ports;
 use keeper::Keeper;
+
+pub use proxy::{Commit, Proxy};
 
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
@@ -208,6 +211,11 @@ impl Database<'_> {
     /// Its URL for a role.
     pub fn url(&self, role: &str) -> String {
         format!("postgresql://{role}@127.0.0.1:{}/{}", self.server.port, self.name)
+    }
+
+    /// The same where a proxy stands on `port` before the server.
+    pub fn url_at(&self, port: u16, role: &str) -> String {
+        format!("postgresql://{role}@127.0.0.1:{port}/{}", self.name)
     }
 
     /// Where brokers find it, and who makes its tables.

@@ -17,7 +17,7 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Declaration {
     /// The newest `registry.changed` of it.
     pub at: Index,
-    /// When it was first declared in this log.
+    /// When it was first declared: in this log, or in the one that it was carried over from.
     pub since_ms: UnixMs,
     /// When the last review said that the next one is due.
     pub next_due_ms: Option<UnixMs>,
@@ -47,10 +47,13 @@ impl Register {
             objects.remove(&change.name);
             return;
         }
-        objects
-            .entry(change.name.clone())
-            .and_modify(|declaration| declaration.at = index)
-            .or_insert(Declaration { at: index, since_ms: time, next_due_ms: None });
+        objects.entry(change.name.clone()).and_modify(|declaration| declaration.at = index).or_insert(
+            Declaration {
+                at: index,
+                since_ms: change.since_ms.unwrap_or(time),
+                next_due_ms: change.next_due_ms,
+            },
+        );
     }
 
     pub(super) fn review(&mut self, review: &Review) {

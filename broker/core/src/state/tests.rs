@@ -20,7 +20,20 @@ fn world() -> (Arc<Bundle>, State) {
 fn changed(index: Index, bundle: Digest, name: &str, change: Change) -> (Index, Body) {
     let declared = (change != Change::Removed).then(serde_json::Map::new);
     let (object, name) = (ObjectType::Task, name.parse().unwrap());
-    (index, RegistryChanged { object, name, change, was: None, bundle, declared }.into())
+    (
+        index,
+        RegistryChanged {
+            object,
+            name,
+            change,
+            was: None,
+            bundle,
+            declared,
+            since_ms: None,
+            next_due_ms: None,
+        }
+        .into(),
+    )
 }
 
 fn activated(digest: Digest) -> Body {
@@ -98,6 +111,26 @@ fn a_key_signs_and_is_published_as_its_newest_entry_says() {
     assert_eq!(token(&state), None);
     assert_eq!(state.published_keys(KeyUse::Token, NOW).count(), 0);
     assert!(state.signing_key(KeyUse::Svid, NOW).is_some(), "other uses go on");
+}
+
+#[test]
+fn what_is_carried_over_from_another_log_is_as_old_and_as_reviewed_as_it_was_there() {
+    let (bundle, state) = world();
+    let (since, due) = (UnixMs::new(1_000), UnixMs::new(9_000_000_000_000));
+    let carried = |next_due_ms| {
+        let (object, bundle) = (ObjectType::Identity, bundle.digest());
+        let declared = Some(serde_json::Map::new());
+        let (since_ms, change) = (Some(since), Change::Carried);
+        let name = "prod/carried".parse().unwrap();
+        RegistryChanged { object, name, change, was: None, bundle, declared, since_ms, next_due_ms }.into()
+    };
+    for (next_due_ms, expected) in [(None, since.plus_millis(90 * 86_400_000)), (Some(due), due)] {
+        let (mut state, at) = (state.clone(), state.at());
+        state.apply(at + 1, NOW, &carried(next_due_ms), &nothing).unwrap();
+        state.apply(at + 2, NOW, &activated(bundle.digest()), &|_| Some(Arc::clone(&bundle))).unwrap();
+        let declaration = state.declaration(ObjectType::Identity, "prod/carried").unwrap();
+        assert_eq!((declaration.since_ms, declaration.review_due(90)), (since, expected));
+    }
 }
 
 #[test]

@@ -80,6 +80,12 @@ pub struct RegistryChanged {
     /// The whole object; absent when removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub declared: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Of what is carried over from the log before: since when it was declared there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<UnixMs>,
+    /// Of what is carried over: when the last review of it there said that the next one is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_due_ms: Option<UnixMs>,
 }
 
 /// `suspension.set`: something selectable gets no more credentials.

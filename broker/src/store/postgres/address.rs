@@ -42,7 +42,11 @@ pub struct PostgresAt {
     tls: MakeRustlsConnect,
     pub(super) durability: Durability,
     pub(super) owner: Option<Arc<PostgresAt>>,
+    schema: Arc<str>,
 }
+
+/// Where the tables of the log lie that is served.
+pub(super) const SCHEMA_NAME: &str = "daypass";
 
 impl PostgresAt {
     /// The database at `url`, `postgresql://ROLE@HOST:PORT/DATABASE`, with `sslmode=verify-full` unless it is on this
@@ -90,7 +94,14 @@ impl PostgresAt {
         config.application_name("daypass-broker");
         let encrypted = config.get_ssl_mode() == SslMode::Require;
         let tls = MakeRustlsConnect::new(client_tls(ca.as_deref(), encrypted)?);
-        Ok(Self { config, password, tls, durability: Durability::Local, owner: None })
+        Ok(Self {
+            config,
+            password,
+            tls,
+            durability: Durability::Local,
+            owner: None,
+            schema: SCHEMA_NAME.into(),
+        })
     }
 
     /// Demands that commits survive this.
@@ -105,6 +116,18 @@ impl PostgresAt {
     pub fn owned_by(mut self, owner: Self) -> Self {
         self.owner = Some(Arc::new(owner));
         self
+    }
+
+    /// The tables of another log in the same database.
+    #[must_use]
+    pub(crate) fn in_schema(&self, schema: &str) -> Self {
+        let owner = self.owner.as_deref().map(|owner| Arc::new(owner.in_schema(schema)));
+        Self { schema: schema.into(), owner, ..self.clone() }
+    }
+
+    /// Where its tables lie: a name that needs no quotes.
+    pub(super) fn schema(&self) -> &str {
+        &self.schema
     }
 
     /// The role that it is spoken to as.
@@ -143,7 +166,8 @@ impl fmt::Display for PostgresAt {
         let hosts: Vec<String> = self.config.get_hosts().iter().map(shown).collect();
         let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
         let (role, hosts, ports) = (self.role(), hosts.join(","), ports.join(","));
-        write!(f, "postgresql://{role}@{hosts}:{ports}/{}", self.config.get_dbname().unwrap_or_default())
+        write!(f, "postgresql://{role}@{hosts}:{ports}/{}", self.config.get_dbname().unwrap_or_default())?;
+        if &*self.schema == SCHEMA_NAME { Ok(()) } else { write!(f, " schema {}", self.schema) }
     }
 }
 

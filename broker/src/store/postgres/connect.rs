@@ -27,12 +27,12 @@ const OLDEST: i32 = 130_000;
 /// A session that stalls within a transaction holds everybody's lock: the server ends it, before those who wait give
 /// up. Plans are made once, and
 /// for tables that will be large.
-const WRITING: &str = "SET search_path = daypass; SET lock_timeout = '1500ms'; SET statement_timeout = '5s';
+const WRITING: &str = "SET lock_timeout = '1500ms'; SET statement_timeout = '5s';
     SET idle_in_transaction_session_timeout = '1s'; SET client_min_messages = warning;
     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off;
     SET plan_cache_mode = force_generic_plan";
 
-const READING: &str = "SET search_path = daypass; SET statement_timeout = '30s'; SET enable_seqscan = off;
+const READING: &str = "SET statement_timeout = '30s'; SET enable_seqscan = off;
     SET default_transaction_read_only = on";
 
 /// A connection as the broker's own role, ready to write.
@@ -57,7 +57,7 @@ impl Session {
         let unreplicated = Arc::new(AtomicBool::new(false));
         let driving = io.spawn(drive(connection, Arc::clone(&unreplicated)));
         let driven = Driven(Some(driving));
-        client.batch_execute(WRITING).await.map_err(|error| failed(&error))?;
+        set(&client, at, WRITING).await?;
         let durability = check(&client, at).await?;
         let schema = schema::check(&client).await?;
         // The outcome of an earlier commit may be asked for next: what is there must first be as durable as any.
@@ -151,6 +151,11 @@ async fn drive<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
+async fn set(client: &Client, at: &PostgresAt, settings: &str) -> Result<(), StoreError> {
+    let sql = format!("SET search_path = {}; {settings}", at.schema());
+    client.batch_execute(&sql).await.map_err(|error| failed(&error))
+}
+
 /// The server must be a primary that takes writes, durable as demanded, and give this role no more than it needs.
 async fn check(client: &Client, at: &PostgresAt) -> Result<Found, StoreError> {
     let query = concat!(
@@ -187,8 +192,8 @@ pub(super) fn check_writable(recovering: bool, read_only: bool) -> Result<(), St
 }
 
 /// What a connection that only reads begins with.
-pub(super) async fn prepare_reading(client: &Client) -> Result<(), StoreError> {
-    client.batch_execute(READING).await.map_err(|error| failed(&error))?;
+pub(super) async fn prepare_reading(client: &Client, at: &PostgresAt) -> Result<(), StoreError> {
+    set(client, at, READING).await?;
     let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(|error| failed(&error))?;
     check_writable(column(&row, 0)?, false)?;
     schema::known(client).await.map(drop)

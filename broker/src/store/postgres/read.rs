@@ -38,6 +38,7 @@ pub struct Reading {
     // Before the runtime that drives it.
     pool: Pool,
     io: Arc<Io>,
+    at: Arc<PostgresAt>,
 }
 
 /// Connects with the password of the moment.
@@ -69,7 +70,8 @@ impl Reading {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(at.config()?, Connecting(Arc::clone(at)), recycling);
         let pool = Pool::builder(manager).max_size(CONNECTIONS).runtime(Runtime::Tokio1).build();
-        Ok(Self { pool: pool.map_err(|error| StoreError::Unavailable(error.to_string()))?, io })
+        let pool = pool.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { pool, io, at: Arc::clone(at) })
     }
 
     /// A reader that takes one of the connections for each question.
@@ -101,7 +103,7 @@ impl Reading {
             other => StoreError::Unavailable(other.to_string()),
         })?;
         if Client::metrics(&lent).recycle_count == 0
-            && let Err(error) = prepare_reading(&lent).await
+            && let Err(error) = prepare_reading(&lent, &self.at).await
         {
             drop(Client::take(lent));
             return Err(error);

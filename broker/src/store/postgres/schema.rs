@@ -34,7 +34,7 @@ const MIGRATIONS: &[Migration] =
 
 const GRANTS: &str = include_str!("migrations/grants.sql");
 
-const BASE: &str = "CREATE SCHEMA IF NOT EXISTS daypass; SET search_path = daypass;
+const BASE: &str = "CREATE SCHEMA IF NOT EXISTS :schema; SET search_path = :schema;
     CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY, needs integer NOT NULL,
                                            program text NOT NULL, applied timestamptz NOT NULL DEFAULT now())";
 
@@ -47,15 +47,9 @@ pub(crate) struct Claim {
 impl Claim {
     /// Makes or migrates the tables of `at` as its owner; keeps others from doing so until it is dropped.
     pub(super) fn take(at: &PostgresAt) -> Result<Self, StoreError> {
-        let no_owner = || {
-            StoreError::Unavailable(
-                "the tables are made by their owner, who is not the brokers' role: name it with --owner"
-                    .into(),
-            )
-        };
-        let owner = at.owner.clone().filter(|owner| owner.role() != at.role()).ok_or_else(no_owner)?;
+        let owner = owner_of(at)?;
         let io = Io::start()?;
-        let prepared = io.wait(WITHIN, prepare(&io, &owner, at.role()));
+        let prepared = io.wait(WITHIN, prepare(&io, &owner, at));
         let owner = prepared.ok_or_else(|| late("make the tables"))??;
         Ok(Self { io, owner })
     }
@@ -78,23 +72,38 @@ impl Claim {
     }
 }
 
-async fn prepare(io: &Io, owner: &Arc<PostgresAt>, service: &str) -> Result<Client, StoreError> {
-    let (mut client, connection) =
-        owner.config()?.connect(owner.tls()).await.map_err(|error| failed(&error))?;
-    io.spawn(async move { drop(connection.await) });
+/// The owner of the tables, who is not the brokers' role.
+pub(super) fn owner_of(at: &PostgresAt) -> Result<Arc<PostgresAt>, StoreError> {
+    let owner = at.owner.clone().filter(|owner| owner.role() != at.role());
+    owner.ok_or_else(|| {
+        StoreError::Unavailable(
+            "the tables are made by their owner, who is not the brokers' role: name it with --owner".into(),
+        )
+    })
+}
+
+async fn prepare(io: &Io, owner: &PostgresAt, at: &PostgresAt) -> Result<Client, StoreError> {
+    let mut client = connect(io, owner).await?;
     let sql = format!("SELECT pg_try_advisory_lock({CLAIM})");
     let row = client.query_one(&sql, &[]).await.map_err(|error| failed(&error))?;
     if !column::<bool>(&row, 0)? {
         return Err(StoreError::Unavailable("another makes or migrates this store: wait for it".into()));
     }
-    migrate(&mut client, service).await.map_err(|error| failed(&error))?;
+    migrate(&mut client, at).await.map_err(|error| failed(&error))?;
+    Ok(client)
+}
+
+/// A connection as the owner.
+pub(super) async fn connect(io: &Io, owner: &PostgresAt) -> Result<Client, StoreError> {
+    let (client, connection) = owner.config()?.connect(owner.tls()).await.map_err(|error| failed(&error))?;
+    io.spawn(async move { drop(connection.await) });
     Ok(client)
 }
 
 /// Applies what is missing, all or nothing, then says what the brokers' role may do.
-async fn migrate(client: &mut Client, service: &str) -> Result<(), tokio_postgres::Error> {
+async fn migrate(client: &mut Client, at: &PostgresAt) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
-    transaction.batch_execute(BASE).await?;
+    transaction.batch_execute(&BASE.replace(":schema", at.schema())).await?;
     let row = transaction.query_one("SELECT coalesce(max(version), 0) FROM migrations", &[]).await?;
     let found = u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default();
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
@@ -108,10 +117,15 @@ async fn migrate(client: &mut Client, service: &str) -> Result<(), tokio_postgre
         transaction.batch_execute(&insert).await?;
         tracing::info!(version = migration.version, "migrated the store");
     }
-    let role = format!("\"{}\"", service.replace('"', "\"\""));
-    transaction.batch_execute(&GRANTS.replace(":service", &role)).await?;
+    let grants = GRANTS.replace(":service", &quoted(at.role())).replace(":schema", at.schema());
+    transaction.batch_execute(&grants).await?;
     transaction.commit().await?;
-    client.batch_execute("SET search_path = daypass").await
+    client.batch_execute(&format!("SET search_path = {}", at.schema())).await
+}
+
+/// A role's name as a statement takes it.
+pub(super) fn quoted(role: &str) -> String {
+    format!("\"{}\"", role.replace('"', "\"\""))
 }
 
 /// What a broker's session must find: tables that it knows, and no right to change what is recorded.
@@ -132,8 +146,8 @@ pub(super) async fn check(client: &Client) -> Result<u32, StoreError> {
 
 /// The version of the tables, where this program knows it.
 pub(super) async fn known(client: &Client) -> Result<u32, StoreError> {
-    let row = client
-        .query_one("SELECT coalesce(max(version), 0), coalesce(max(needs), 0) FROM daypass.migrations", &[]);
+    let row =
+        client.query_one("SELECT coalesce(max(version), 0), coalesce(max(needs), 0) FROM migrations", &[]);
     let row = row.await.map_err(|error| match error.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE) => StoreError::Unavailable(format!(
             "the role may not read the store: run `daypass-broker migrate` for it ({error})"

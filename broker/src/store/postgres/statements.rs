@@ -42,8 +42,8 @@ macro_rules! statements {
 }
 
 statements! {
-    // The log's lock: of one database, which holds one log.
-    lock: "SELECT pg_advisory_xact_lock(28540885003269235)",
+    // The log's lock: of one database, which serves one log. One that is made beside it has its own.
+    lock: "SELECT pg_advisory_xact_lock(28540885003269235 + (current_schema() <> 'daypass')::int)",
     head: concat!(
         "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery(),
                 current_setting('transaction_read_only') = 'on', ",

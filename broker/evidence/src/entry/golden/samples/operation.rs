@@ -33,7 +33,13 @@ pub(super) fn minimal() -> Vec<Body> {
         decided: vec![],
         bootstrap: false,
     };
-    let removed = RegistryChanged { change: Change::Removed, declared: None, ..changed() };
+    let removed = RegistryChanged {
+        change: Change::Removed,
+        declared: None,
+        since_ms: None,
+        next_due_ms: None,
+        ..changed()
+    };
     let started = BrokerStarted {
         build: None,
         config: None,
@@ -152,6 +158,8 @@ fn changed() -> RegistryChanged {
         was: Some(900),
         bundle: digest(b'b'),
         declared: declared.as_object().cloned(),
+        since_ms: Some(at(-86_400_000)),
+        next_due_ms: Some(at(7_776_000_000)),
     }
 }
 
