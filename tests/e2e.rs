@@ -7,6 +7,7 @@ mod compromise;
 mod endings;
 mod evidence;
 mod go;
+mod imported;
 mod issue;
 mod lifetimes;
 mod organisation;

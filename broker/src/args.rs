@@ -85,6 +85,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         owner: Owner,
     },
+    /// Take in an RSA key for tokens that must be signed by RS256: sealed in the store, published, and used once it is known
+    ImportKey {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The key: PKCS#8 in PEM, readable by its owner alone
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
+        /// What it signs
+        #[arg(long = "use", value_enum, default_value_t = ImportUse::Token)]
+        usage: ImportUse,
+        /// For how many days it signs
+        #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Read it and say what would happen, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Check a configuration, and the bundle beside it if one is named
     Check {
         /// The configuration
@@ -151,6 +169,15 @@ pub(crate) enum Order {
     ClockOk,
     /// Say what is wrong
     Status,
+}
+
+/// What an imported key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ImportUse {
+    /// Access tokens
+    Token,
+    /// JWT-SVIDs
+    Svid,
 }
 
 impl Order {

@@ -11,10 +11,12 @@ use daypass_broker::config::{Config, ConfigError, Listener, Web, Witness};
 use daypass_broker::dev::{self, DevError};
 use daypass_broker::hardening::keep_memory_private;
 use daypass_broker::init::{self, Deployment, InitError};
+use daypass_broker::keyring::ImportError;
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::log::StartError;
 use daypass_broker::recover::RecoverError;
+use daypass_broker::rotate::RotateError;
 use daypass_broker::scrub::Schedule;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
@@ -33,6 +35,7 @@ use store::{owned, store_at};
 mod backup;
 mod bundle;
 mod emergency;
+mod import_key;
 mod migrate;
 mod recover;
 mod store;
@@ -51,6 +54,10 @@ pub(crate) enum Failure {
     Recover(#[from] RecoverError),
     #[error(transparent)]
     Serve(#[from] ServeError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Rotate(#[from] RotateError),
     #[error(transparent)]
     Telemetry(#[from] TelemetryError),
     #[error("the bundle is refused:\n{0}")]
@@ -100,6 +107,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         Command::Migrate { config, from, owner } => migrate::run(&config, from.as_deref(), &owner),
         Command::Serve { config } => serve(&config).await,
         Command::Emergency { config, order, reason } => emergency::run(&config, order, &reason).await,
+        Command::ImportKey { config, key, usage, days, dry_run } => {
+            import_key::run(&config, &key, usage, days, dry_run).await
+        }
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
         Command::Verify { config, store, key, anchor, predecessor, from, json } => {
             verify::run(&verify::Wanted { config, store, key, anchor, predecessor, from, json })

@@ -1,6 +1,7 @@
 //! This broker's keys: sealed in the store under the key-encryption key, open in this process only. It follows the
 //! log: what another broker made is opened here too, and what is destroyed is let go.
 
+mod import;
 mod kek;
 mod make;
 mod pair;
@@ -22,6 +23,7 @@ use crate::signer::{Keys, SignError};
 use crate::store::SealedKey;
 use pair::Pair;
 
+pub use import::{Brought, ImportError};
 pub use kek::{Kek, KekError};
 pub use make::{Made, make_evidence_key, make_key, make_root_key};
 

@@ -1,6 +1,7 @@
 //! Keys that rotate: the plan of the core, carried out. What one broker makes, all open; of two that act on the same
 //! state, the log lets one.
 
+mod import;
 mod revoke;
 mod step;
 
@@ -54,6 +55,8 @@ pub enum RotateError {
     NoId(#[from] RandomnessFailed),
     #[error("no root may sign an issuing CA now: none is active, or it ends too soon")]
     NoRoot,
+    #[error("key `{0}` is in the log already: bring another")]
+    Known(KeyId),
 }
 
 /// On whose authority keys change.
@@ -204,11 +207,15 @@ impl Rotation {
         let none = Attached { if_state: Some(state.at()), ..Attached::default() };
         self.desk.log.append(Vec::new(), none).await?;
         let written = step::carry_out(self, state, steps, now, authority).await;
-        // What was made and not recorded is let go, and what was recorded is kept.
+        self.follow_or_say().await;
+        Ok(written?.into_iter().next())
+    }
+
+    /// After an act: what was made and not recorded is let go, and what was recorded is kept.
+    async fn follow_or_say(&self) {
         if let Err(error) = self.follow(&self.desk.log.state()).await {
             tracing::error!(%error, "keys could not be opened; it is tried again");
         }
-        Ok(written?.into_iter().next())
     }
 }
 

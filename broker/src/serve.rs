@@ -3,6 +3,7 @@
 mod announce;
 mod documents;
 mod error;
+mod keys;
 mod ready;
 mod upkeep;
 
@@ -40,6 +41,7 @@ use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust, TrustEvent};
 pub use error::ServeError;
+pub use keys::open_keys;
 pub(crate) use upkeep::append;
 
 use crate::listen;

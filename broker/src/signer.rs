@@ -32,7 +32,7 @@ pub enum SignError {
 
 /// The seam for keys that live elsewhere (PKCS#11, a KMS).
 pub trait Keys: Send + Sync + 'static {
-    /// Signs `message` with `key`: ES256 as 64 octets r and s for keys of tokens, as DER for keys of CAs.
+    /// Signs `message` with `key`: ES256 as 64 octets r and s for keys of tokens, as DER for keys of CAs; RS256.
     ///
     /// # Errors
     /// When the key is unknown or fails.

@@ -15,9 +15,19 @@ fn script(name: &str) -> PathBuf {
 }
 
 async fn check_token(deployment: &Deployment, token: &str, audience: &str) -> Output {
+    check_token_by(deployment, token, audience, "ES256").await
+}
+
+/// What PyJWT and joserfc say of a token that they expect to be signed by `alg`.
+pub(super) async fn check_token_by(
+    deployment: &Deployment,
+    token: &str,
+    audience: &str,
+    alg: &str,
+) -> Output {
     let issuer = deployment.settings.issuer.as_str();
-    let script = script("verify_token.py");
-    let arguments = [script.to_str().unwrap(), issuer, audience, deployment.listener_ca.to_str().unwrap()];
+    let (script, ca) = (script("verify_token.py"), deployment.listener_ca.to_str().unwrap());
+    let arguments = [script.to_str().unwrap(), issuer, audience, ca, alg];
     run_with(python(), arguments, token.as_bytes()).await
 }
 

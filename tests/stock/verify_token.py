@@ -1,6 +1,6 @@
 """Verifies a token on standard input with two stock libraries, by the keys that its issuer publishes.
 
-usage: verify_token.py ISSUER AUDIENCE CA_FILE; prints the claims as JSON
+usage: verify_token.py ISSUER AUDIENCE CA_FILE [ALG]; prints the claims as JSON
 """
 
 import json
@@ -12,7 +12,8 @@ import jwt
 from joserfc import jwt as jose_jwt
 from joserfc.jwk import KeySet
 
-issuer, audience, ca_file = sys.argv[1:]
+issuer, audience, ca_file = sys.argv[1:4]
+alg = (sys.argv[4:] or ["ES256"])[0]
 token = sys.stdin.read().strip()
 tls = ssl.create_default_context(cafile=ca_file)
 
@@ -28,10 +29,10 @@ assert metadata["issuer"] == issuer, metadata
 client = jwt.PyJWKClient(metadata["jwks_uri"], ssl_context=tls)
 key = client.get_signing_key_from_jwt(token)
 required = {"require": ["exp", "iat", "iss", "aud", "sub", "jti"]}
-claims = jwt.decode(token, key, algorithms=["ES256"], audience=audience, issuer=issuer, options=required)
+claims = jwt.decode(token, key, algorithms=[alg], audience=audience, issuer=issuer, options=required)
 
 keys = KeySet.import_key_set(fetch(metadata["jwks_uri"]))
-decoded = jose_jwt.decode(token, keys, algorithms=["ES256"])
+decoded = jose_jwt.decode(token, keys, algorithms=[alg])
 registry = jose_jwt.JWTClaimsRegistry(
     iss={"essential": True, "value": issuer},
     aud={"essential": True, "value": audience},

@@ -76,7 +76,7 @@ impl Decision<'_> {
         known.target = Some(destination.target_named.name.clone());
         known.asked = Some(destination.asked.clone());
         let profile = self.profile(&destination)?;
-        let key = self.signing_key(profile)?;
+        let key = self.signing_key(profile, &destination.task.alg)?;
         self.check_suspension(&caller, &destination, key)?;
         self.check_standing(&caller)?;
         self.check_approval(&destination)?;
@@ -112,10 +112,11 @@ impl Decision<'_> {
         Ok(Ground { bundle, trust_domain })
     }
 
-    fn signing_key(&self, profile: Profile) -> Result<&KeyChanged, Why> {
+    fn signing_key(&self, profile: Profile, alg: &str) -> Result<&KeyChanged, Why> {
         let usage = key_use(profile);
-        self.state.signing_key(usage, self.now).ok_or_else(|| {
-            Why::new("NO_SIGNING_KEY", Outward::Halted, format!("no {} key is active", usage.as_str()))
+        self.state.signing_key_by(usage, alg, self.now).ok_or_else(|| {
+            let clause = format!("no {} key is active for {alg}", usage.as_str());
+            Why::new("NO_SIGNING_KEY", Outward::Halted, clause)
         })
     }
 

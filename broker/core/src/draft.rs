@@ -24,6 +24,8 @@ use crate::proof::{Principal, SpentMark};
 const REQUEST_BUCKET_MS: i64 = 600_000;
 /// An ES256 signature in a JWS: r and s, 32 bytes each (RFC 7518, section 3.4).
 const P1363_LEN: usize = 64;
+/// How long an RS256 signature is: as long as the modulus, of 2048 to 4096 bits.
+const RSA_LEN: std::ops::RangeInclusive<usize> = 256..=512;
 
 /// A credential that is not signed yet. It cannot be copied: one draft, one record, one signature.
 #[derive(Debug)]
@@ -219,7 +221,9 @@ impl Draft {
     /// When the signature has another form.
     pub fn assemble(self, signature: &[u8]) -> Result<(Grant, Assembled), DraftError> {
         let assembled = match self.grant.profile().credential_type() {
-            CredentialType::Jwt => token::assemble(self.tbs, signature).map(Assembled::Token),
+            CredentialType::Jwt => {
+                token::assemble(self.tbs, &self.grant.record.credential.alg, signature).map(Assembled::Token)
+            }
             CredentialType::X509 => certificate::assemble(&self.tbs, signature).map(Assembled::Certificate),
         }?;
         Ok((self.grant, assembled))

@@ -5,6 +5,7 @@
 //! that before it signs, and until nothing that it signed is taken by anybody. Its predecessor signs until it does: one
 //! whose time ran out while no broker could write is given more, as it was published all the while.
 
+mod import;
 mod order;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use daypass_verify::time::{Seconds, UnixMs};
 use crate::decision::lifetime::{CERTIFICATE_TTL_MAX, TOKEN_TTL_MAX, VERIFIERS_LEEWAY};
 use crate::state::{DRAIN_MS, phase, rotates};
 
+pub use import::import;
 pub use order::{Next, Order, OrderError, next, order};
 
 /// The longest that a copy of the published keys may be used.

@@ -68,7 +68,7 @@ fn long(now: UnixMs) -> Times {
     Times { publish_from: now, sign_from: now, sign_until, publish_until: sign_until.plus(ROOT_OUTLIVED) }
 }
 
-fn new_key(key: KeyId, usage: KeyUse, alg: &str, spki: &[u8], times: Times) -> KeyChanged {
+pub(super) fn new_key(key: KeyId, usage: KeyUse, alg: &str, spki: &[u8], times: Times) -> KeyChanged {
     KeyChanged {
         key,
         usage,

@@ -13,7 +13,7 @@ use crate::log::{Attached, Place};
 use crate::store::SealedKey;
 
 /// What one step changes.
-struct Change {
+pub(super) struct Change {
     entry: KeyChanged,
     sealed: SealedKey,
 }
@@ -27,6 +27,18 @@ pub(super) async fn carry_out(
     now: UnixMs,
     authority: &mut Authority,
 ) -> Result<Vec<Place>, RotateError> {
+    let changes = changes(rotation, state, steps, now, authority).await?;
+    record(rotation, state, changes, now, authority).await
+}
+
+/// What `steps` change. Each key that they make is in the keyring.
+pub(super) async fn changes(
+    rotation: &Rotation,
+    state: &State,
+    steps: &[Step],
+    now: UnixMs,
+    authority: &mut Authority,
+) -> Result<Vec<Change>, RotateError> {
     let held = rotation.sealed().await?;
     let mut changes = Vec::with_capacity(steps.len());
     for step in steps {
@@ -37,6 +49,17 @@ pub(super) async fn carry_out(
             Step::Compromise { key } => gone(known(state, key)?, &held, KeyState::Compromised, now),
         });
     }
+    Ok(changes)
+}
+
+/// Records all of it or nothing.
+pub(super) async fn record(
+    rotation: &Rotation,
+    state: &State,
+    changes: Vec<Change>,
+    now: UnixMs,
+    authority: &mut Authority,
+) -> Result<Vec<Place>, RotateError> {
     let mut entries = Vec::with_capacity(changes.len());
     let mut attached = under(state, authority);
     for Change { entry, sealed } in changes {
@@ -73,6 +96,15 @@ async fn make(
     } else {
         (make_key(usage, times)?, None)
     };
+    added(rotation, made, certificate)
+}
+
+/// A new key: in the keyring, and sealed.
+pub(super) fn added(
+    rotation: &Rotation,
+    made: Made,
+    certificate: Option<Vec<u8>>,
+) -> Result<Change, RotateError> {
     rotation.desk.keyring.add(&made.changed, &made.pkcs8, certificate.as_deref())?;
     let sealed = rotation.kek.seal(&made.pkcs8, &made.changed)?;
     let sealed = SealedKey { key: made.changed.key.clone(), sealed, certificate };

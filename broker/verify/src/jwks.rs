@@ -14,7 +14,7 @@ use crate::json::{self, JsonError, Limits};
 use crate::key::{KeyError, KeyKind, RawKey};
 
 pub use crate::key::VerifyingKey;
-pub use crate::thumbprint::{p256_jwk, thumbprint_ed25519, thumbprint_p256};
+pub use crate::thumbprint::{p256_jwk, rsa_jwk, thumbprint_ed25519, thumbprint_p256, thumbprint_rsa};
 
 const SET_LEN_MAX: usize = 256 * 1024;
 const KEYS_MAX: usize = 64;

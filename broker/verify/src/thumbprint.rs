@@ -32,6 +32,23 @@ pub fn thumbprint_ed25519(public: &[u8; 32]) -> KeyId {
     thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
 }
 
+/// The public JWK of an RS256 key from its modulus and exponent (big-endian, no leading zero), with its thumbprint as
+/// `kid`. `use_` is `sig` in a key set, `jwt-svid` in a SPIFFE bundle.
+#[must_use]
+pub fn rsa_jwk(modulus: &[u8], exponent: &[u8], use_: &str) -> (KeyId, Value) {
+    let kid = thumbprint_rsa(modulus, exponent);
+    let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
+    let jwk = serde_json::json!({ "alg": "RS256", "e": e, "kid": kid, "kty": "RSA", "n": n, "use": use_ });
+    (kid, jwk)
+}
+
+/// The RFC 7638 thumbprint of an RSA key from its modulus and exponent (big-endian, no leading zero).
+#[must_use]
+pub fn thumbprint_rsa(modulus: &[u8], exponent: &[u8]) -> KeyId {
+    let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
+    thumbprint(&format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#))
+}
+
 fn thumbprint(canonical_jwk: &str) -> KeyId {
     KeyId::from_thumbprint(*Digest::of(canonical_jwk.as_bytes()).as_bytes())
 }
@@ -45,6 +62,19 @@ fn coordinates(point: &[u8; 65]) -> (String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_thumbprint_of_an_rsa_key_is_that_of_the_standards_example() {
+        // RFC 7638, section 3.1.
+        let modulus = concat!(
+            "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMst",
+            "n64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajr",
+            "n1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
+        );
+        let modulus = URL_SAFE_NO_PAD.decode(modulus).unwrap();
+        let kid = thumbprint_rsa(&modulus, &[1, 0, 1]);
+        assert_eq!(kid.as_str(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
 
     #[test]
     fn a_thumbprint_is_that_of_the_standards_example() {

@@ -98,7 +98,7 @@ pub struct Task {
     pub kinds: BTreeSet<Profile>,
     /// The profile used when the caller names none.
     pub profile: Profile,
-    /// The algorithm that signs its credentials: `ES256`.
+    /// The algorithm that signs its credentials: `ES256`, or `RS256` for tokens, by an imported key.
     pub alg: String,
     /// How long a credential lives when the caller does not say.
     pub ttl_s: Seconds,

@@ -9,8 +9,9 @@ use daypass_verify::scope::Audience;
 use daypass_verify::task::TaskDetail;
 use serde::Serialize;
 
-use super::{DraftError, P1363_LEN, SigningKey, base64url};
+use super::{DraftError, P1363_LEN, RSA_LEN, SigningKey, base64url};
 use crate::decision::{Bound, Grant};
+use crate::state::RS256;
 
 #[derive(Serialize)]
 struct Header<'a> {
@@ -94,9 +95,18 @@ fn claims<'a>(grant: &'a Grant, our_issuer: &'a str) -> Claims<'a> {
     }
 }
 
-pub(super) fn assemble(signing_input: Vec<u8>, signature: &[u8]) -> Result<String, DraftError> {
-    if signature.len() != P1363_LEN {
-        return Err(DraftError::Signature("64 bytes, r and s (RFC 7518, section 3.4)"));
+pub(super) fn assemble(signing_input: Vec<u8>, alg: &str, signature: &[u8]) -> Result<String, DraftError> {
+    match alg {
+        RS256 if !RSA_LEN.contains(&signature.len()) => {
+            return Err(DraftError::Signature(
+                "as many bytes as the modulus of an RSA key (RFC 7518, section 3.3)",
+            ));
+        }
+        RS256 => {}
+        _ if signature.len() != P1363_LEN => {
+            return Err(DraftError::Signature("64 bytes, r and s (RFC 7518, section 3.4)"));
+        }
+        _ => {}
     }
     let mut token = String::from_utf8(signing_input).map_err(|error| DraftError::Value(error.to_string()))?;
     token.push('.');

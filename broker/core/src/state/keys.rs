@@ -60,6 +60,12 @@ pub(crate) fn rotates(key: &KeyChanged, usage: KeyUse) -> bool {
 /// The `origin` of keys that brokers make.
 const GENERATED: &str = "generated";
 
+/// The `origin` of keys that operators bring.
+pub const IMPORTED: &str = "imported";
+
+/// RSASSA-PKCS1-v1_5 with SHA-256, for receivers that take nothing else. No broker makes such keys.
+pub const RS256: &str = "RS256";
+
 pub(super) fn signing<'a>(
     keys: impl Iterator<Item = &'a KeyChanged>,
     usage: KeyUse,

@@ -9,6 +9,7 @@ use daypass_verify::time::Seconds;
 
 use super::Check;
 use crate::bundle::object::{ClaimSource, Target, Task};
+use crate::state::RS256;
 
 /// How long a token may live at most.
 const TOKEN_TTL_MAX: Seconds = Seconds::new(3600);
@@ -118,8 +119,21 @@ fn credentials(check: &mut Check<'_>, name: &Name, it: &Task) {
         let message = format!("`{}` is no DNS name in lower case, without wildcard", host.escape_debug());
         check.refuse("dns-name", subject, &format!("dns_names.{host}"), &message);
     }
-    if it.alg != "ES256" {
-        check.refuse("alg", subject, "alg", "`alg` is not `ES256`: expected that, no other key signs here");
+    match it.alg.as_str() {
+        "ES256" => {}
+        RS256 if !makes(CredentialType::X509) => {}
+        RS256 => check.refuse(
+            "alg",
+            subject,
+            "alg",
+            "`alg` is `RS256` where certificates are issued too: expected `ES256`, or a task of its own for the tokens",
+        ),
+        _ => check.refuse(
+            "alg",
+            subject,
+            "alg",
+            "`alg` is none that signs here: expected `ES256`, or `RS256` for tokens that are signed by an imported key",
+        ),
     }
 }
 
