@@ -23,6 +23,7 @@ pub mod rotate;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 pub mod scrub;
+pub mod seal;
 pub mod serve;
 pub mod server;
 pub mod signer;

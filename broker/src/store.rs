@@ -135,6 +135,24 @@ pub trait Store: Send {
     /// When it cannot be reached.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
+    /// Says that the entries `from..to` lie elsewhere for good, whole and verified: from then on they are read there.
+    /// `from` is where the last ones ended.
+    ///
+    /// # Errors
+    /// When the store fails, others are sealed than was thought, or the store cannot seal.
+    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable(format!("this store cannot seal entries {from} to {to}")))
+    }
+
+    /// Drops at most `limit` sealed entries that still lie in the store, but never those that the state is folded
+    /// from. How many.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn drop_sealed(&mut self, _limit: u32) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
     /// Housekeeping that would delay a commit: called when nobody waits for one.
     fn rest(&mut self) {}
 }
@@ -203,6 +221,14 @@ pub trait Reader: Send {
     /// When the store fails.
     fn leaves(&self, start: Index, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
         Ok(self.rows(start, limit)?.into_iter().map(|row| row.leaf).collect())
+    }
+
+    /// Below this index entries are sealed: `rows` and `leaves` of a store itself may lack them.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn sealed_until(&self) -> Result<Index, StoreError> {
+        Ok(0)
     }
 
     /// At most `limit` of the entries that the state's fold reads, from `start` on.

@@ -10,7 +10,7 @@ use ring::digest::{Context, SHA256, digest};
 
 pub use batch::Batch;
 pub use proof::{
-    Nodes, ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion,
+    Nodes, ProofError, consistency_proof, inclusion_proof, root_of, verify_consistency, verify_inclusion,
 };
 
 /// A SHA-256 hash: of a leaf, a node, or a whole tree.

@@ -8,6 +8,7 @@ mod copy;
 mod foreign;
 mod mover;
 mod read;
+mod sealed;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daypass_core::draft::Mark;
+use daypass_evidence::entry::Index;
 use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
@@ -27,8 +29,11 @@ use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
 pub use copy::Alone;
 pub(crate) use copy::sync_folder_of;
 
-/// The version of the tables; a store of a later one is refused.
-pub const SCHEMA: u32 = 1;
+/// The newest version of the tables; a store of a later one is refused.
+pub const SCHEMA: u32 = 2;
+
+/// The version that a new store has: see [`sealed`] for the later one.
+const NEW: u32 = 1;
 
 /// How long the lock may be waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,7 +98,7 @@ impl SqliteStore {
         }
         if new {
             connection
-                .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;"))
+                .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={NEW}; COMMIT;"))
                 .map_err(failed)?;
         }
         let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
@@ -201,6 +206,14 @@ impl Store for SqliteStore {
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Self::open_reader(&self.path)
+    }
+
+    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
+        sealed::seal(&mut self.connection, from, to)
+    }
+
+    fn drop_sealed(&mut self, limit: u32) -> Result<u64, StoreError> {
+        sealed::drop_some(&mut self.connection, limit)
     }
 
     fn rest(&mut self) {

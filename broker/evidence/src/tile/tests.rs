@@ -1,7 +1,7 @@
 use tlog_tiles::{HashReader, TileHashReader, TileReader};
 
 use super::*;
-use crate::tree::{Frontier, inclusion_proof, leaf_hash, verify_inclusion};
+use crate::tree::{Frontier, inclusion_proof, leaf_hash, root_of, verify_inclusion};
 
 /// All nodes of a tree, worked out from its leaves.
 struct Whole(Vec<Hash>);
@@ -142,6 +142,7 @@ fn another_implementation_proves_entries_from_our_tiles() {
             assert_eq!(verify_inclusion(leaf, index, size, &path, root), Ok(()), "{index} of {size}");
             assert_eq!(inclusion_proof(index, size, &served.0), Some(path));
         }
+        assert_eq!(root_of(size, &served.0), Some(root));
     }
 }
 

@@ -78,6 +78,11 @@ pub fn consistency_proof(first: u64, size: u64, nodes: &impl Nodes) -> Option<Ve
     Some(path)
 }
 
+/// The root of the tree of `size` leaves. None when `nodes` lacks a hash.
+pub fn root_of(size: u64, nodes: &impl Nodes) -> Option<Hash> {
+    if size == 0 { Some(empty_root()) } else { subtree(0, size, nodes) }
+}
+
 /// The largest power of two below `width`, which is at least 2: where RFC 6962 splits a tree.
 fn split(width: u64) -> u64 {
     1 << (width - 1).ilog2()

@@ -69,6 +69,10 @@ impl Reader for SqliteReader {
         leaves.collect::<Result<_, _>>().map_err(failed)
     }
 
+    fn sealed_until(&self) -> Result<Index, StoreError> {
+        super::sealed::until(&self.connection)
+    }
+
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.select(
             "SELECT idx, leaf, bytes, 1 FROM folds JOIN entries USING (idx) WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
