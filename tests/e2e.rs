@@ -21,6 +21,7 @@ mod restart;
 mod rotation;
 mod scrub;
 mod sdk;
+mod seal;
 mod stock;
 mod store;
 mod tiles;

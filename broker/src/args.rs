@@ -140,6 +140,9 @@ pub(crate) enum Command {
         /// The store
         #[arg(long, value_name = "FILE")]
         store: Option<PathBuf>,
+        /// The folder of its sealed entries
+        #[arg(long, value_name = "FOLDER")]
+        sealed: Option<PathBuf>,
         /// The log's verifier key, kept outside [default: the one in the log's first entry]
         #[arg(long, value_name = "VKEY")]
         key: Option<String>,

@@ -18,6 +18,7 @@ use daypass_broker::log::StartError;
 use daypass_broker::recover::RecoverError;
 use daypass_broker::rotate::RotateError;
 use daypass_broker::scrub::Schedule;
+use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, ServeError, Settings};
 use daypass_broker::telemetry::{self, TelemetryError};
 use daypass_broker::witness::{WitnessSettings, submission_url};
@@ -111,8 +112,8 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             import_key::run(&config, &key, usage, days, dry_run).await
         }
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
-        Command::Verify { config, store, key, anchor, predecessor, from, json } => {
-            verify::run(&verify::Wanted { config, store, key, anchor, predecessor, from, json })
+        Command::Verify { config, store, sealed, key, anchor, predecessor, from, json } => {
+            verify::run(&verify::Wanted { config, store, sealed, key, anchor, predecessor, from, json })
         }
         Command::Backup { config, to } => backup::run(&config, &to),
         Command::Recover { config, checkpoint, owner } => recover::run(&config, &checkpoint, &owner).await,
@@ -211,6 +212,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         checkpoint: config.web.checkpoint,
         tiles: config.web.tiles,
         witnesses: witnesses(config)?,
+        seal: SealSettings { entries: config.log.seal_entries, ..SealSettings::default() },
         ops: config.ops.listen,
         limits,
         lifetimes: lifetimes(config),

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::clock::ClockTrust;
+use crate::seal::is_seal_size;
 use crate::store::postgres::Durability;
 
 pub use keys::{KEYS, Key, reference};
@@ -173,6 +174,10 @@ pub struct Log {
     pub witness_every_s: u64,
     /// After how long a silent witness is an alarm, in seconds.
     pub witness_silent_s: u64,
+    /// Where old entries are sealed; empty: nowhere.
+    pub seal_dir: PathBuf,
+    /// How many are sealed at once.
+    pub seal_entries: u64,
 }
 
 /// `[[witness]]`.
@@ -301,6 +306,9 @@ impl Config {
         if !(1..=3600).contains(&self.log.witness_every_s) {
             return refuse("log.witness_every_s", "expected 1 to 3600 seconds");
         }
+        if !is_seal_size(self.log.seal_entries) {
+            return refuse("log.seal_entries", "expected a power of two from 256 to 16777216, such as 65536");
+        }
         if self.log.witness_silent_s < self.log.witness_every_s {
             return refuse("log.witness_silent_s", "expected at least `log.witness_every_s`");
         }
@@ -341,7 +349,7 @@ impl Config {
         for path in paths {
             *path = folder.join(&*path);
         }
-        for path in [&mut self.store.password_file, &mut self.store.ca_file] {
+        for path in [&mut self.store.password_file, &mut self.store.ca_file, &mut self.log.seal_dir] {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
             }
@@ -386,6 +394,7 @@ mod tests {
             (&format!("{SMALLEST}[store]\ndurability = \"maybe\""), "store.durability"),
             (&format!("{SMALLEST}[limits]\nconnections = 0"), "limits"),
             (&format!("{SMALLEST}[log]\nwitness_every_s = 0"), "log.witness_every_s"),
+            (&format!("{SMALLEST}[log]\nseal_entries = 1000"), "log.seal_entries"),
             (&format!("{SMALLEST}{}", WITNESS.repeat(2)), "a name of its own"),
             (&format!("{SMALLEST}{WITNESS}vky = \"x\""), "vky"),
             (&format!("{SMALLEST}[keys]\nahead_s = 5"), "keys.ahead_s"),

@@ -5,9 +5,11 @@
 //! in between leaves entries that are not sealed, or sealed ones that lie in the store too.
 
 mod archive;
+mod place;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::Index;
@@ -16,7 +18,10 @@ use daypass_evidence::tile::{Bundle, Holds, Tile, WIDTH, root_over};
 use daypass_evidence::tree::{Hash, Nodes, node_hash, root_of};
 
 pub use archive::Archive;
+pub use place::{opened, reading};
 pub use reader::Archived;
+pub use upkeep::SealSettings;
+pub(crate) use upkeep::start;
 
 use crate::index::StoredNodes;
 use crate::store::{Reader, Store, StoreError};

@@ -35,6 +35,7 @@ use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
 use crate::scrub;
+use crate::seal::{self, SealSettings};
 use crate::server::{self, Api};
 use crate::signer::Signer;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
@@ -93,6 +94,8 @@ pub struct Settings {
     pub tiles: bool,
     /// Who signs its checkpoints too.
     pub witnesses: WitnessSettings,
+    /// How old entries are sealed, where the store's place names a folder for them.
+    pub seal: SealSettings,
     /// The listener for operators.
     pub ops: SocketAddr,
     /// How much is served at once.
@@ -226,6 +229,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     upkeep.push(tokio::spawn(keep_rotating(rotation)));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
     upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing));
+    upkeep.extend(seal::start(&settings.store, desk.log.key(), settings.seal));
     Ok(Running {
         api: api_at,
         web: web_at,

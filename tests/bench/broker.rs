@@ -15,6 +15,7 @@ use daypass_broker::init::{self, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::scrub::Schedule;
+use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, Settings};
 use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::{SourceFile, compile};
@@ -171,6 +172,7 @@ fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
+        seal: SealSettings::default(),
         ops: at(ports.ops),
         limits: Limits::default(),
         lifetimes: daypass_core::rotation::Lifetimes::default(),

@@ -24,6 +24,7 @@ use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
 use daypass_broker::scrub::Schedule;
+use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
 use daypass_broker::store::StoreAt;
 use daypass_broker::witness::WitnessSettings;
@@ -363,6 +364,7 @@ fn settings(
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
+        seal: SealSettings::default(),
         ops: at(0),
         limits: Limits::default(),
         lifetimes: Lifetimes::default(),

@@ -14,7 +14,12 @@ use crate::args::Owner;
 pub(super) fn store_at(config: &Config) -> Result<StoreAt, Failure> {
     let store = &config.store;
     if store.url.is_empty() {
-        return Ok(StoreAt::File(store.path.clone()));
+        let (file, folder) = (StoreAt::File(store.path.clone()), &config.log.seal_dir);
+        return Ok(if folder.as_os_str().is_empty() { file } else { file.sealed_in(folder.clone()) });
+    }
+    if !config.log.seal_dir.as_os_str().is_empty() {
+        let detail = "entries in PostgreSQL cannot be sealed yet: leave it out".into();
+        return Err(ConfigError::Value { key: "log.seal_dir", detail }.into());
     }
     let refused = |detail| ConfigError::Value { key: "store.url", detail };
     let at = postgres_at(config, &store.url, password("DAYPASS_STORE_PASSWORD", &store.password_file))?;

@@ -24,6 +24,7 @@ const SHOWN_EVERY: Duration = Duration::from_millis(500);
 pub(super) struct Wanted {
     pub(super) config: Option<PathBuf>,
     pub(super) store: Option<PathBuf>,
+    pub(super) sealed: Option<PathBuf>,
     pub(super) key: Option<String>,
     pub(super) anchor: Option<PathBuf>,
     pub(super) predecessor: Option<PathBuf>,
@@ -40,6 +41,10 @@ pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
         .clone()
         .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
     let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
+    let store = match &wanted.sealed {
+        Some(folder) => store.sealed_in(folder.clone()),
+        None => store,
+    };
     let mut findings = verified(&store, wanted.key.as_deref(), anchor.as_deref(), wanted)?;
     if wanted.key.is_none() && !wanted.json {
         println!(
@@ -59,6 +64,10 @@ fn before(newest: &StoreAt, wanted: &Wanted) -> Result<usize, Failure> {
         let Some(older) = given.take().map(StoreAt::File).or_else(beside) else {
             eprintln!("`{}`, the log before it, is not at hand: give it with --predecessor", named.origin);
             break;
+        };
+        let older = match newest.sealed() {
+            Some(folder) => older.sealed_in(folder.to_owned()),
+            None => older,
         };
         findings += verified(&older, None, None, wanted)? + link(&older, &named, wanted.json)?;
         newer = older;

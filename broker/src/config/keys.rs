@@ -199,6 +199,20 @@ pub const KEYS: &[Key] = &[
         "After how many seconds without a cosignature the alarm WITNESS_SILENT is raised. For as long the last cosigned checkpoint is the one that `web` serves.",
     ),
     key(
+        "log",
+        "seal_dir",
+        Some(r#""""#),
+        r#""/var/lib/daypass-sealed""#,
+        "The folder into which old entries go as files (C2SP tlog-tiles, a folder for each log in it), once they were verified there. Empty: they stay in the store. SQLite only. Once there are any, every program that reads the store needs it, and a backup is both.",
+    ),
+    key(
+        "log",
+        "seal_entries",
+        Some("65536"),
+        "65536",
+        "How many entries are sealed at once: a power of two from 256 to 16777216.",
+    ),
+    key(
         "[witness]",
         "name",
         None,

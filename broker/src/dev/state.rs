@@ -17,6 +17,7 @@ use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
 use crate::limits::Rates;
 use crate::listen::Limits;
 use crate::scrub::Schedule;
+use crate::seal::SealSettings;
 use crate::serve::{ListenAt, Settings};
 use crate::witness::WitnessSettings;
 
@@ -101,6 +102,7 @@ impl State {
             checkpoint: true,
             tiles: true,
             witnesses: WitnessSettings::default(),
+            seal: SealSettings::default(),
             ops: at(self.ports.ops),
             limits: Limits::default(),
             lifetimes: daypass_core::rotation::Lifetimes::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::postgres::{Claim, PostgresAt, PostgresStore};
 use super::sqlite::{self, SqliteStore};
 use super::{Reader, Store, StoreError};
+use crate::seal;
 
 /// Opens a reader.
 pub type OpenReader = dyn Fn() -> Result<Box<dyn Reader>, StoreError> + Send + Sync;
@@ -17,6 +18,13 @@ pub enum StoreAt {
     File(PathBuf),
     /// In a PostgreSQL database.
     Postgres(Arc<PostgresAt>),
+    /// There, with old entries sealed in files.
+    Sealed {
+        /// Where the rest lies.
+        at: Box<StoreAt>,
+        /// The folder of the files.
+        folder: PathBuf,
+    },
 }
 
 /// A store that was opened.
@@ -66,6 +74,7 @@ impl std::fmt::Display for StoreAt {
         match self {
             Self::File(path) => path.display().fmt(f),
             Self::Postgres(at) => at.fmt(f),
+            Self::Sealed { at, .. } => at.fmt(f),
         }
     }
 }
@@ -77,7 +86,23 @@ impl StoreAt {
         match self {
             Self::File(path) => Some(path),
             Self::Postgres(_) => None,
+            Self::Sealed { at, .. } => at.file(),
         }
+    }
+
+    /// The folder of sealed entries.
+    #[must_use]
+    pub fn sealed(&self) -> Option<&Path> {
+        match self {
+            Self::Sealed { folder, .. } => Some(folder),
+            Self::File(_) | Self::Postgres(_) => None,
+        }
+    }
+
+    /// The same place, whose sealed entries lie below `folder`.
+    #[must_use]
+    pub fn sealed_in(self, folder: PathBuf) -> Self {
+        Self::Sealed { at: Box::new(self), folder }
     }
 
     /// Opens the store that `init` made.
@@ -85,7 +110,12 @@ impl StoreAt {
     /// # Errors
     /// When it is missing, of an unknown version, or less durable than was demanded.
     pub fn open(&self) -> Result<Opened, StoreError> {
+        seal::opened(self.open_unsealed()?, self.sealed())
+    }
+
+    fn open_unsealed(&self) -> Result<Opened, StoreError> {
         match self {
+            Self::Sealed { at, .. } => at.open_unsealed(),
             Self::File(path) => {
                 let store = SqliteStore::open_file(path, false)?;
                 let path = path.clone();
@@ -107,9 +137,14 @@ impl StoreAt {
     /// # Errors
     /// As for [`StoreAt::open`].
     pub fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        seal::reading(self.unsealed_reader()?, self.sealed())
+    }
+
+    fn unsealed_reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         match self {
             Self::File(path) => SqliteStore::open_reader(path),
             Self::Postgres(at) => PostgresStore::open_reader(at),
+            Self::Sealed { at, .. } => at.unsealed_reader(),
         }
     }
 
@@ -119,6 +154,7 @@ impl StoreAt {
     /// When the place cannot be had.
     pub fn claim(&self) -> Result<Option<Claimed>, StoreError> {
         Ok(match self {
+            Self::Sealed { at, .. } => return at.claim(),
             Self::File(path) => sqlite::claim(path)?.then(|| Claimed(Held::File(path.clone()))),
             Self::Postgres(at) => {
                 PostgresStore::claim(at)?.map(|claim| Claimed(Held::Postgres(Box::new(claim))))
@@ -132,6 +168,7 @@ impl StoreAt {
     /// When it cannot be made.
     pub fn create(&self, _claimed: &Claimed) -> Result<Box<dyn Store>, StoreError> {
         Ok(match self {
+            Self::Sealed { at, .. } => return at.create(_claimed),
             Self::File(path) => Box::new(SqliteStore::open_file(path, true)?),
             Self::Postgres(at) => Box::new(PostgresStore::connect(at)?),
         })
