@@ -3,14 +3,22 @@
 mod contract;
 mod postgres;
 mod samples;
+mod sealing;
 mod sqlite;
 
-use daypass_broker::store::{Store, StoreError};
+use daypass_broker::store::{Sealer, Store, StoreError};
 
 /// Where one store lies: it can be opened again and again, as another process would.
 trait Place: Sync {
     /// Opens the store; a new one at first.
     fn open(&self) -> Result<Box<dyn Store>, StoreError>;
+    /// What seals it, where nobody else does.
+    fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError>;
+}
+
+mod promises {
+    pub(super) use super::contract::*;
+    pub(super) use super::sealing::*;
 }
 
 /// Declares the suite for one kind of store.
@@ -19,7 +27,7 @@ macro_rules! suite {
         mod $store {
             $(#[test]
             fn $promise() {
-                super::contract::$promise(&$place);
+                super::promises::$promise(&$place);
             })+
         }
     };
@@ -54,4 +62,7 @@ suites!([
     a_key_that_is_kept_again_is_replaced,
     entries_are_read_from_where_and_as_many_as_asked,
     a_batch_of_thousands_is_committed_whole,
+    only_what_is_sealed_and_not_folded_leaves_the_store,
+    entries_are_sealed_one_after_another_and_none_that_is_not_there,
+    sealing_goes_on_beside_a_writer,
 ]);

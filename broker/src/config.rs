@@ -2,20 +2,22 @@
 //! of the broker receive values.
 
 mod keys;
+mod reference;
+mod sections;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use daypass_verify::ids::{Digest, Name, TrustDomain};
+use daypass_verify::ids::{Digest, Name};
 use serde::Deserialize;
 use url::Url;
 
-use crate::clock::ClockTrust;
 use crate::seal::is_seal_size;
 use crate::store::postgres::Durability;
 
-pub use keys::{KEYS, Key, reference};
+pub use keys::{KEYS, Key};
+pub use reference::reference;
+pub use sections::{Broker, Clock, Emergency, Keys, Limits, Listener, Log, Ops, Output, Store, Web, Witness};
 
 /// The most witnesses: with all their signatures a checkpoint is still a note of a few KiB.
 const WITNESSES_MAX: usize = 16;
@@ -80,171 +82,11 @@ pub struct Config {
     pub digest: Option<Digest>,
 }
 
-/// `[broker]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Broker {
-    /// Its name in the log.
-    pub name: Name,
-    /// The trust domain.
-    pub trust_domain: TrustDomain,
-    /// The issuer URL.
-    pub issuer: String,
-}
-
-/// `[store]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// The SQLite file, where no database is named.
-    pub path: PathBuf,
-    /// The PostgreSQL database; empty: the SQLite file.
-    pub url: String,
-    /// The file with the password of its role; empty: none, or the environment's.
-    pub password_file: PathBuf,
-    /// The roots (PEM) of its certificate; empty: those of the system.
-    pub ca_file: PathBuf,
-    /// Whether it may be spoken to in the clear from another machine.
-    pub plaintext: bool,
-    /// What a commit must survive: `local` or `standby`.
-    pub durability: String,
-    /// The anchor file.
-    pub anchor: PathBuf,
-    /// From one scrubbing of the whole log to the next, in seconds; 0: never.
-    pub scrub_every_s: u64,
-    /// Entries that are scrubbed in a second at most.
-    pub scrub_entries_per_s: u32,
-}
-
-/// `[keys]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Keys {
-    /// The key-encryption key.
-    pub kek_file: PathBuf,
-    /// How long a key for tokens signs, in seconds.
-    pub token_life_s: u32,
-    /// How long an issuing CA signs, in seconds.
-    pub ca_life_s: u32,
-    /// How long before it signs a key is published, in seconds.
-    pub ahead_s: u32,
-}
-
 /// A second beyond what brokers need to show a key: copies of what they publish may then be used for that second.
 const AHEAD_LEAST_S: u32 = 6;
 
 /// Two years: nothing should sign for longer.
 const LIFE_MOST_S: u32 = 2 * 365 * 86_400;
-
-/// `[api]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listener {
-    /// Its address.
-    pub listen: SocketAddr,
-    /// Its certificate chain.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Whether gRPC reflection is served.
-    pub reflection: bool,
-}
-
-/// `[web]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Web {
-    /// Its address.
-    pub listen: SocketAddr,
-    /// Its certificate chain.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-    /// Whether the newest checkpoint is served.
-    pub checkpoint: bool,
-    /// Whether the hashes of the log's tree are served.
-    pub tiles: bool,
-}
-
-/// `[log]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// How often witnesses are asked, in seconds.
-    pub witness_every_s: u64,
-    /// After how long a silent witness is an alarm, in seconds.
-    pub witness_silent_s: u64,
-    /// Where old entries are sealed; empty: nowhere.
-    pub seal_dir: PathBuf,
-    /// How many are sealed at once.
-    pub seal_entries: u64,
-}
-
-/// `[[witness]]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Witness {
-    /// What the log calls it.
-    pub name: Name,
-    /// Its submission prefix.
-    pub url: String,
-    /// Its key.
-    pub vkey: String,
-}
-
-/// `[ops]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ops {
-    /// Its address, on loopback.
-    pub listen: SocketAddr,
-}
-
-/// `[emergency]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Emergency {
-    /// The Unix socket.
-    pub socket: PathBuf,
-}
-
-/// `[clock]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Clock {
-    /// Whose word is taken that the clock is right after the machine booted.
-    pub trust: ClockTrust,
-}
-
-/// `[limits]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Limits {
-    /// Connections in all.
-    pub connections: usize,
-    /// Connections of one address.
-    pub connections_per_address: usize,
-    /// How long a TLS handshake may take, in seconds.
-    pub handshake_timeout_s: u64,
-    /// How old a connection gets, in seconds.
-    pub connection_age_s: u64,
-    /// Calls to issue a second, of one caller.
-    pub issue_per_s: u32,
-    /// How many may come at once.
-    pub issue_burst: u32,
-    /// Proofs that fail a second, of one address.
-    pub failed_proofs_per_s: u32,
-    /// How many may come at once.
-    pub failed_proofs_burst: u32,
-}
-
-/// `[output]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Output {
-    /// `error`, `warn`, `info`, `debug`, or a filter by module.
-    pub level: String,
-}
 
 impl Config {
     /// Reads and checks the file at `path`; relative paths in it are relative to its folder.
@@ -266,7 +108,7 @@ impl Config {
     pub fn parse(text: &str, name: &str) -> Result<Self, ConfigError> {
         let form = |detail: String| ConfigError::Form { path: name.into(), detail };
         let given: toml::Table = toml::from_str(text).map_err(|error| form(error.to_string()))?;
-        let whole = keys::with_defaults(given);
+        let whole = reference::with_defaults(given);
         let mut config: Self =
             whole.try_into().map_err(|error: toml::de::Error| form(error.message().into()))?;
         config.digest = Some(Digest::of(text.as_bytes()));
@@ -349,7 +191,14 @@ impl Config {
         for path in paths {
             *path = folder.join(&*path);
         }
-        for path in [&mut self.store.password_file, &mut self.store.ca_file, &mut self.log.seal_dir] {
+        let store = &mut self.store;
+        let optional = [
+            &mut store.password_file,
+            &mut store.sealer_password_file,
+            &mut store.ca_file,
+            &mut self.log.seal_dir,
+        ];
+        for path in optional {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
             }

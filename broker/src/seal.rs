@@ -18,13 +18,13 @@ use daypass_evidence::tile::{Bundle, Holds, Tile, WIDTH, root_over};
 use daypass_evidence::tree::{Hash, Nodes, node_hash, root_of};
 
 pub use archive::Archive;
-pub use place::{opened, reading};
+pub use place::{copy, opened, reading};
 pub use reader::Archived;
 pub use upkeep::SealSettings;
 pub(crate) use upkeep::start;
 
 use crate::index::StoredNodes;
-use crate::store::{Reader, Store, StoreError};
+use crate::store::{Reader, Sealer, StoreError};
 use crate::tiles;
 use archive::{Before, full};
 
@@ -64,17 +64,17 @@ pub fn is_seal_size(entries: u64) -> bool {
 /// When a file cannot be written, what was written is not what was recorded, or the store fails. Nothing is lost then,
 /// and it can be done again.
 pub fn seal_next(
-    store: &mut dyn Store,
+    sealer: &mut dyn Sealer,
     reader: &dyn Reader,
     archive: &Archive,
     key: &VerifierKey,
     entries: u64,
 ) -> Result<bool, StoreError> {
-    seal_stepwise(store, reader, archive, key, entries, &mut |_| Ok(()))
+    seal_stepwise(sealer, reader, archive, key, entries, &mut |_| Ok(()))
 }
 
 fn seal_stepwise(
-    store: &mut dyn Store,
+    sealer: &mut dyn Sealer,
     reader: &dyn Reader,
     archive: &Archive,
     key: &VerifierKey,
@@ -82,21 +82,32 @@ fn seal_stepwise(
     before: Before<'_>,
 ) -> Result<bool, StoreError> {
     let from = reader.sealed_until()?;
-    let until = from - from % entries + entries;
+    let until = next(from, entries);
     let due = reader.head()?.is_some_and(|head| head.size >= until);
     if due {
         write(reader, archive, from..until, before)?;
         before(Step::Verify)?;
         verify(reader, archive, from..until, key)?;
         before(Step::Mark)?;
-        store.seal(from, until)?;
+        sealer.seal(from, until)?;
     }
     loop {
         before(Step::Drop)?;
-        if store.drop_sealed(DROP)? == 0 {
+        if !sealer.drop_sealed(DROP)? {
             return Ok(due);
         }
     }
+}
+
+fn nowhere(until: Index) -> StoreError {
+    StoreError::Unavailable(format!(
+        "entries below {until} are sealed in files: name their folder by `log.seal_dir`, or --sealed"
+    ))
+}
+
+/// Where the sealing that begins at `from` ends.
+fn next(from: Index, entries: u64) -> Index {
+    from - from % entries + entries
 }
 
 /// The bundles and tiles over `places`, and the tiles above that are full by then.
@@ -115,16 +126,24 @@ fn write(
         archive.write(full(Holds::Entries, index)?, &bundle, before)?;
         archive.write(full(Holds::Hashes(0), index)?, &leaves.concat(), before)?;
     }
-    for level in 1..=3_u8 {
-        let spans = width.pow(u32::from(level) + 1);
-        for index in places.start / spans..places.end / spans {
-            let tile = full(Holds::Hashes(level), index)?;
-            let hashes = tiles::hashes(reader, tile)?;
-            let hashes = hashes.ok_or_else(|| StoreError::Damaged(format!("`{tile}` is not full")))?;
-            archive.write(tile, &hashes, before)?;
-        }
+    for tile in above(&places)? {
+        let hashes = tiles::hashes(reader, tile)?;
+        let hashes = hashes.ok_or_else(|| StoreError::Damaged(format!("`{tile}` is not full")))?;
+        archive.write(tile, &hashes, before)?;
     }
     Ok(())
+}
+
+/// The tiles above the lowest that are full with the last of `places`.
+fn above(places: &std::ops::Range<Index>) -> Result<Vec<Tile>, StoreError> {
+    let mut tiles = Vec::new();
+    for level in 1..=3_u8 {
+        let spans = u64::from(WIDTH).pow(u32::from(level) + 1);
+        for index in places.start / spans..places.end / spans {
+            tiles.push(full(Holds::Hashes(level), index)?);
+        }
+    }
+    Ok(tiles)
 }
 
 /// What lies in the files is what the log's own key signed.

@@ -135,26 +135,25 @@ pub trait Store: Send {
     /// When it cannot be reached.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
+    /// Housekeeping that would delay a commit: called when nobody waits for one.
+    fn rest(&mut self) {}
+}
+
+/// What lets entries leave a store: the writing side cannot, and in a database another role does.
+pub trait Sealer: Send {
     /// Says that the entries `from..to` lie elsewhere for good, whole and verified: from then on they are read there.
     /// `from` is where the last ones ended.
     ///
     /// # Errors
-    /// When the store fails, others are sealed than was thought, or the store cannot seal.
-    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable(format!("this store cannot seal entries {from} to {to}")))
-    }
+    /// When the store fails, or others are sealed than was thought.
+    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError>;
 
-    /// Drops at most `limit` sealed entries that still lie in the store, but never those that the state is folded
-    /// from. How many.
+    /// Drops some of the sealed entries that still lie in the store, of at most `limit` places, but never those that
+    /// the state is folded from. Whether there may be more.
     ///
     /// # Errors
     /// When the store fails.
-    fn drop_sealed(&mut self, _limit: u32) -> Result<u64, StoreError> {
-        Ok(0)
-    }
-
-    /// Housekeeping that would delay a commit: called when nobody waits for one.
-    fn rest(&mut self) {}
+    fn drop_sealed(&mut self, limit: u32) -> Result<bool, StoreError>;
 }
 
 /// One transaction under the log's lock. Dropped, it leaves no trace.

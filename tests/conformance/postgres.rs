@@ -1,6 +1,7 @@
 //! PostgreSQL: tables in a database of their own, several writers that really fight, and what must be refused.
 
-use daypass_broker::store::{Batch, Store, StoreError};
+use daypass_broker::store::postgres::PostgresStore;
+use daypass_broker::store::{Batch, Sealer, Store, StoreError};
 use daypass_tests::harness::postgres::{Database, Postgres};
 
 use super::Place;
@@ -25,8 +26,12 @@ impl Tables {
 }
 
 impl Place for Tables {
+    fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
+        self.0.at().sealer()
+    }
+
     fn open(&self) -> Result<Box<dyn Store>, StoreError> {
-        Ok(self.0.at().open()?.store)
+        Ok(Box::new(PostgresStore::connect(self.0.at().postgres().unwrap())?))
     }
 }
 
@@ -128,6 +133,44 @@ fn the_brokers_role_cannot_change_or_remove_what_is_recorded() {
     assert!(tables.0.sql_as_service("CREATE TABLE daypass.more (text text)").is_err());
 }
 
+#[test]
+fn the_sealer_drops_what_is_sealed_and_may_do_nothing_else() {
+    let tables = Tables::with_log();
+    for forbidden in ["SELECT drop_sealed(9)", "SELECT seal(0, 2)", "UPDATE sealed SET until = 2"] {
+        let refused = tables.0.sql_as_service(forbidden).expect_err(forbidden);
+        assert!(refused.contains("permission denied"), "{forbidden}: {refused}");
+    }
+    for forbidden in [
+        "DELETE FROM entries",
+        "SELECT bytes FROM entries",
+        "UPDATE entries SET bytes = 'x'",
+        "UPDATE sealed SET until = 2",
+        "INSERT INTO entries VALUES (9, 'x', 'y')",
+        "DELETE FROM live",
+        "UPDATE head SET size = 0",
+        "SELECT sealed FROM keys",
+    ] {
+        let refused = tables.0.sql_as_sealer(forbidden).expect_err(forbidden);
+        assert!(refused.contains("permission denied"), "{forbidden}: {refused}");
+    }
+    assert!(tables.0.sql_as_sealer("CREATE TABLE daypass.more (text text)").is_err());
+    let mut first = tables.sealer().unwrap().unwrap();
+    assert!(tables.sealer().unwrap().is_none(), "one seals at a time");
+    first.seal(0, 2).unwrap();
+    drop(first);
+    tables.0.sql("GRANT EXECUTE ON FUNCTION drop_sealed(bigint) TO daypass");
+    assert!(why_not(&tables).contains("could change what is recorded"));
+}
+
+#[test]
+fn a_store_needs_a_later_program_only_once_it_is_sealed() {
+    let tables = Tables::with_log();
+    let needs = || tables.0.query("SELECT max(needs) FROM daypass.migrations")[0][0].clone();
+    assert_eq!(needs(), "1");
+    tables.sealer().unwrap().unwrap().seal(0, 2).unwrap();
+    assert_eq!(needs(), "2");
+}
+
 fn why_not(tables: &Tables) -> String {
     match tables.open() {
         Ok(_) => panic!("it must be refused"),
@@ -147,9 +190,9 @@ fn a_role_that_could_change_what_is_recorded_is_refused() {
 #[test]
 fn tables_of_another_version_are_refused() {
     let tables = Tables::with_log();
-    tables.0.sql("INSERT INTO migrations VALUES (2, 2, 'a later one')");
+    tables.0.sql("INSERT INTO migrations VALUES (3, 3, 'a later one')");
     assert!(why_not(&tables).contains("newer"));
-    tables.0.sql("UPDATE migrations SET needs = 1 WHERE version = 2");
+    tables.0.sql("UPDATE migrations SET needs = 1 WHERE version = 3");
     tables.open().expect("what only adds can be lived with");
     tables.0.sql("DELETE FROM migrations");
     assert!(why_not(&tables).contains("daypass-broker migrate"));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use daypass_broker::store::sqlite::{SCHEMA, SqliteStore};
-use daypass_broker::store::{Reader, Store, StoreError};
+use daypass_broker::store::{Reader, Sealer, Store, StoreAt, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -38,6 +38,10 @@ impl File {
 }
 
 impl Place for File {
+    fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
+        StoreAt::from(self.path()).sealer()
+    }
+
     fn open(&self) -> Result<Box<dyn Store>, StoreError> {
         Ok(Box::new(SqliteStore::open_file(&self.path(), true)?))
     }

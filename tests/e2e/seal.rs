@@ -12,16 +12,21 @@ use daypass_evidence::receipt::verify_receipt;
 use daypass_evidence::tree::leaf_hash;
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::get_proof_request::Of;
+use daypass_tests::harness::postgres::{OWNER, Postgres, SEALER, SERVICE};
 use daypass_tests::harness::{Deployment, Output, eventually, issue, program, run, task};
 
 /// A deployment that seals 256 entries as soon as there are so many.
 async fn sealing() -> Deployment {
     let mut deployment = Deployment::stopped(sample()).await;
-    let at = Box::new(deployment.settings.store.clone());
-    deployment.settings.store = StoreAt::Sealed { at, folder: deployment.folder().join("sealed") };
-    deployment.settings.seal = SealSettings { entries: 256, every: Duration::from_millis(50) };
+    seal_in_folder(&mut deployment);
     deployment.resume().await.unwrap();
     deployment
+}
+
+fn seal_in_folder(deployment: &mut Deployment) {
+    let folder = deployment.folder().join("sealed");
+    deployment.settings.store = deployment.settings.store.clone().sealed_in(Some(&folder));
+    deployment.settings.seal = SealSettings { entries: 256, every: Duration::from_millis(50) };
 }
 
 async fn grow(deployment: &Deployment, entries: usize) {
@@ -46,6 +51,10 @@ fn bundle(deployment: &Deployment) -> PathBuf {
     shards.last().unwrap().unwrap().path().join("tile/entries/000")
 }
 
+async fn daypass_broker(arguments: &[&str]) -> Output {
+    run(program("daypass-broker"), arguments.iter().copied()).await
+}
+
 async fn verify(deployment: &Deployment, more: &[&str]) -> Output {
     let key = deployment.log_key.to_string();
     let store = deployment.settings.store.file().unwrap().to_str().unwrap();
@@ -55,7 +64,21 @@ async fn verify(deployment: &Deployment, more: &[&str]) -> Output {
 
 #[tokio::test]
 async fn sealed_entries_are_listed_and_proven_over_the_api_and_at_the_next_start() {
-    let mut deployment = sealing().await;
+    listed_and_proven(sealing().await).await;
+}
+
+#[tokio::test]
+async fn entries_sealed_from_postgres_are_listed_and_proven_too() {
+    let database = Postgres::shared().any_database();
+    let mut deployment = Deployment::stopped_in(database.at()).await;
+    seal_in_folder(&mut deployment);
+    deployment.resume().await.unwrap();
+    listed_and_proven(deployment).await;
+    let left = database.query("SELECT count(*) FROM daypass.entries e LEFT JOIN daypass.folds f USING (idx) WHERE f.idx IS NULL AND idx < 512");
+    assert_eq!(left, [["0"]], "what is sealed left the database");
+}
+
+async fn listed_and_proven(mut deployment: Deployment) {
     let first = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
     let before = deployment.entries().await;
     grow(&deployment, 600).await;
@@ -121,4 +144,117 @@ async fn a_broker_without_the_folder_of_sealed_entries_does_not_start() {
     deployment.settings.store = *at;
     let refused = deployment.resume().await.unwrap_err().to_string();
     assert!(refused.contains("entries below 256 are sealed"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_backup_holds_the_sealed_entries_too_and_can_be_recovered_from() {
+    let mut deployment = sealing().await;
+    grow(&deployment, 600).await;
+    sealed(&deployment, 512).await;
+    let copy = deployment.folder().join("copy");
+    let (config, to) = (deployment.config_file(), copy.to_str().unwrap().to_owned());
+    let config = config.to_str().unwrap();
+    let backup = daypass_broker(&["backup", "--config", config, "--to", &to]).await;
+    assert!(backup.code == Some(0) && backup.stdout.contains("512 entries that are sealed"), "{backup:?}");
+    let folder = format!("{to}.sealed");
+    let verified = daypass_broker(&["verify", "--store", &to, "--sealed", &folder]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+    let again = daypass_broker(&["backup", "--config", config, "--to", &to]).await;
+    assert!(again.code != Some(0) && copy.exists(), "{again:?}");
+
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    deployment.stop().await;
+    let live = deployment.folder().join("sealed");
+    std::fs::remove_dir_all(&live).unwrap();
+    std::fs::rename(&folder, &live).unwrap();
+    std::fs::copy(&copy, deployment.store()).unwrap();
+    let recovered = daypass_broker(&["recover", "--config", config]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    grow(&deployment, 300).await;
+    sealed(&deployment, 256).await;
+    deployment.stop().await;
+    let both = daypass_broker(&["verify", "--config", config]).await;
+    assert_eq!(both.code, Some(0), "the new log and the one before it, each with its files: {both:?}");
+    assert!(both.stdout.contains("the newer log follows"), "{both:?}");
+}
+
+#[tokio::test]
+async fn a_sealed_store_moves_to_postgres_with_its_files() {
+    let mut deployment = sealing().await;
+    grow(&deployment, 300).await;
+    sealed(&deployment, 256).await;
+    deployment.stop().await;
+    let before = deployment.settings.store.reader().unwrap().rows(0, 9_999).unwrap();
+    let old = deployment.config_file();
+    let database = Postgres::shared().any_database();
+    let text = std::fs::read_to_string(&old).unwrap();
+    let path = format!("path = {:?}", deployment.store());
+    let text = text.replace(
+        &path,
+        &format!("url = \"{}\"\nsealer_url = \"{}\"", database.url(SERVICE), database.url(SEALER)),
+    );
+    let new = deployment.folder().join("new.toml");
+    let (old, new, owner) = (old.to_str().unwrap(), new.to_str().unwrap(), database.url(OWNER));
+    let migrate = ["migrate", "--config", new, "--from", old, "--owner", &owner];
+    std::fs::write(new, text.replace("seal_dir", "witness_every_s = 60 # ")).unwrap();
+    let refused = daypass_broker(&migrate).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("seal_dir"), "without its files: {refused:?}");
+    std::fs::write(new, text).unwrap();
+    let moved = daypass_broker(&migrate).await;
+    assert_eq!(moved.code, Some(0), "{moved:?}");
+    deployment.settings.store = database.at();
+    seal_in_folder(&mut deployment);
+    let after = deployment.settings.store.reader().unwrap();
+    assert_eq!(after.rows(0, 9_999).unwrap(), before);
+    deployment.resume().await.unwrap();
+    grow(&deployment, 300).await;
+    sealed(&deployment, 512).await;
+    assert_eq!(after.rows(0, 500).unwrap(), before[..before.len().min(500)], "sealing goes on");
+}
+
+/// Sealing begins as soon as the program serves: it is killed at any moment of it, and begins anew.
+#[tokio::test]
+async fn killed_at_any_moment_of_sealing_nothing_is_lost() {
+    const SIZE: usize = 6_000;
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.resume().await.unwrap();
+    for _ in 0..SIZE / 500 {
+        grow(&deployment, 500).await;
+    }
+    deployment.stop().await;
+    seal_in_folder(&mut deployment);
+    let at = &deployment.settings.store;
+    let before = at.reader().unwrap().rows(0, 99_999).unwrap();
+    let config = deployment.config_file();
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("seal_dir", "seal_entries = 256\nseal_dir")).unwrap();
+    let mut seen = Vec::new();
+    for round in 0..40_u64 {
+        let until = at.reader().unwrap().sealed_until().unwrap();
+        seen.push(until);
+        if until as usize + 256 > before.len() {
+            break;
+        }
+        let mut command = std::process::Command::new(program("daypass-broker"));
+        command.args(["serve", "--config"]).arg(&config).stderr(std::process::Stdio::null());
+        let mut serving = command.spawn().unwrap();
+        let began = std::time::Instant::now();
+        let moved = || at.reader().unwrap().sealed_until().unwrap() > until;
+        while !moved() && began.elapsed() < Duration::from_secs(30) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(round * 7 % 40)).await;
+        serving.kill().unwrap();
+        serving.wait().unwrap();
+        let after = at.reader().unwrap().rows(0, before.len() as u32).unwrap();
+        assert!(after == before, "killed in round {round}");
+    }
+    assert!(seen.len() > 3, "killed in the midst of it: {seen:?}");
+    deployment.resume().await.unwrap();
+    sealed(&deployment, 5_888).await;
+    deployment.stop().await;
+    let verified = daypass_broker(&["verify", "--config", config.to_str().unwrap()]).await;
+    assert!(!verified.stdout.contains("MISMATCH") && !verified.stdout.contains("MISSING"), "{verified:?}");
 }

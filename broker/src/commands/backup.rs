@@ -1,11 +1,12 @@
-//! `backup`: a copy of the store while it is served, verified before it counts.
+//! `backup`: a copy of the store while it is served, with the files of its sealed entries, verified before it counts.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use daypass_broker::config::Config;
 use daypass_broker::log::examine_store;
+use daypass_broker::seal;
 use daypass_broker::serve::ServeError;
-use daypass_broker::store::StoreAt;
 use daypass_broker::store::sqlite::SqliteStore;
 
 use super::store::store_at;
@@ -13,21 +14,31 @@ use super::{Failure, print_report};
 
 pub(super) fn run(config: &Path, to: &Path) -> Result<(), Failure> {
     let config = Config::read(config)?;
-    let StoreAt::File(store) = store_at(&config)? else {
+    let place = store_at(&config)?;
+    let Some(store) = place.file() else {
         return Err(Failure::Value(
             "`backup` copies a store in a file: back up a store in PostgreSQL with `pg_basebackup`, and with an archive of \
-             the write-ahead log for point-in-time recovery"
+             the write-ahead log for point-in-time recovery; copy the folder of its sealed entries after that"
                 .into(),
         ));
     };
-    SqliteStore::copy_to(&store, to).map_err(ServeError::from)?;
-    let verified = verified(to);
-    if verified.is_err() {
-        drop(std::fs::remove_file(to));
+    let folder = beside(to);
+    if folder.exists() {
+        return Err(Failure::Value(format!("`{}` is there already, and is left as it is", folder.display())));
     }
-    let checkpoint = verified?;
-    let bytes = std::fs::metadata(to).map_err(|error| Failure::File(to.display().to_string(), error))?.len();
+    SqliteStore::copy_to(store, to).map_err(ServeError::from)?;
+    let copied =
+        copy_sealed(place.sealed(), to, &folder).and_then(|sealed| Ok((sealed, verified(to, &folder)?)));
+    if copied.is_err() {
+        drop(fs::remove_file(to));
+        drop(fs::remove_dir_all(&folder));
+    }
+    let (sealed, checkpoint) = copied?;
+    let bytes = fs::metadata(to).map_err(|error| Failure::File(to.display().to_string(), error))?.len();
     println!("backup       {}, {bytes} bytes", to.display());
+    if sealed > 0 {
+        println!("             {}, the {sealed} entries that are sealed", folder.display());
+    }
     println!("keep it apart from `{}`: who has both has every key", config.keys.kek_file.display());
     println!(
         "its checkpoint, for `recover --checkpoint` and for whoever wants to hold the log to it:\n\n{checkpoint}"
@@ -35,9 +46,23 @@ pub(super) fn run(config: &Path, to: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The copy's own checkpoint, where all of it is sound.
-fn verified(copy: &Path) -> Result<String, Failure> {
+/// Where the sealed entries of a copy lie.
+fn beside(copy: &Path) -> PathBuf {
+    let mut path = copy.as_os_str().to_owned();
+    path.push(".sealed");
+    path.into()
+}
+
+/// Files come after the store: what the copy says is sealed was in them before, and stays there. How many entries.
+fn copy_sealed(from: Option<&Path>, copy: &Path, to: &Path) -> Result<u64, Failure> {
     let reader = SqliteStore::open_reader(copy).map_err(ServeError::from)?;
+    Ok(seal::copy(reader.as_ref(), from, to).map_err(ServeError::from)?)
+}
+
+/// The copy's own checkpoint, where all of it is sound.
+fn verified(copy: &Path, folder: &Path) -> Result<String, Failure> {
+    let reader = SqliteStore::open_reader(copy).and_then(|reader| seal::reading(reader, Some(folder)));
+    let reader = reader.map_err(ServeError::from)?;
     let key = super::verify::named_by_log(reader.as_ref())?;
     let started = examine_store(reader.as_ref(), &key, None).map_err(ServeError::from)?;
     print_report(&started.report);

@@ -12,17 +12,21 @@ use crate::args::Owner;
 
 /// Where the configuration says that the store lies.
 pub(super) fn store_at(config: &Config) -> Result<StoreAt, Failure> {
+    let folder = Some(config.log.seal_dir.as_path()).filter(|path| !path.as_os_str().is_empty());
+    Ok(unsealed(config)?.sealed_in(folder))
+}
+
+fn unsealed(config: &Config) -> Result<StoreAt, Failure> {
     let store = &config.store;
     if store.url.is_empty() {
-        let (file, folder) = (StoreAt::File(store.path.clone()), &config.log.seal_dir);
-        return Ok(if folder.as_os_str().is_empty() { file } else { file.sealed_in(folder.clone()) });
-    }
-    if !config.log.seal_dir.as_os_str().is_empty() {
-        let detail = "entries in PostgreSQL cannot be sealed yet: leave it out".into();
-        return Err(ConfigError::Value { key: "log.seal_dir", detail }.into());
+        return Ok(StoreAt::File(store.path.clone()));
     }
     let refused = |detail| ConfigError::Value { key: "store.url", detail };
-    let at = postgres_at(config, &store.url, password("DAYPASS_STORE_PASSWORD", &store.password_file))?;
+    let mut at = postgres_at(config, &store.url, password("DAYPASS_STORE_PASSWORD", &store.password_file))?;
+    if !store.sealer_url.is_empty() {
+        let password = password("DAYPASS_STORE_SEALER_PASSWORD", &store.sealer_password_file);
+        at = at.sealed_by(postgres_at(config, &store.sealer_url, password)?);
+    }
     let durability = store.durability.parse().map_err(refused)?;
     Ok(StoreAt::Postgres(Arc::new(at.demanding(durability))))
 }
@@ -35,6 +39,7 @@ pub(super) fn owned(store: StoreAt, config: &Config, owner: &Owner) -> Result<St
             let owner = postgres_at(config, url, password("DAYPASS_STORE_OWNER_PASSWORD", file))?;
             Ok(StoreAt::Postgres(Arc::new(Arc::unwrap_or_clone(at).owned_by(owner))))
         }
+        (StoreAt::Sealed { at, folder }, Some(_)) => Ok(owned(*at, config, owner)?.sealed_in(Some(&folder))),
         (store, _) => Ok(store),
     }
 }

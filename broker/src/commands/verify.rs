@@ -41,10 +41,7 @@ pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
         .clone()
         .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
     let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
-    let store = match &wanted.sealed {
-        Some(folder) => store.sealed_in(folder.clone()),
-        None => store,
-    };
+    let store = if wanted.sealed.is_some() { store.sealed_in(wanted.sealed.as_deref()) } else { store };
     let mut findings = verified(&store, wanted.key.as_deref(), anchor.as_deref(), wanted)?;
     if wanted.key.is_none() && !wanted.json {
         println!(
@@ -61,13 +58,11 @@ fn before(newest: &StoreAt, wanted: &Wanted) -> Result<usize, Failure> {
     let (mut newer, mut given) = (newest.clone(), wanted.predecessor.clone());
     while let Some(named) = predecessor_of(&newer)? {
         let beside = || Some(recover::aside(newest, &named)).filter(|at| at.reader().is_ok());
-        let Some(older) = given.take().map(StoreAt::File).or_else(beside) else {
+        let Some(older) =
+            given.take().map(|path| StoreAt::File(path).sealed_in(newest.sealed())).or_else(beside)
+        else {
             eprintln!("`{}`, the log before it, is not at hand: give it with --predecessor", named.origin);
             break;
-        };
-        let older = match newest.sealed() {
-            Some(folder) => older.sealed_in(folder.to_owned()),
-            None => older,
         };
         findings += verified(&older, None, None, wanted)? + link(&older, &named, wanted.json)?;
         newer = older;

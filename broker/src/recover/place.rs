@@ -21,6 +21,7 @@ pub(super) fn shard_of(log: &Predecessor) -> &str {
 pub fn aside(store: &StoreAt, predecessor: &Predecessor) -> StoreAt {
     let shard = shard_of(predecessor);
     match store {
+        StoreAt::Sealed { at, folder } => aside(at, predecessor).sealed_in(Some(folder)),
         StoreAt::File(file) => {
             let mut path = file.as_os_str().to_owned();
             path.push(format!(".{shard}-{}", predecessor.size));
@@ -43,6 +44,7 @@ pub(super) enum Taken {
 impl Taken {
     pub(super) fn of(store: &StoreAt) -> Result<Self, StoreError> {
         Ok(match store {
+            StoreAt::Sealed { at, .. } => return Self::of(at),
             StoreAt::File(path) => Self::File { path: path.clone(), _alone: SqliteStore::take_alone(path)? },
             StoreAt::Postgres(at) => Self::Postgres(postgres::Alone::take(at)?),
         })
@@ -72,8 +74,8 @@ impl Taken {
 
     /// The old store gets its other name, and the new one its place, in one step.
     pub(super) fn swap(&self, new: &StoreAt, aside: &StoreAt) -> Result<(), RecoverError> {
-        match (self, new, aside) {
-            (Self::File { path, .. }, StoreAt::File(new), StoreAt::File(aside)) => {
+        match (self, new.file().zip(aside.file()), aside.postgres()) {
+            (Self::File { path, .. }, Some((new, aside)), _) => {
                 let failed = |path: &Path| {
                     let name = path.display().to_string();
                     move |error| RecoverError::File(name, error)
@@ -82,7 +84,7 @@ impl Taken {
                 std::fs::rename(new, path).map_err(failed(path))?;
                 sync_folder_of(path).map_err(failed(path))
             }
-            (Self::Postgres(alone), _, StoreAt::Postgres(aside)) => alone.swap(aside).map_err(|error| {
+            (Self::Postgres(alone), _, Some(aside)) => alone.swap(aside).map_err(|error| {
                 RecoverError::Swap(format!("{error}; `daypass-broker verify` says which log is served now"))
             }),
             _ => Err(RecoverError::Swap("the two stores are not of one kind".into())),

@@ -87,15 +87,30 @@ impl Archive {
     fn read(&self, tile: Tile) -> Result<Vec<u8>, StoreError> {
         let path = self.folder.join(tile.to_string());
         fs::read(&path).map_err(|error| {
-            StoreError::Unavailable(format!(
-                "sealed entries are in `{}`, which cannot be read: {error}",
-                path.display()
-            ))
+            let what = format!("sealed entries are in `{}`, which cannot be read: {error}", path.display());
+            // A file that is gone from a folder that is there was lost; a folder may come back.
+            if error.kind() == io::ErrorKind::NotFound && self.folder.exists() {
+                StoreError::Damaged(what)
+            } else {
+                StoreError::Unavailable(what)
+            }
         })
     }
 
     fn damaged(&self, tile: Tile, what: &str) -> StoreError {
         StoreError::Damaged(format!("`{}`: {what}", self.folder.join(tile.to_string()).display()))
+    }
+
+    /// Copies what is sealed below `until`.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub(super) fn copy_to(&self, to: &Self, until: Index) -> Result<(), StoreError> {
+        let mut tiles = super::above(&(0..until))?;
+        for index in tiles_of(&(0..until)) {
+            tiles.extend([full(Holds::Entries, index)?, full(Holds::Hashes(0), index)?]);
+        }
+        tiles.into_iter().try_for_each(|tile| to.write(tile, &self.read(tile)?, &mut |_| Ok(())))
     }
 
     /// Writes a full tile so that it is there whole and for good, or not at all under its name.

@@ -34,6 +34,18 @@ pub fn reading(reader: Box<dyn Reader>, folder: Option<&Path>) -> Result<Box<dyn
     Ok(Box::new(Archived::new(reader, archive)))
 }
 
+/// Copies the files of what is sealed in a store from below one folder to below another. How many entries they hold.
+///
+/// # Errors
+/// When one cannot be read or written, or there is no folder to read from.
+pub fn copy(reader: &dyn Reader, from: Option<&Path>, to: &Path) -> Result<Index, StoreError> {
+    let (until, head) = (reader.sealed_until()?, reader.head()?);
+    let Some(head) = head.filter(|_| until > 0) else { return Ok(0) };
+    let from = from.ok_or_else(|| super::nowhere(until))?;
+    Archive::of_log(from, &head.origin).copy_to(&Archive::of_log(to, &head.origin), until)?;
+    Ok(until)
+}
+
 fn archive(reader: &dyn Reader, folder: Option<&Path>) -> Result<Option<Archive>, StoreError> {
     let Some(folder) = folder else { return Ok(None) };
     Ok(reader.head()?.map(|head| Archive::of_log(folder, &head.origin)))
@@ -50,14 +62,6 @@ impl Store for Sealed {
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Box::new(Archived::new(self.store.reader()?, self.archive.clone())))
-    }
-
-    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
-        self.store.seal(from, to)
-    }
-
-    fn drop_sealed(&mut self, limit: u32) -> Result<u64, StoreError> {
-        self.store.drop_sealed(limit)
     }
 
     fn rest(&mut self) {

@@ -55,12 +55,7 @@ impl Archived {
     }
 
     fn archive(&self) -> Result<&Archive, StoreError> {
-        self.archive.as_ref().ok_or_else(|| {
-            StoreError::Unavailable(format!(
-                "entries below {} are sealed in files: name their folder by `log.seal_dir`, or --sealed",
-                self.sealed.get()
-            ))
-        })
+        self.archive.as_ref().ok_or_else(|| super::nowhere(self.sealed.get()))
     }
 
     fn sealed_rows(&self, archive: &Archive, places: Range<Index>) -> Result<Vec<Row>, StoreError> {

@@ -14,8 +14,8 @@ use super::*;
 use crate::ids::Ids;
 use crate::index;
 use crate::log::examine_store;
-use crate::store::sqlite::SqliteStore;
-use crate::store::{Batch, Head, Row};
+use crate::store::sqlite::{SqliteSealer, SqliteStore};
+use crate::store::{Batch, Head, Row, Store as _};
 
 const ORIGIN: &str = "example.org/evidence/2026-2";
 const EARLIER: UnixMs = UnixMs::new(1_760_000_000_000);
@@ -70,8 +70,8 @@ impl Sealing {
     }
 
     fn seal(&self, entries: u64, before: Before<'_>) -> Result<bool, StoreError> {
-        let mut store = SqliteStore::open_file(&self.at(), false).unwrap();
-        seal_stepwise(&mut store, &self.reader(), &self.archive(), &self.key, entries, before)
+        let mut sealer = SqliteSealer::open(&self.at()).unwrap();
+        seal_stepwise(&mut sealer, &self.reader(), &self.archive(), &self.key, entries, before)
     }
 
     fn seal_all(&self, entries: u64) {

@@ -1,5 +1,7 @@
 //! Sealing while a broker serves: beside the writer, by a connection of its own.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_evidence::note::VerifierKey;
@@ -7,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Archive, SEAL_ENTRIES, seal_stepwise};
-use crate::store::{StoreAt, StoreError};
+use super::{Archive, SEAL_ENTRIES, next, seal_stepwise};
+use crate::store::{OpenReader, StoreAt, StoreError};
 
 /// How much is sealed at once, and how often that is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -25,20 +27,36 @@ impl Default for SealSettings {
     }
 }
 
-/// Seals, where the place of the store names a folder for it, until the task is ended.
-pub(crate) fn start(store: &StoreAt, key: &VerifierKey, settings: SealSettings) -> Option<JoinHandle<()>> {
-    let folder = store.sealed()?.to_owned();
+/// Seals, where the place of the store names a folder for it and who does it, until the task is ended.
+pub(crate) fn start(
+    store: &StoreAt,
+    readers: Arc<OpenReader>,
+    key: &VerifierKey,
+    settings: SealSettings,
+) -> Option<JoinHandle<()>> {
+    let folder = store.seals_into()?.to_owned();
     let (store, key) = (store.clone(), key.clone());
     Some(tokio::spawn(async move {
         let ended = CancellationToken::new();
         let _ends_with_the_task = ended.clone().drop_guard();
         let mut ticks = interval(settings.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At first there may be something that a stop left undone.
+        let mut left_undone = true;
         loop {
             ticks.tick().await;
-            let (store, key, folder, ended) = (store.clone(), key.clone(), folder.clone(), ended.clone());
-            let work = move || seal(&store, &key, &folder, settings.entries, &ended);
-            match tokio::task::spawn_blocking(work).await {
+            let sealing = Sealing {
+                store: store.clone(),
+                readers: Arc::clone(&readers),
+                key: key.clone(),
+                folder: folder.clone(),
+                entries: settings.entries,
+                ended: ended.clone(),
+                left_undone,
+            };
+            let done = tokio::task::spawn_blocking(move || sealing.run()).await;
+            left_undone = !matches!(done, Ok(Ok(_)));
+            match done {
                 Ok(Ok(0)) => {}
                 Ok(Ok(times)) => {
                     tracing::info!(entries = times * settings.entries, "old entries were sealed")
@@ -52,25 +70,35 @@ pub(crate) fn start(store: &StoreAt, key: &VerifierKey, settings: SealSettings) 
     }))
 }
 
-/// Seals all that is due. How often there was something.
-fn seal(
-    store: &StoreAt,
-    key: &VerifierKey,
-    folder: &std::path::Path,
+struct Sealing {
+    store: StoreAt,
+    readers: Arc<OpenReader>,
+    key: VerifierKey,
+    folder: PathBuf,
     entries: u64,
-    ended: &CancellationToken,
-) -> Result<u64, StoreError> {
-    let mut opened = store.open()?;
-    let reader = (opened.readers)()?;
-    let Some(head) = reader.head()? else { return Ok(0) };
-    let archive = Archive::of_log(folder, &head.origin);
-    let mut go_on = |_| match ended.is_cancelled() {
-        true => Err(StoreError::Unavailable("the broker stops".into())),
-        false => Ok(()),
-    };
-    let mut times = 0;
-    while seal_stepwise(opened.store.as_mut(), reader.as_ref(), &archive, key, entries, &mut go_on)? {
-        times += 1;
+    ended: CancellationToken,
+    left_undone: bool,
+}
+
+impl Sealing {
+    /// Seals all that is due. How often there was something.
+    fn run(&self) -> Result<u64, StoreError> {
+        let reader = (self.readers)()?;
+        let Some(head) = reader.head()? else { return Ok(0) };
+        let due = head.size >= next(reader.sealed_until()?, self.entries);
+        if !due && !self.left_undone {
+            return Ok(0);
+        }
+        let Some(mut sealer) = self.store.sealer()? else { return Ok(0) };
+        let archive = Archive::of_log(&self.folder, &head.origin);
+        let mut go_on = |_| match self.ended.is_cancelled() {
+            true => Err(StoreError::Unavailable("the broker stops".into())),
+            false => Ok(()),
+        };
+        let (mut times, sealer) = (0, sealer.as_mut());
+        while seal_stepwise(sealer, reader.as_ref(), &archive, &self.key, self.entries, &mut go_on)? {
+            times += 1;
+        }
+        Ok(times)
     }
-    Ok(times)
 }

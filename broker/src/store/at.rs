@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::postgres::{Claim, PostgresAt, PostgresStore};
-use super::sqlite::{self, SqliteStore};
-use super::{Reader, Store, StoreError};
+use super::postgres::{Claim, PostgresAt, PostgresSealer, PostgresStore};
+use super::sqlite::{self, SqliteSealer, SqliteStore};
+use super::{Reader, Sealer, Store, StoreError};
 use crate::seal;
 
 /// Opens a reader.
@@ -90,6 +90,16 @@ impl StoreAt {
         }
     }
 
+    /// The PostgreSQL database; none where it is another store.
+    #[must_use]
+    pub fn postgres(&self) -> Option<&Arc<PostgresAt>> {
+        match self {
+            Self::Postgres(at) => Some(at),
+            Self::File(_) => None,
+            Self::Sealed { at, .. } => at.postgres(),
+        }
+    }
+
     /// The folder of sealed entries.
     #[must_use]
     pub fn sealed(&self) -> Option<&Path> {
@@ -99,10 +109,19 @@ impl StoreAt {
         }
     }
 
-    /// The same place, whose sealed entries lie below `folder`.
+    /// The same place, whose sealed entries lie below `folder`, where there is one.
     #[must_use]
-    pub fn sealed_in(self, folder: PathBuf) -> Self {
-        Self::Sealed { at: Box::new(self), folder }
+    pub fn sealed_in(self, folder: Option<&Path>) -> Self {
+        match folder {
+            Some(folder) => Self::Sealed { at: Box::new(self), folder: folder.to_owned() },
+            None => self,
+        }
+    }
+
+    /// The folder that this broker seals into.
+    #[must_use]
+    pub fn seals_into(&self) -> Option<&Path> {
+        self.sealed().filter(|_| self.postgres().is_none_or(|at| at.seals()))
     }
 
     /// Opens the store that `init` made.
@@ -148,6 +167,20 @@ impl StoreAt {
         }
     }
 
+    /// What seals the store, until it is dropped; none where another seals it.
+    ///
+    /// # Errors
+    /// When it cannot be had, or nobody was named for it.
+    pub fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
+        Ok(match self {
+            Self::Sealed { at, .. } => return at.sealer(),
+            Self::File(path) => Some(Box::new(SqliteSealer::open(path)?)),
+            Self::Postgres(at) => {
+                PostgresSealer::connect(at)?.map(|sealer| Box::new(sealer) as Box<dyn Sealer>)
+            }
+        })
+    }
+
     /// Takes the place of a store to be made. None where a store with a log is there already.
     ///
     /// # Errors
@@ -166,9 +199,9 @@ impl StoreAt {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(&self, _claimed: &Claimed) -> Result<Box<dyn Store>, StoreError> {
+    pub fn create(&self, claimed: &Claimed) -> Result<Box<dyn Store>, StoreError> {
         Ok(match self {
-            Self::Sealed { at, .. } => return at.create(_claimed),
+            Self::Sealed { at, .. } => return at.create(claimed),
             Self::File(path) => Box::new(SqliteStore::open_file(path, true)?),
             Self::Postgres(at) => Box::new(PostgresStore::connect(at)?),
         })

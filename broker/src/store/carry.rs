@@ -23,7 +23,7 @@ pub(super) type Take<'a> = dyn FnMut(&Batch, &[Mark]) -> Result<(), StoreError> 
 pub fn carry<E: From<StoreError>>(
     from: &Path,
     to: &Arc<PostgresAt>,
-    verify: impl FnOnce(&dyn Reader) -> Result<(), E>,
+    verify: impl FnOnce(Box<dyn Reader>) -> Result<(), E>,
 ) -> Result<Head, E> {
     let claimed = PostgresStore::claim(to)?;
     let moving = Moving::leave_for(from, &to.to_string())?;
@@ -37,9 +37,10 @@ pub fn carry<E: From<StoreError>>(
                 StoreError::Damaged("another log lies in the database: name an empty one".into()).into()
             );
         }
-        return verify(reader.as_ref()).map(|()| head);
+        return verify(reader).map(|()| head);
     };
-    let came_over = fill(&moving, to).map_err(E::from).and_then(|reader| verify(reader.as_ref()));
+    let filled = claimed.without(moving.sealed_until()?).and_then(|()| fill(&moving, to));
+    let came_over = filled.map_err(E::from).and_then(verify);
     match came_over {
         Ok(()) => Ok(moving.head().clone()),
         Err(error) => {

@@ -12,6 +12,7 @@ mod error;
 mod io;
 mod read;
 mod schema;
+mod sealer;
 mod statements;
 mod transaction;
 
@@ -32,6 +33,7 @@ pub use durability::Durability;
 pub use read::Reading;
 pub(crate) use schema::Claim;
 pub use schema::SCHEMA;
+pub(crate) use sealer::PostgresSealer;
 
 /// How long an answer may take: the lock, one second; a statement, five. A COMMIT may wait for the standby.
 const ANSWER: Duration = Duration::from_secs(6);

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daypass_core::draft::Mark;
-use daypass_evidence::entry::Index;
 use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
@@ -28,6 +27,7 @@ use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
 
 pub use copy::Alone;
 pub(crate) use copy::sync_folder_of;
+pub use sealed::SqliteSealer;
 
 /// The newest version of the tables; a store of a later one is refused.
 pub const SCHEMA: u32 = 2;
@@ -206,14 +206,6 @@ impl Store for SqliteStore {
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Self::open_reader(&self.path)
-    }
-
-    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
-        sealed::seal(&mut self.connection, from, to)
-    }
-
-    fn drop_sealed(&mut self, limit: u32) -> Result<u64, StoreError> {
-        sealed::drop_some(&mut self.connection, limit)
     }
 
     fn rest(&mut self) {

@@ -29,6 +29,8 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 pub const SERVICE: &str = "daypass";
 /// The owner of their tables.
 pub const OWNER: &str = "daypass_owner";
+/// The role that lets sealed entries go.
+pub const SEALER: &str = "daypass_sealer";
 
 /// A server and its data.
 pub struct Postgres {
@@ -55,7 +57,10 @@ impl Postgres {
         );
         made.configure(configuration);
         made.resume();
-        made.sql("postgres", &format!("CREATE ROLE {OWNER} LOGIN; CREATE ROLE {SERVICE} LOGIN"));
+        made.sql(
+            "postgres",
+            &format!("CREATE ROLE {OWNER} LOGIN; CREATE ROLE {SERVICE} LOGIN; CREATE ROLE {SEALER} LOGIN"),
+        );
         made
     }
 
@@ -226,7 +231,8 @@ impl Database<'_> {
     /// The same where commits must survive more.
     pub fn demanding(&self, durability: Durability) -> StoreAt {
         let as_role = |role| PostgresAt::new(&self.url(role), Password::None, None, false).unwrap();
-        StoreAt::Postgres(Arc::new(as_role(SERVICE).demanding(durability).owned_by(as_role(OWNER))))
+        let service = as_role(SERVICE).demanding(durability);
+        StoreAt::Postgres(Arc::new(service.owned_by(as_role(OWNER)).sealed_by(as_role(SEALER))))
     }
 
     /// Runs statements as the superuser, who may do anything.
@@ -238,6 +244,16 @@ impl Database<'_> {
     pub fn end_sessions(&self) {
         let sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{role}' AND datname = '{name}'";
         self.server.sql("postgres", &sql.replace("{role}", SERVICE).replace("{name}", &self.name));
+    }
+
+    /// Asks as the superuser.
+    pub fn query(&self, text: &str) -> Vec<Vec<String>> {
+        self.server.query(&self.name, text)
+    }
+
+    /// Runs statements as the role that seals; the error where one is refused.
+    pub fn sql_as_sealer(&self, text: &str) -> Result<(), String> {
+        self.server.sql_as(SEALER, &self.name, &format!("SET search_path = daypass; {text}"))
     }
 
     /// Runs statements as the brokers' role; the error where one is refused.

@@ -66,12 +66,16 @@ impl Deployment {
             Some(file) => format!("path = {file:?}"),
             None => format!("url = \"{store}\""),
         };
+        let sealed = match self.settings.store.sealed() {
+            Some(folder) => format!("[log]\nseal_dir = {folder:?}\n"),
+            None => String::new(),
+        };
         let listener = |name: &str| {
             format!("[{name}]\nlisten = \"127.0.0.1:0\"\ncertificate = {certificate:?}\nkey = {key:?}\n")
         };
         let text = format!(
             "[broker]\ntrust_domain = \"{TRUST_DOMAIN}\"\nissuer = \"{}\"\n[store]\n{store}\n\
-             anchor = {anchor:?}\n[keys]\nkek_file = {kek:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n{}{}",
+             anchor = {anchor:?}\n[keys]\nkek_file = {kek:?}\n[ops]\nlisten = \"127.0.0.1:0\"\n{sealed}{}{}",
             issuer.as_str(),
             listener("api"),
             listener("web"),

@@ -42,6 +42,7 @@ pub struct PostgresAt {
     tls: MakeRustlsConnect,
     pub(super) durability: Durability,
     pub(super) owner: Option<Arc<PostgresAt>>,
+    pub(super) sealer: Option<Arc<PostgresAt>>,
     schema: Arc<str>,
 }
 
@@ -100,6 +101,7 @@ impl PostgresAt {
             tls,
             durability: Durability::Local,
             owner: None,
+            sealer: None,
             schema: SCHEMA_NAME.into(),
         })
     }
@@ -116,6 +118,19 @@ impl PostgresAt {
     pub fn owned_by(mut self, owner: Self) -> Self {
         self.owner = Some(Arc::new(owner));
         self
+    }
+
+    /// Drops sealed entries as this role.
+    #[must_use]
+    pub fn sealed_by(mut self, sealer: Self) -> Self {
+        self.sealer = Some(Arc::new(sealer));
+        self
+    }
+
+    /// Whether a role that seals was named.
+    #[must_use]
+    pub fn seals(&self) -> bool {
+        self.sealer.is_some()
     }
 
     /// The tables of another log in the same database.

@@ -59,7 +59,10 @@ impl Alone {
         let (aside, role) = (aside.schema(), quoted(self.at.role()));
         self.run(&format!(
             "BEGIN; ALTER SCHEMA {SCHEMA_NAME} RENAME TO {aside}; ALTER SCHEMA {NEW} RENAME TO {SCHEMA_NAME};
-             REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {aside} FROM {role}; COMMIT"
+             REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA {aside} FROM {role};
+             DROP FUNCTION {aside}.seal(bigint, bigint), {aside}.drop_sealed(bigint);
+             ALTER FUNCTION {SCHEMA_NAME}.seal(bigint, bigint) SET search_path = {SCHEMA_NAME}, pg_temp;
+             ALTER FUNCTION {SCHEMA_NAME}.drop_sealed(bigint) SET search_path = {SCHEMA_NAME}, pg_temp; COMMIT"
         ))
     }
 

@@ -160,6 +160,11 @@ impl Reader for PostgresReader {
         found.iter().map(|found| hash(column(found, 0)?)).collect()
     }
 
+    fn sealed_until(&self) -> Result<Index, StoreError> {
+        let until = self.one("SELECT until FROM sealed WHERE id = 1", &[], |found| column(found, 0))?;
+        Ok(until.map_or(0, unsigned))
+    }
+
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.select(FOLDS, start, limit)
     }

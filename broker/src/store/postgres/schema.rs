@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daypass_evidence::entry::Index;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -14,7 +15,7 @@ use super::io::Io;
 use crate::store::StoreError;
 
 /// The version of the tables that this program writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// How long making and migrating may take.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -29,10 +30,13 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, needs: 1, sql: include_str!("migrations/0001_log.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { version: 1, needs: 1, sql: include_str!("migrations/0001_log.sql") },
+    Migration { version: 2, needs: 1, sql: include_str!("migrations/0002_sealed.sql") },
+];
 
 const GRANTS: &str = include_str!("migrations/grants.sql");
+const SEALER_GRANTS: &str = include_str!("migrations/grants_sealer.sql");
 
 const BASE: &str = "CREATE SCHEMA IF NOT EXISTS :schema; SET search_path = :schema;
     CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY, needs integer NOT NULL,
@@ -61,9 +65,21 @@ impl Claim {
         column(&row, 0)
     }
 
+    /// Says of tables that are still empty that what comes into them lacks the entries below `until`, which are sealed.
+    pub(crate) fn without(&self, until: Index) -> Result<(), StoreError> {
+        if until == 0 {
+            return Ok(());
+        }
+        let sql = format!(
+            "UPDATE sealed SET until = {until}, dropped = {until}; UPDATE migrations SET needs = 2 WHERE version = 2"
+        );
+        let said = self.io.wait(WITHIN, self.owner.batch_execute(&sql));
+        said.ok_or_else(|| late("answer"))?.map_err(|error| failed(&error))
+    }
+
     /// Empties the tables again.
     pub(crate) fn undo(self) {
-        let sql = "TRUNCATE entries, folds, subtrees, head, live, marks, objects, keys";
+        let sql = "TRUNCATE entries, folds, subtrees, head, live, marks, objects, keys; UPDATE sealed SET dropped = 0, until = 0";
         match self.io.wait(WITHIN, self.owner.batch_execute(sql)) {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::error!(%error, "what was begun could not be removed"),
@@ -107,7 +123,7 @@ async fn migrate(client: &mut Client, at: &PostgresAt) -> Result<(), tokio_postg
     let row = transaction.query_one("SELECT coalesce(max(version), 0) FROM migrations", &[]).await?;
     let found = u32::try_from(row.try_get::<_, i32>(0)?).unwrap_or_default();
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
-        transaction.batch_execute(migration.sql).await?;
+        transaction.batch_execute(&migration.sql.replace(":schema", at.schema())).await?;
         let insert = format!(
             "INSERT INTO migrations (version, needs, program) VALUES ({}, {}, '{}')",
             migration.version,
@@ -119,6 +135,10 @@ async fn migrate(client: &mut Client, at: &PostgresAt) -> Result<(), tokio_postg
     }
     let grants = GRANTS.replace(":service", &quoted(at.role())).replace(":schema", at.schema());
     transaction.batch_execute(&grants).await?;
+    if let Some(sealer) = &at.sealer {
+        let grants = SEALER_GRANTS.replace(":sealer", &quoted(sealer.role())).replace(":schema", at.schema());
+        transaction.batch_execute(&grants).await?;
+    }
     transaction.commit().await?;
     client.batch_execute(&format!("SET search_path = {}", at.schema())).await
 }
@@ -132,12 +152,13 @@ pub(super) fn quoted(role: &str) -> String {
 pub(super) async fn check(client: &Client) -> Result<u32, StoreError> {
     let version = known(client).await?;
     let sql = "SELECT bool_or(has_table_privilege(name, 'UPDATE') OR has_table_privilege(name, 'DELETE') \
-               OR has_table_privilege(name, 'TRUNCATE')) FROM unnest(ARRAY['entries', 'folds', 'subtrees', 'objects']) AS name";
+               OR has_table_privilege(name, 'TRUNCATE')) OR has_function_privilege('drop_sealed(bigint)', 'EXECUTE') \
+               FROM unnest(ARRAY['entries', 'folds', 'subtrees', 'objects', 'sealed']) AS name";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed(&error))?;
     if column::<bool>(&row, 0)? {
         return Err(StoreError::Unavailable(
             "the role could change what is recorded: serve as one that `init` or `migrate` was told of, not as the \
-             tables' owner or a superuser"
+             tables' owner, the sealer or a superuser"
                 .into(),
         ));
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use daypass_core::draft::{Mark, MarkKind};
+use daypass_evidence::entry::Index;
 use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior};
@@ -64,6 +65,11 @@ impl Moving {
     /// The head that it was left with.
     pub(crate) fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// Below this its entries are sealed, and are not carried.
+    pub(crate) fn sealed_until(&self) -> Result<Index, StoreError> {
+        self.reader.sealed_until()
     }
 
     /// Takes the mark away: the store is served here again.

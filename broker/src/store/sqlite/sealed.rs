@@ -1,11 +1,13 @@
 //! The one place where entries leave the database: those that lie in entry bundles, verified, and only after the
 //! store says so. The rows that the state is folded from stay.
 
-use daypass_evidence::entry::Index;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use std::path::Path;
 
-use super::{failed, read, signed, unknown, unsigned, version};
-use crate::store::StoreError;
+use daypass_evidence::entry::Index;
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::{LOCK_TIMEOUT, check_known, failed, read, signed, unknown, unsigned, version};
+use crate::store::{Sealer, StoreError};
 
 /// The first version that has sealed entries. A store becomes one when it is first sealed: until then programs of the
 /// version before can serve it, and from then on they must not.
@@ -24,34 +26,59 @@ pub(super) fn until(connection: &Connection) -> Result<Index, StoreError> {
     Ok(until.map_or(0, unsigned))
 }
 
-pub(super) fn seal(connection: &mut Connection, from: Index, to: Index) -> Result<(), StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let size = read::head(&transaction)?.map_or(0, |head| head.size);
-    let until = until(&transaction)?;
-    if until != from || to <= from || to > size {
-        return Err(StoreError::Damaged(format!(
-            "entries {from} to {to} cannot be sealed where {until} of {size} are"
-        )));
+/// Seals the store in one file, by a connection of its own.
+#[derive(Debug)]
+pub struct SqliteSealer(Connection);
+
+impl SqliteSealer {
+    /// Opens the store in the file at `path`.
+    ///
+    /// # Errors
+    /// When it is missing or no store of a known version.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
+        check_known(&connection, path)?;
+        connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").map_err(failed)?;
+        Ok(Self(connection))
     }
-    if version(&transaction)? < SEALED {
-        transaction.execute_batch(&format!("{TABLE}; PRAGMA user_version={SEALED};")).map_err(failed)?;
+
+    fn begin(&mut self) -> Result<Transaction<'_>, StoreError> {
+        self.0.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)
     }
-    transaction
-        .execute("INSERT INTO sealed VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET until = ?1", [signed(to)])
-        .map_err(failed)?;
-    transaction.commit().map_err(unknown)
 }
 
-pub(super) fn drop_some(connection: &mut Connection, limit: u32) -> Result<u64, StoreError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let until = until(&transaction)?;
-    let dropped = transaction
-        .prepare_cached(
-            "DELETE FROM entries WHERE idx IN
-             (SELECT idx FROM entries WHERE idx < ?1 AND idx NOT IN (SELECT idx FROM folds) ORDER BY idx LIMIT ?2)",
-        )
-        .and_then(|mut delete| delete.execute(params![signed(until), limit]))
-        .map_err(failed)?;
-    transaction.commit().map_err(unknown)?;
-    u64::try_from(dropped).map_err(|error| StoreError::Damaged(error.to_string()))
+impl Sealer for SqliteSealer {
+    fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
+        let transaction = self.begin()?;
+        let size = read::head(&transaction)?.map_or(0, |head| head.size);
+        let until = until(&transaction)?;
+        if until != from || to <= from || to > size {
+            return Err(StoreError::Damaged(format!(
+                "entries {from} to {to} cannot be sealed where {until} of {size} are"
+            )));
+        }
+        if version(&transaction)? < SEALED {
+            let sql = format!("{TABLE}; PRAGMA user_version={SEALED};");
+            transaction.execute_batch(&sql).map_err(failed)?;
+        }
+        let sql = "INSERT INTO sealed VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET until = ?1";
+        transaction.execute(sql, [signed(to)]).map_err(failed)?;
+        transaction.commit().map_err(unknown)
+    }
+
+    fn drop_sealed(&mut self, limit: u32) -> Result<bool, StoreError> {
+        let transaction = self.begin()?;
+        let until = until(&transaction)?;
+        let dropped = transaction
+            .prepare_cached(
+                "DELETE FROM entries WHERE idx IN
+                 (SELECT idx FROM entries WHERE idx < ?1 AND idx NOT IN (SELECT idx FROM folds) ORDER BY idx LIMIT ?2)",
+            )
+            .and_then(|mut delete| delete.execute(params![signed(until), limit]))
+            .map_err(failed)?;
+        transaction.commit().map_err(unknown)?;
+        Ok(dropped > 0)
+    }
 }
