@@ -193,6 +193,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let (desk, kek, started) = open_desk(opened, &settings)?;
     let (events, heard) = mpsc::channel(256);
     let readers = Readers::new(Arc::clone(&open_reader));
+    let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
     let (readers, scrubbing) = scrub::start(&desk, readers, &started, settings.scrub, &settings.anchor);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
     let trust = trust_in_force(&settings, &desk, events);
@@ -217,13 +218,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     });
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
-    let site = Arc::new(documents::site(
-        &settings,
-        &desk,
-        Readers::new(Arc::clone(&open_reader)),
-        &cosignatures,
-        web_at,
-    ));
+    let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
     let listeners = vec![
         serve_api(api_listener, &settings, api, &shutdown)?,
         serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
@@ -234,8 +229,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
     upkeep.push(tokio::spawn(keep_rotating(rotation)));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
-    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing));
-    upkeep.extend(seal::start(&settings.store, open_reader, desk.log.key(), settings.seal));
+    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing).chain(sealing));
     Ok(Running {
         api: api_at,
         web: web_at,

@@ -199,6 +199,7 @@ impl StoreAt {
     ///
     /// # Errors
     /// When it cannot be made.
+    #[allow(clippy::only_used_in_recursion, reason = "whoever has it may create")]
     pub fn create(&self, claimed: &Claimed) -> Result<Box<dyn Store>, StoreError> {
         Ok(match self {
             Self::Sealed { at, .. } => return at.create(claimed),
