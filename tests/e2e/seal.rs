@@ -83,6 +83,32 @@ async fn entries_sealed_from_postgres_are_listed_and_proven_too() {
     assert_eq!(unsealed(&database, 512), 0, "what is sealed left the database");
 }
 
+#[tokio::test]
+async fn a_log_recovered_in_postgres_seals_its_own_entries_and_reads_those_of_the_one_before() {
+    let database = Postgres::shared().any_database();
+    let mut deployment = Deployment::stopped_in(database.at()).await;
+    seal_in_folder(&mut deployment);
+    deployment.resume().await.unwrap();
+    grow(&deployment, 300).await;
+    sealed(&deployment, 256).await;
+    deployment.stop().await;
+    std::fs::remove_file(&deployment.settings.anchor).unwrap();
+    let config = deployment.config_file();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let sealer = format!("sealer_url = \"{}\"\nanchor =", database.url(SEALER));
+    std::fs::write(&config, text.replace("anchor =", &sealer)).unwrap();
+    let (config, owner) = (config.to_str().unwrap(), database.url(OWNER));
+    let recovered = daypass_broker(&["recover", "--config", config, "--owner", &owner]).await;
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    deployment.resume().await.unwrap();
+    grow(&deployment, 300).await;
+    sealed(&deployment, 256).await;
+    assert_eq!(unsealed(&database, 256), 0);
+    deployment.stop().await;
+    let both = daypass_broker(&["verify", "--config", config]).await;
+    assert!(both.code == Some(0) && both.stdout.contains("the newer log follows"), "{both:?}");
+}
+
 /// How many entries below `until` lie in the database and are not folded.
 fn unsealed(database: &Database<'_>, until: u64) -> u64 {
     let sql = format!(
