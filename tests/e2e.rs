@@ -14,6 +14,7 @@ mod organisation;
 mod outside;
 mod postgres;
 mod pressure;
+mod published;
 mod recover;
 mod refusals;
 mod replay;

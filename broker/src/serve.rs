@@ -175,6 +175,8 @@ pub struct Running {
     pub trust: Trust,
     /// What reads the log.
     pub readers: Readers,
+    /// Changes keys.
+    pub rotation: Arc<Rotation>,
     refusals: Arc<Refusals>,
     shutdown: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
@@ -227,7 +229,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let watched = watched(&settings, &desk, &readers, alarms);
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    upkeep.push(tokio::spawn(keep_rotating(rotation)));
+    upkeep.push(tokio::spawn(keep_rotating(Arc::clone(&rotation))));
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
     upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing).chain(sealing));
     Ok(Running {
@@ -238,6 +240,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         desk,
         trust,
         readers,
+        rotation,
         refusals,
         shutdown,
         listeners,

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::KeyUse;
+#[cfg(feature = "sabotage")]
+use daypass_verify::time::Seconds;
 
 use super::Settings;
 use crate::index::Readers;
@@ -69,5 +71,8 @@ pub(super) fn current(desk: &Desk, issuer: &IssuerUrl, lifetimes: &Lifetimes) ->
             keys.push(PublishedKey::X509Svid { jwk, certificate });
         }
     }
-    documents(issuer, &keys, KeySchedule { max_age_s: lifetimes.max_age(), sequence: state.at() })
+    let max_age_s = lifetimes.max_age();
+    #[cfg(feature = "sabotage")]
+    let max_age_s = if crate::sabotage::breaks("p9") { Seconds::new(3_600) } else { max_age_s };
+    documents(issuer, &keys, KeySchedule { max_age_s, sequence: state.at() })
 }
