@@ -20,7 +20,7 @@ mod work;
 mod writer;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use daypass_core::draft::{Draft, Mark};
@@ -210,6 +210,7 @@ pub struct Log {
     arriving: Arc<AtomicUsize>,
     key: Arc<VerifierKey>,
     fault: Arc<ArcSwapOption<String>>,
+    full: Arc<AtomicBool>,
     watch: Arc<ClockWatch>,
     halt: Arc<Halt>,
     stopped: Arc<ArcSwapOption<String>>,
@@ -236,6 +237,9 @@ impl Log {
         known: Option<Checkpoint>,
     ) -> Result<Recording, RecordError> {
         self.halt.check()?;
+        if self.settlements.is_crowded() {
+            return Err(RecordError::Overloaded);
+        }
         if let Some(why) = self.stopped.load().as_deref() {
             return Err(RecordError::Halted(why.clone()));
         }
@@ -331,6 +335,12 @@ impl Log {
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         self.stopped.load().as_deref().or(self.fault.load().as_deref()).cloned()
+    }
+
+    /// Whether there was no room, as of the newest batch, but what is kept for what must be written.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Records no draft any more until the process ends: endings, alarms and revocations are still written.

@@ -25,7 +25,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// A part that keeps the broker from issuing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct NotReady {
-    /// Which part: `log`, `keys`, `bundle`, `clock`.
+    /// Which part: `log`, `store`, `keys`, `bundle`, `clock`, `halt`.
     pub part: &'static str,
     /// What is wrong and what to do.
     pub detail: String,

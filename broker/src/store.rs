@@ -135,6 +135,11 @@ pub trait Store: Send {
     /// When it cannot be reached.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
+    /// Whether there is room for more than what must be written: while there is not, a reserve is used up.
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
     /// Housekeeping that would delay a commit: called when nobody waits for one.
     fn rest(&mut self) {}
 }

@@ -44,7 +44,7 @@ impl Writer {
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         let written = |command: &Command| match command {
             Command::Append { entries, attached, .. } => {
-                append(&mut assembly, transaction.as_mut(), entries, attached)
+                append(&mut assembly, transaction.as_mut(), entries, attached, true)
             }
             _ => Ok(Fate::Nothing),
         };

@@ -12,6 +12,9 @@ pub enum RecordError {
     /// The log could not be written.
     #[error("the evidence log could not be written: {0}")]
     Unavailable(String),
+    /// There is no room but what is kept for endings, revocations and alarms.
+    #[error("the store is full: nothing is written but what must be, until there is room")]
+    Full,
     /// The clock cannot be trusted.
     #[error("the clock cannot be trusted: {0}")]
     Clock(String),

@@ -55,9 +55,11 @@ pub(super) fn record_all(
     transaction: &mut dyn Transaction,
     commands: &[Command],
     time: UnixMs,
+    room: bool,
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
-    let mut fates: Vec<Fate> = commands.iter().map(|command| before_spending(command, &head, time)).collect();
+    let mut fates: Vec<Fate> =
+        commands.iter().map(|command| before_spending(command, &head, time, room)).collect();
     let ready = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
         (Command::Record { draft, .. }, Fate::Ready) => Some(draft.marks()),
         _ => None,
@@ -72,10 +74,13 @@ pub(super) fn record_all(
     Ok(fates)
 }
 
-fn before_spending(command: &Command, head: &Head, time: UnixMs) -> Fate {
+fn before_spending(command: &Command, head: &Head, time: UnixMs, room: bool) -> Fate {
     let Command::Record { draft, known, .. } = command else { return Fate::Nothing };
     if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head)) {
         return Fate::Refused(error);
+    }
+    if !room {
+        return Fate::Refused(RecordError::Full);
     }
     let aged = time.millis_since(draft.grant().issued_at()).abs() > DRAFT_AGE_MS || time >= draft.exp();
     if aged || draft.state() != head.state { Fate::Stale } else { Fate::Ready }
@@ -118,7 +123,12 @@ pub(super) fn append(
     transaction: &mut dyn Transaction,
     entries: &[NewEntry],
     attached: &Attached,
+    room: bool,
 ) -> Result<Fate, RecordError> {
+    // Bundles are large, and can wait.
+    if !room && !attached.objects.is_empty() {
+        return Ok(Fate::Refused(RecordError::Full));
+    }
     if attached.if_state.is_some_and(|state| state != assembly.state()) {
         return Ok(Fate::Refused(RecordError::StateMoved));
     }

@@ -1,7 +1,7 @@
 //! The writer: a thread that drains the queue, one transaction a batch.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +49,7 @@ pub(super) struct Writer {
     pub(super) settlements: Arc<Settlements>,
     pub(super) arriving: Arc<AtomicUsize>,
     pub(super) fault: Arc<ArcSwapOption<String>>,
+    pub(super) full: Arc<AtomicBool>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
     pub(super) watch: Arc<ClockWatch>,
@@ -193,8 +194,12 @@ impl Writer {
         }
         self.resolve_earlier()?;
         for _ in 0..ATTEMPTS {
-            match self.attempt(commands, settling) {
+            let room = self.store.has_room();
+            self.full.store(!room, Ordering::Relaxed);
+            match self.attempt(commands, settling, room) {
                 Ok(done) => return Ok(done),
+                // What must be written is written into the room that was kept for it.
+                Err(Miss::Refused(_)) if room && self.unresolved.is_none() && !self.store.has_room() => {}
                 Err(Miss::Refused(error)) => return Err(error),
                 Err(Miss::Moved) => {
                     self.swept = None;
@@ -210,6 +215,7 @@ impl Writer {
         &mut self,
         commands: &[Command],
         settling: &mut Waiting,
+        room: bool,
     ) -> Result<(Vec<Fate>, Option<Assembled>), Miss> {
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
@@ -225,10 +231,10 @@ impl Writer {
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time)?;
-        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time)?;
+        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {
-                *fate = append(&mut assembly, transaction.as_mut(), entries, attached)?;
+                *fate = append(&mut assembly, transaction.as_mut(), entries, attached, room)?;
             }
         }
         // No entry may come long after endings that were due: a log that ends so does not verify.

@@ -46,6 +46,10 @@ fn readiness(desk: &Desk) -> Readiness {
         } else if let Some(fault) = desk.log.fault() {
             reasons.push(NotReady { part: "log", detail: fault });
         }
+        if desk.log.is_full() {
+            let detail = "the store is full: make room, and issuance goes on by itself".into();
+            reasons.push(NotReady { part: "store", detail });
+        }
         reasons
     })
 }

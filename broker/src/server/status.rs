@@ -175,6 +175,11 @@ pub(super) fn of_record(error: &RecordError) -> Outgoing {
             "the evidence log cannot be written: nothing is issued without a record",
             2,
         ),
+        RecordError::Full => retry(
+            Outward::EvidenceUnavailable,
+            "the evidence log has no room: nothing is issued without a record",
+            5,
+        ),
         RecordError::Clock(_) => {
             retry(Outward::Clock, "the broker's clock cannot be trusted: nothing is issued", 10)
         }

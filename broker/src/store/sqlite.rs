@@ -8,6 +8,7 @@ mod copy;
 mod foreign;
 mod mover;
 mod read;
+mod reserve;
 mod sealed;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use mover::Mover;
+use reserve::Reserve;
 
 use super::columns::{minute, signed, unsigned};
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
@@ -34,6 +36,9 @@ pub const SCHEMA: u32 = 2;
 
 /// The version that a new store has: see [`sealed`] for the later one.
 const NEW: u32 = 1;
+
+/// What the name of a store's reserve ends in.
+const RESERVE: &str = ".reserve";
 
 /// How long the lock may be waited for.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -67,6 +72,8 @@ pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
     mover: Mover,
+    /// None where a store is opened for something else than to serve it.
+    reserve: Option<Reserve>,
     /// Pages of the write-ahead log that were not moved yet, about.
     pages: usize,
     marks_pruned_minute: i64,
@@ -102,7 +109,16 @@ impl SqliteStore {
                 .map_err(failed)?;
         }
         let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { path: path.to_owned(), connection, mover, pages: 0, marks_pruned_minute: 0 })
+        Ok(Self { path: path.to_owned(), connection, mover, reserve: None, pages: 0, marks_pruned_minute: 0 })
+    }
+
+    /// The same for a broker that serves it: some room is kept for what must be written when there is no more.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open_file`], or when the file that keeps the room cannot be made.
+    pub fn open_served(path: &Path) -> Result<Self, StoreError> {
+        let store = Self::open_file(path, false)?;
+        Ok(Self { reserve: Some(Reserve::open(path)?), ..store })
     }
 
     /// A reader of the store in the file at `path`, which it never writes.
@@ -120,7 +136,7 @@ impl SqliteStore {
 
     /// The bulk is moved by the mover, and then the rest here, so that the write-ahead log can start over.
     fn keep_wal_short(&mut self) {
-        if self.mover.has_moved() {
+        if self.mover.has_moved() || (self.pages > 0 && !self.has_room()) {
             self.move_wal();
         } else if self.pages > PAGES_MAX {
             self.mover.ask();
@@ -142,7 +158,7 @@ pub(super) fn claim(path: &Path) -> Result<bool, StoreError> {
 
 /// Removes a store that was claimed, with the files beside it.
 pub(super) fn remove(path: &Path) {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", RESERVE] {
         let mut path = path.as_os_str().to_owned();
         path.push(suffix);
         drop(std::fs::remove_file(path));
@@ -187,8 +203,9 @@ impl Store for SqliteStore {
         let head = read::head(&transaction)?.ok_or_else(|| {
             StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into())
         })?;
-        let (pages, pruned) = (&mut self.pages, &mut self.marks_pruned_minute);
-        Ok(Box::new(SqliteTransaction { transaction, head, pages, pruned, prune_after: prune }))
+        let (pages, pruned, reserve) =
+            (&mut self.pages, &mut self.marks_pruned_minute, self.reserve.as_mut());
+        Ok(Box::new(SqliteTransaction { transaction, head, pages, pruned, prune_after: prune, reserve }))
     }
 
     fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError> {
@@ -197,15 +214,19 @@ impl Store for SqliteStore {
         if let Some(found) = read::head(&transaction)? {
             return Err(StoreError::HeadMoved { expected: 0, found: found.size });
         }
-        insert(&transaction, batch)?;
+        insert(&transaction, batch).map_err(failed)?;
         transaction
-            .execute("INSERT INTO head VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)", head_params(head)?)
+            .execute("INSERT INTO head VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)", head_params(head))
             .map_err(failed)?;
         transaction.commit().map_err(unknown)
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Self::open_reader(&self.path)
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.reserve.as_mut().is_none_or(Reserve::keep)
     }
 
     fn rest(&mut self) {
@@ -221,6 +242,7 @@ struct SqliteTransaction<'a> {
     pages: &'a mut usize,
     pruned: &'a mut i64,
     prune_after: i64,
+    reserve: Option<&'a mut Reserve>,
 }
 
 impl Transaction for SqliteTransaction<'_> {
@@ -275,32 +297,73 @@ impl Transaction for SqliteTransaction<'_> {
     }
 
     fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
-        insert(&self.transaction, batch)?;
+        let Self { transaction, head: read, pages, pruned, prune_after, reserve } = *self;
         let now_minute = minute(head.time);
-        if now_minute > self.prune_after {
-            self.transaction
-                .prepare_cached("DELETE FROM marks WHERE minute < ?1")
-                .and_then(|mut delete| delete.execute([now_minute - MARK_GRACE_MINUTES]))
-                .map_err(failed)?;
-            *self.pruned = now_minute;
+        let prune = (now_minute > prune_after).then_some(now_minute - MARK_GRACE_MINUTES);
+        let written = write(&transaction, batch, head, read.size, prune);
+        let committed = match written {
+            Ok(()) => transaction.commit().map_err(Failed::AtCommit),
+            Err(failed) => {
+                // Rolled back: only then does what is given up count.
+                drop(transaction);
+                Err(failed)
+            }
+        };
+        if let (Err(Failed::Before(error) | Failed::AtCommit(error)), Some(reserve)) = (&committed, reserve)
+            && reserve.is_for(error)
+        {
+            reserve.give_up();
         }
-        let values = head_params(head)?;
-        let moved = self
-            .transaction
-            .prepare_cached(
-                "UPDATE head SET origin = ?1, size = ?2, state = ?3, time_ms = ?4, frontier = ?5, checkpoint = ?6 WHERE size = ?7",
-            )
-            .and_then(|mut update| {
-                let (origin, size, state, time, frontier, checkpoint) = values;
-                update.execute(params![origin, size, state, time, frontier, checkpoint, signed(self.head.size)])
-            })
-            .map_err(failed)?;
-        if moved != 1 {
-            return Err(StoreError::HeadMoved { expected: self.head.size, found: u64::MAX });
-        }
-        self.transaction.commit().map_err(unknown)?;
-        *self.pages += PAGES_A_COMMIT + batch.rows.len() / ROWS_A_PAGE;
+        committed?;
+        *pruned = (*pruned).max(now_minute);
+        *pages += PAGES_A_COMMIT + batch.rows.len() / ROWS_A_PAGE;
         Ok(())
+    }
+}
+
+/// Where a transaction failed.
+enum Failed {
+    Before(rusqlite::Error),
+    HeadMoved(u64),
+    /// It may have happened: the caller asks the head.
+    AtCommit(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Before(error)
+    }
+}
+
+impl From<Failed> for StoreError {
+    fn from(failure: Failed) -> Self {
+        match failure {
+            Failed::Before(error) => failed(error),
+            Failed::HeadMoved(expected) => Self::HeadMoved { expected, found: u64::MAX },
+            Failed::AtCommit(error) => unknown(error),
+        }
+    }
+}
+
+/// All of a transaction but its end. `prune` is the minute before which marks have no use.
+fn write(
+    transaction: &rusqlite::Transaction<'_>,
+    batch: &Batch,
+    head: &Head,
+    read: u64,
+    prune: Option<i64>,
+) -> Result<(), Failed> {
+    insert(transaction, batch)?;
+    if let Some(before) = prune {
+        transaction.prepare_cached("DELETE FROM marks WHERE minute < ?1")?.execute([before])?;
+    }
+    let (origin, size, state, time, frontier, checkpoint) = head_params(head);
+    let mut update = transaction.prepare_cached(
+        "UPDATE head SET origin = ?1, size = ?2, state = ?3, time_ms = ?4, frontier = ?5, checkpoint = ?6 WHERE size = ?7",
+    )?;
+    match update.execute(params![origin, size, state, time, frontier, checkpoint, signed(read)])? {
+        1 => Ok(()),
+        _ => Err(Failed::HeadMoved(read)),
     }
 }
 
@@ -309,18 +372,18 @@ const MARK_GRACE_MINUTES: i64 = 2;
 
 type HeadParams<'a> = (&'a str, i64, i64, i64, Vec<u8>, &'a [u8]);
 
-fn head_params(head: &Head) -> Result<HeadParams<'_>, StoreError> {
+fn head_params(head: &Head) -> HeadParams<'_> {
     let frontier = head.frontier.concat();
-    Ok((&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint))
+    (&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint)
 }
 
 const KEEP_KEY: &str = "INSERT INTO keys VALUES (?1, ?2, ?3)
     ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, certificate = excluded.certificate";
 
-fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> Result<(), StoreError> {
+fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
     let run =
         |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
-            transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement)).map_err(failed)
+            transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement))
         };
     run("INSERT INTO entries VALUES (?1, ?2, ?3)", &mut |statement| {
         batch.rows.iter().try_for_each(|row| {
