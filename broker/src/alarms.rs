@@ -1,8 +1,10 @@
 //! What a person must look at. Raised once and cleared once: in the metrics at once, in the log as soon as it takes it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use daypass_core::state::StandingAlarm;
 use daypass_evidence::entry::{Alarm, AlarmState, Index};
 use tokio::sync::Notify;
 
@@ -14,8 +16,20 @@ const DETAIL_MAX: usize = 512;
 /// Which alarm: its stable code, and what it is about where there can be several.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Which {
-    code: &'static str,
+    code: Cow<'static, str>,
     subject: String,
+}
+
+impl Which {
+    fn new(code: &'static str, subject: &str) -> Self {
+        Self { code: Cow::Borrowed(code), subject: subject.into() }
+    }
+}
+
+/// What a detail that was written begins with, where it is about one thing: that is named in backticks.
+fn subject(detail: &str) -> &str {
+    let (first, _) = detail.split_once(": ").unwrap_or((detail, ""));
+    if first.ends_with('`') { first } else { "" }
 }
 
 /// What is known of one alarm.
@@ -27,6 +41,8 @@ struct Standing {
     raised: Option<Index>,
     /// It is to be written that it is over.
     to_clear: bool,
+    /// An earlier run raised it, and this one has not found yet that its cause is still there.
+    inherited: bool,
 }
 
 impl Standing {
@@ -49,7 +65,8 @@ impl Alarms {
     /// Raises an alarm, unless it stands. `subject` is what it is about; empty where the code says it all.
     pub fn raise(&self, code: &'static str, subject: &str, detail: &str) {
         let mut known = self.lock();
-        let standing = known.entry(Which { code, subject: subject.into() }).or_default();
+        let standing = known.entry(Which::new(code, subject)).or_default();
+        standing.inherited = false;
         if standing.stands() {
             return;
         }
@@ -66,7 +83,7 @@ impl Alarms {
     /// Says that an alarm is over, if it stands.
     pub fn clear(&self, code: &'static str, subject: &str) {
         let mut known = self.lock();
-        let which = Which { code, subject: subject.into() };
+        let which = Which::new(code, subject);
         if let Some(standing) = known.get_mut(&which).filter(|standing| standing.stands()) {
             tracing::info!(code, subject, "alarm over");
             standing.to_clear = true;
@@ -77,15 +94,33 @@ impl Alarms {
     /// Takes over an alarm that is in the log as raised by the entry at `raised`.
     pub fn adopt(&self, code: &'static str, raised: Index) {
         let mut known = self.lock();
-        let which = Which { code, subject: String::new() };
-        known.insert(which, Standing { raised: Some(raised), ..Standing::default() });
+        known.insert(Which::new(code, ""), Standing { raised: Some(raised), ..Standing::default() });
+        self.told(known);
+    }
+
+    /// Takes over an alarm that an earlier run of this broker raised, by the entry at `raised`.
+    pub fn inherit(&self, alarm: &StandingAlarm, raised: Index) {
+        let mut known = self.lock();
+        let which = Which { code: alarm.code.clone().into(), subject: subject(&alarm.detail).into() };
+        let inherited = Standing { raised: Some(raised), inherited: true, ..Standing::default() };
+        known.entry(which).or_insert(inherited);
+        self.told(known);
+    }
+
+    /// Says of all that earlier runs raised, and this one did not raise again, that it is over.
+    pub fn clear_inherited(&self) {
+        let mut known = self.lock();
+        for (which, standing) in known.iter_mut().filter(|(_, standing)| standing.inherited) {
+            tracing::info!(code = %which.code, subject = which.subject, "the alarm of an earlier run is over");
+            (standing.inherited, standing.to_clear) = (false, true);
+        }
         self.told(known);
     }
 
     /// The entry that raised an alarm without a subject, while it stands.
     #[must_use]
     pub fn raised_at(&self, code: &'static str) -> Option<Index> {
-        self.lock().get(&Which { code, subject: String::new() }).and_then(|standing| standing.raised)
+        self.lock().get(&Which::new(code, "")).and_then(|standing| standing.raised)
     }
 
     /// Whether any alarm with this code stands.
@@ -104,7 +139,7 @@ impl Alarms {
     pub fn due(&self) -> Vec<(Which, Alarm)> {
         let known = self.lock();
         let due = known.iter().filter_map(|(which, standing)| {
-            let code = which.code.to_owned();
+            let code = which.code.clone().into_owned();
             let alarm = match (&standing.to_raise, standing.raised, standing.to_clear) {
                 (Some(detail), None, _) => {
                     let detail = Some(detail.clone()).filter(|it| !it.is_empty());
@@ -142,10 +177,10 @@ impl Alarms {
 
     /// Tells the metrics, and who writes.
     fn told(&self, known: MutexGuard<'_, BTreeMap<Which, Standing>>) {
-        let codes: BTreeSet<&'static str> = known.keys().map(|which| which.code).collect();
+        let codes: BTreeSet<_> = known.keys().map(|which| which.code.clone()).collect();
         for code in codes {
             let standing = known.iter().filter(|(which, it)| which.code == code && it.stands()).count();
-            metrics::gauge!(telemetry::ALARMS, "code" => code).set(standing as f64);
+            metrics::gauge!(telemetry::ALARMS, "code" => code.into_owned()).set(standing as f64);
         }
         self.0.changed.notify_one();
     }
@@ -194,6 +229,30 @@ mod tests {
         assert_eq!(write(&alarms, &mut next), [(AlarmState::Raised, None)]);
         assert_eq!(write(&alarms, &mut next), [(AlarmState::Cleared, Some(10))]);
         assert_eq!(write(&alarms, &mut next), []);
+    }
+
+    #[test]
+    fn what_an_earlier_run_raised_stands_once_and_is_over_when_its_cause_is_gone() {
+        let (alarms, mut next) = (Alarms::default(), 10);
+        let standing = |code: &str, detail: &str| StandingAlarm {
+            broker: "b1".parse().unwrap(),
+            code: code.into(),
+            detail: detail.into(),
+        };
+        alarms.inherit(&standing("KEYSET_REFUSED", "issuer `a`: no"), 3);
+        alarms.inherit(&standing("KEYSET_REFUSED", "issuer `b`"), 4);
+        alarms.inherit(&standing("STORE_FULL", "no room: none"), 5);
+        assert_eq!(write(&alarms, &mut next), []);
+        assert_eq!(alarms.raised_at("STORE_FULL"), Some(5));
+        alarms.raise("KEYSET_REFUSED", "issuer `a`", "still no");
+        assert_eq!(write(&alarms, &mut next), []);
+        alarms.clear_inherited();
+        assert_eq!(
+            write(&alarms, &mut next),
+            [(AlarmState::Cleared, Some(4)), (AlarmState::Cleared, Some(5))]
+        );
+        alarms.clear("KEYSET_REFUSED", "issuer `a`");
+        assert_eq!(write(&alarms, &mut next), [(AlarmState::Cleared, Some(3))]);
     }
 
     #[test]

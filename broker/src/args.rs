@@ -70,6 +70,9 @@ pub(crate) enum Command {
         /// What to do
         #[arg(value_enum)]
         order: Order,
+        /// What to suspend or resume (`identity=NAME`, and so with instance, task, target, supplier, issuer or key, or
+        /// `everything`), or the name of the broker that is stopped
+        what: Option<String>,
         /// Why, for the log
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
@@ -166,8 +169,12 @@ pub(crate) enum Command {
 pub(crate) enum Order {
     /// Issue nothing from now on, after a restart neither
     Halt,
-    /// Issue again
+    /// Issue again; with WHAT, lift its suspension
     Resume,
+    /// Issue nothing for WHAT, on any broker
+    Suspend,
+    /// Record that another broker is gone for good
+    Stopped,
     /// Believe the clock as it is now
     ClockOk,
     /// Say what is wrong
@@ -189,6 +196,8 @@ impl Order {
         match self {
             Self::Halt => "halt",
             Self::Resume => "resume",
+            Self::Suspend => "suspend",
+            Self::Stopped => "stopped",
             Self::ClockOk => "clock-ok",
             Self::Status => "status",
         }

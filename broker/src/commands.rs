@@ -107,7 +107,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Migrate { config, from, owner } => migrate::run(&config, from.as_deref(), &owner),
         Command::Serve { config } => serve(&config).await,
-        Command::Emergency { config, order, reason } => emergency::run(&config, order, &reason).await,
+        Command::Emergency { config, order, what, reason } => {
+            emergency::run(&config, order, what.as_deref(), &reason).await
+        }
         Command::ImportKey { config, key, usage, days, dry_run } => {
             import_key::run(&config, &key, usage, days, dry_run).await
         }

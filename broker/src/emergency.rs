@@ -1,5 +1,8 @@
-//! The switches for an emergency, on a Unix socket that root and the broker's own user can reach. They need no store, no
-//! key and no network; what they did is written into the log as soon as it takes it.
+//! The switches for an emergency, on a Unix socket that root and the broker's own user can reach. To halt needs no store,
+//! no key and no network; what it did is written into the log as soon as it takes it.
+
+mod stopped;
+mod suspend;
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -16,8 +19,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::index::Readers;
 use crate::issue::Desk;
+use crate::log::RecordError;
 use crate::serve::append;
+use crate::store::StoreError;
 
 /// The longest order.
 const ORDER_BYTES_MAX: u64 = 1024;
@@ -98,6 +104,7 @@ pub async fn order(socket: &Path, order: &str) -> io::Result<String> {
 /// When the socket cannot be had, or it cannot be known whether it was halted.
 pub async fn start(
     desk: &Desk,
+    readers: &Readers,
     broker: &Name,
     socket: Option<&Path>,
     shutdown: &CancellationToken,
@@ -110,6 +117,7 @@ pub async fn start(
     }
     let switches = Switches {
         desk: desk.clone(),
+        readers: readers.clone(),
         broker: broker.clone(),
         socket: socket.to_owned(),
         thrown: Arc::default(),
@@ -118,10 +126,28 @@ pub async fn start(
     Ok(Some(tokio::spawn(switches.serve(listener, shutdown.clone()))))
 }
 
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum OrderError {
+    /// It cannot be meant.
+    #[error("{0}")]
+    Refused(String),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// The log could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log did not take it.
+    #[error("it is not in the log: {0}; `halt` stops this broker without the log")]
+    Log(#[from] RecordError),
+}
+
 /// What the switches work on.
 #[derive(Clone)]
 struct Switches {
     desk: Desk,
+    readers: Readers,
     broker: Name,
     socket: PathBuf,
     thrown: Arc<Notify>,
@@ -169,12 +195,12 @@ impl Switches {
         BufReader::new(read.take(ORDER_BYTES_MAX)).read_line(&mut line).await?;
         let (order, reason) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         tracing::warn!(order, reason, uid, "an order came by the emergency socket");
-        let answer = self.obey(order, reason).unwrap_or_else(|error| format!("failed: {error}"));
+        let answer = self.obey(order, reason).await.unwrap_or_else(|error| format!("failed: {error}"));
         write.write_all(format!("{answer}\n").as_bytes()).await?;
         write.shutdown().await
     }
 
-    fn obey(&self, order: &str, reason: &str) -> io::Result<String> {
+    async fn obey(&self, order: &str, reason: &str) -> Result<String, OrderError> {
         let (halt, watch) = (self.desk.log.halt(), self.desk.log.watch());
         match order {
             "halt" => {
@@ -185,6 +211,9 @@ impl Switches {
                 lay_marker(&self.socket, why)?;
                 Ok("halted: this broker issues nothing, and will not after a restart; the log will say so for all".into())
             }
+            "suspend" => self.suspend(reason).await,
+            "resume" if !reason.is_empty() => self.lift(reason).await,
+            "stopped" => self.note_stopped(reason).await,
             "resume" => {
                 take_marker(&self.socket)?;
                 halt.lift();
@@ -196,8 +225,41 @@ impl Switches {
                 Ok("the clock is believed as it is now".into())
             }
             "status" => Ok(self.status()),
-            other => Ok(format!("refused: `{other}` is no order; expected halt, resume, clock-ok or status")),
+            other => Ok(format!(
+                "refused: `{other}` is no order; expected halt, resume, suspend, clock-ok, stopped or status"
+            )),
         }
+    }
+
+    /// Suspends one thing on all brokers: durable on return.
+    async fn suspend(&self, order: &str) -> Result<String, OrderError> {
+        let (what, reason) = order.split_once(' ').unwrap_or((order, ""));
+        let selector = suspend::selector(what).map_err(OrderError::Refused)?;
+        let (state, wanted) = (self.desk.log.state(), selector.clone());
+        let found = self.readers.run(move |reader| suspend::live(reader, &state, &wanted)).await;
+        // To suspend is more urgent than to count.
+        let live = found.inspect_err(|error| tracing::warn!(%error, "live credentials could not be counted"));
+        let live = live.unwrap_or_default();
+        let place = append(&self.desk, suspend::suspension(selector, reason, live)).await?;
+        Ok(format!(
+            "suspended by entry {}: nothing is issued for {what} on any broker; {live} credentials found live end by their time",
+            place.index
+        ))
+    }
+
+    /// Lifts what `suspend` suspended.
+    async fn lift(&self, order: &str) -> Result<String, OrderError> {
+        let (what, reason) = order.split_once(' ').unwrap_or((order, ""));
+        let selector = suspend::selector(what).map_err(OrderError::Refused)?;
+        let standing = suspend::standing(&self.desk.log.state(), &selector);
+        if standing.is_empty() {
+            return Err(OrderError::Refused(format!("no emergency order suspends `{what}`")));
+        }
+        for suspension in standing {
+            let reason = format!("emergency resume: {reason}").trim_end_matches(": ").to_owned();
+            append(&self.desk, SuspensionLifted { suspension, reason, approval: None }.into()).await?;
+        }
+        Ok(format!("resumed: {what}"))
     }
 
     /// What the reason of each suspension by this broker's switch begins with: it lifts no other's.

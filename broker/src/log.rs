@@ -36,7 +36,7 @@ use crate::signer::Statement;
 use crate::store::{Head, Live, SealedKey};
 use work::ENDED_PER_ENTRY;
 
-pub use alarm::CLOCK;
+pub use alarm::{CLOCK, ROLLBACK};
 pub use anchor::{Anchor, AnchorError};
 pub(crate) use batch::{completed, reads_like_state};
 pub use doubt::ClockWatch;

@@ -21,7 +21,7 @@ use crate::init::{self, Deployment, InitError, Initialised, Opening};
 use crate::keyring::{Kek, KekError, KeyringError, open_evidence_key};
 use crate::log::{self, Anchor, AnchorError, RecordError, StartError, Started};
 use crate::store::{Reader, StoreAt, StoreError};
-use carry::{carry, carry_live};
+use carry::{carry, carry_live, tell_of_rollback};
 use place::Taken;
 
 pub use carry::Carried;
@@ -233,6 +233,7 @@ async fn open_anew(
     };
     let claimed = new.claim()?.ok_or_else(|| InitError::Exists(new.to_string()))?;
     let (opened, log, ids) = init::found(&deployment, &claimed, opening).await?;
+    tell_of_rollback(&log, &ids, recovery.clock.now(), gap).await?;
     let mut carried = carry(&log, &ids, recovery.clock.now(), &state).await?;
     drop(log);
     taken.wait_until_at_rest(new).await;

@@ -20,11 +20,15 @@ pub use progress::Progress;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::log::{self, Anchor, Attached, StartError, Started};
+use crate::serve::append;
 use crate::store::{Reader, StoreError};
 use crate::telemetry;
 
 /// Entries of one step: a reader is held for no longer.
 const STEP: u32 = 512;
+
+/// The code of alarms about entries that were changed.
+pub const LEAF_MISMATCH: &str = "LEAF_MISMATCH";
 
 /// How often the file is written while a pass is under way.
 const NOTE_EVERY: u64 = 65_536;
@@ -110,7 +114,10 @@ impl Scrubber {
             let due = until_due(&self.progress, self.desk.clock.now(), self.schedule.every);
             tokio::time::sleep(due).await;
             match one_pass(&self.desk, &self.readers, &self.schedule, &self.file, &mut self.progress).await {
-                Ok(None) => complete(&mut self.progress, &self.file, self.desk.clock.now()),
+                Ok(None) => {
+                    complete(&mut self.progress, &self.file, self.desk.clock.now());
+                    clear_alarms(&self.desk).await;
+                }
                 Ok(Some(Damage(what))) => {
                     self.progress.damage = Some(what.clone());
                     self.progress.came_to(Pass::new().tree());
@@ -133,6 +140,23 @@ fn complete(progress: &mut Progress, file: &Path, now: UnixMs) {
     progress.came_to(Pass::new().tree());
     metrics::gauge!(telemetry::SCRUBBED_AT).set(now.seconds() as f64);
     note(progress, file);
+}
+
+/// What was changed when an alarm was raised is as it was signed again.
+async fn clear_alarms(desk: &Desk) {
+    let state = desk.log.state();
+    let standing = state.alarms().filter(|(_, alarm)| alarm.code == LEAF_MISMATCH);
+    for (index, _) in standing {
+        let alarm = Alarm {
+            code: LEAF_MISMATCH.into(),
+            state: AlarmState::Cleared,
+            raised: Some(index),
+            detail: Some("the whole log was read, and is as it was signed".into()),
+        };
+        if let Err(error) = append(desk, alarm.into()).await {
+            tracing::error!(%error, "that an alarm is over could not be recorded");
+        }
+    }
 }
 
 fn until_due(progress: &Progress, now: UnixMs, every: Duration) -> Duration {
@@ -188,7 +212,7 @@ async fn stop_on_damage(desk: Desk, mut damage: mpsc::Receiver<String>) {
     tracing::error!(%what, "the log was changed: nothing is issued any more");
     desk.log.stop_issuing(&format!("the log was changed: {what}; run `daypass-broker verify`"));
     let alarm = Alarm {
-        code: "LEAF_MISMATCH".into(),
+        code: LEAF_MISMATCH.into(),
         state: AlarmState::Raised,
         raised: None,
         detail: Some(what.chars().take(512).collect()),

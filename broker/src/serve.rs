@@ -188,7 +188,8 @@ pub struct Running {
 /// # Errors
 /// When its store does not verify, a key cannot be opened, or an address is taken.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
-    let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
+    let mut opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
+    opened.opened.store.keep_room()?;
     let [api_listener, web_listener, ops_listener] = bind_all(&settings).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
     tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
@@ -204,9 +205,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     rotation.look_at_start().await;
     let shutdown = CancellationToken::new();
     let switches =
-        emergency::start(&desk, &settings.broker, settings.emergency.as_deref(), &shutdown).await?;
+        emergency::start(&desk, &readers, &settings.broker, settings.emergency.as_deref(), &shutdown).await?;
 
-    let (cosignatures, witnesses) = witness::start(desk.clone(), readers.clone(), settings.witnesses.clone());
+    let (cosignatures, witnesses) =
+        witness::start(desk.clone(), readers.clone(), settings.broker.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
     let (limits, forgetting) = Limits::start(settings.rates);
     let api = Arc::new(Api {
@@ -321,7 +323,7 @@ impl Running {
             true => Ok(Vec::new()),
             false => self.desk.log.append(refused, Attached::default()).await,
         };
-        upkeep::append(&self.desk, BrokerStopped { reason: reason.into() }.into()).await?;
+        upkeep::append(&self.desk, BrokerStopped { reason: reason.into(), of: None }.into()).await?;
         counted?;
         Ok(())
     }

@@ -135,6 +135,14 @@ pub trait Store: Send {
     /// When it cannot be reached.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 
+    /// Keeps room for what must be written when there is no more, where that is the store's to keep: for who serves it.
+    ///
+    /// # Errors
+    /// When it cannot be known what is kept.
+    fn keep_room(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Whether there is room for more than what must be written: while there is not, a reserve is used up.
     fn has_room(&mut self) -> bool {
         true

@@ -124,6 +124,7 @@ struct Contradiction {
 pub(crate) fn start(
     desk: Desk,
     readers: Readers,
+    broker: Name,
     settings: WitnessSettings,
 ) -> (Cosignatures, Option<JoinHandle<()>>) {
     let cosignatures = Cosignatures::kept_for(settings.silent_after);
@@ -133,7 +134,7 @@ pub(crate) fn start(
     let kept = cosignatures.clone();
     let task = tokio::spawn(async move {
         match Asker::new() {
-            Ok(asker) => Rounds { desk, readers, asker, kept }.run(settings).await,
+            Ok(asker) => Rounds { desk, readers, broker, asker, kept }.run(settings).await,
             Err(error) => tracing::error!(%error, "witnesses cannot be asked"),
         }
     });
@@ -143,6 +144,7 @@ pub(crate) fn start(
 struct Rounds {
     desk: Desk,
     readers: Readers,
+    broker: Name,
     asker: Asker,
     kept: Cosignatures,
 }
@@ -158,8 +160,11 @@ struct Asked {
 impl Rounds {
     async fn run(self, settings: WitnessSettings) {
         let now = self.desk.clock.boot_ms();
-        let asked =
-            |witness| Asked { witness, knows: 0, standing: Standing::new(now, settings.silent_after) };
+        let state = self.desk.log.state();
+        let asked = |witness: Witness| {
+            let standing = Standing::new(now, settings.silent_after, &state, &self.broker, &witness.name);
+            Asked { witness, knows: 0, standing }
+        };
         let mut witnesses: Vec<Asked> = settings.witnesses.into_iter().map(asked).collect();
         let mut ticks = interval(settings.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -211,9 +211,9 @@ class Log:
             self.clock = self.clock | {self.size} if entry["state"] == "raised" else left
 
     def broker_started(self, entry):
-        broker, time = entry["broker"], entry["time"]
+        broker, time = entry["of" if "of" in entry and entry["kind"] == "broker.stopped" else "broker"], entry["time"]
         last, self.alive[broker] = self.alive.get(broker, time), time
-        declared = "previous" in entry or entry.get("since_ms", time) <= last + 5000
+        declared = "previous" in entry or broker != entry["broker"] or entry.get("since_ms", time) <= last + 5000
         self.check(declared or time - last <= 120_000, f"broker {broker} was silent since {last}")
         self.started = time if entry["kind"] == "broker.started" else self.started
         self.alive.pop(broker if entry["kind"] == "broker.stopped" else None, None)

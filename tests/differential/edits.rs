@@ -151,6 +151,7 @@ pub(super) const SPOILED: &[Edit] = &[
     spoils("the proposer decides", |log| decided_by(log, "alice-lead", "alice-lead")),
     spoils("another bundle's objects", |log| kind(log, "registry.changed")["bundle"] = json!(SHA)),
     spoils("a silent broker", |log| { append(log, 130_000, json!({ "kind": "alarm", "code": "X", "state": "raised" })); }),
+    spoils("a broker that fell silent, and nobody's word that it is gone", |log| { let time = time(log.last().unwrap()); beat(log, 1_000, time); log.last_mut().unwrap()["broker"] = json!("b9"); let since = time_of_start(log); beat(log, 125_000, since); log.last_mut().unwrap()["broker"] = json!("b1"); append(log, 1_000, json!({ "kind": "broker.stopped", "reason": "its machine is gone", "of": "b8" })); excuse(log); }),
     spoils("a heartbeat after a silence that nothing explains", |log| { let time = time(log.last().unwrap()); beat(log, 125_000, time + 65_000); excuse(log); }),
     spoils("a start that does not know of the run before", |log| { let at = first(log, "broker.started"); let mut it = log[at].clone(); it.as_object_mut().unwrap().remove("previous"); it["time"] = json!(log.last().unwrap()["time"].as_i64().unwrap() + 121_000); log.push(it); }),
     spoils("another trust domain", |log| issued(log, TASK)["td"] = json!("example.com")),
@@ -177,6 +178,7 @@ pub(super) const STILL_SOUND: &[Edit] = &[
     adds("a later version of a kind", |log| append(log, 1, json!({ "kind": "alarm", "v": 2, "news": true }))),
     adds("another client", |log| issued(log, TASK)["client"] = json!({ "addr": "192.0.2.7" })),
     adds("a silence that the next heartbeat declares", |log| { let since = time(&log[last(log, "broker.started")]); beat(log, 125_000, since + 5_000); excuse(log); }),
+    adds("a broker that fell silent, and an operator's word that it is gone", |log| { let time = time(log.last().unwrap()); beat(log, 1_000, time); log.last_mut().unwrap()["broker"] = json!("b9"); let since = time_of_start(log); beat(log, 125_000, since); log.last_mut().unwrap()["broker"] = json!("b1"); append(log, 1_000, json!({ "kind": "broker.stopped", "reason": "its machine is gone", "of": "b9" })); excuse(log); }),
     adds("a heartbeat in time", |log| { let since = time(log.last().unwrap()); beat(log, 60_000, since + 50_000); excuse(log); }),
     adds("another decides than proposed", |log| decided_by(log, "alice-lead", "bob-sec")),
     adds("one that was seen nowhere", |log| append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "unseen", "at_ms": 1 }))),
@@ -193,6 +195,10 @@ fn beat(log: &mut Vec<Value>, ms: i64, since_ms: i64) {
     let clock = json!({ "synchronised": true });
     let fields = json!({ "kind": "broker.heartbeat", "since_ms": since_ms, "counts": counts, "clock": clock, "up_ms": 1 });
     append(log, ms, fields);
+}
+
+fn time_of_start(log: &[Value]) -> i64 {
+    time(&log[last(log, "broker.started")])
 }
 
 fn time(entry: &Value) -> i64 {

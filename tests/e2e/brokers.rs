@@ -6,6 +6,7 @@ use std::time::Duration;
 use daypass_broker::activate;
 use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::sample;
+use daypass_broker::emergency::order;
 use daypass_broker::ids::Ids;
 use daypass_broker::serve::{self, Running, Settings};
 use daypass_core::bundle::compile;
@@ -147,4 +148,24 @@ async fn a_start_names_the_run_before_of_the_same_name() {
     assert_eq!((started[2].0.as_str(), previous.index, previous.clean), ("b1", stopped, true));
     again.stop("the test is over").await.unwrap();
     other.stop("the test is over").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_is_gone_for_good_is_no_gap_once_an_operator_says_so() {
+    let mut deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let at = deployment.settings.emergency.clone().unwrap();
+    assert!(order(&at, "stopped b2").await.unwrap().starts_with("failed"), "it was heard a moment ago");
+    // It is never heard again: it beats once a minute, and this test is over before.
+    drop(other);
+    deployment.clock.advance(130_000);
+    for wrong in ["stopped b9", "stopped b1", "stopped"] {
+        assert!(order(&at, wrong).await.unwrap().starts_with("failed"), "{wrong}");
+    }
+    let said = order(&at, "stopped b2 its machine is gone").await.unwrap();
+    assert!(said.contains("says that `b2` is stopped"), "{said}");
+    deployment.clock.advance(130_000);
+    deployment.stop().await;
+    let findings = deployment.copied().open().unwrap().started.report.findings;
+    assert!(findings.iter().all(|finding| !finding.to_string().contains("`b2`")), "{findings:?}");
 }

@@ -130,3 +130,30 @@ async fn a_halt_that_was_laid_while_no_broker_ran_is_written_once_and_can_be_lif
     eventually("the log says so", || async { suspensions(&deployment).await == (1, 1) }).await;
     issue(&deployment.service().await, task("post-invoices")).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_identity_that_an_order_suspends_is_issued_nothing_until_it_is_resumed_and_others_go_on() {
+    let deployment = Deployment::start().await;
+    let at = socket(&deployment);
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    let said = order(&at, &format!("suspend identity={NIGHTLY} seen elsewhere")).await.unwrap();
+    assert!(said.starts_with("suspended by entry") && said.contains("; 1 credentials found live"), "{said}");
+    let refused = issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::PermissionDenied, "SUSPENDED"));
+    let (_, set) = deployment
+        .entry("the suspension", |entry| match &entry.body {
+            Body::SuspensionSet(set) => Some((**set).clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(set.selector.identity.unwrap().as_str(), NIGHTLY);
+    assert_eq!((set.reason.as_str(), set.live), ("emergency suspension: seen elsewhere", 1));
+
+    // A halt is not lifted with it, nor it with a halt.
+    order(&at, "resume").await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
+    assert!(order(&at, "resume identity=prod/other").await.unwrap().starts_with("failed"));
+    assert!(order(&at, "suspend nothing=at-all").await.unwrap().starts_with("failed"));
+    order(&at, &format!("resume identity={NIGHTLY}")).await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+}

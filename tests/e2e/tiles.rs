@@ -54,7 +54,7 @@ async fn grow(deployment: &Deployment, entries: usize) {
         id: desk.ids.draw(desk.clock.now()).unwrap(),
         request: None,
         by: None,
-        body: BrokerStopped { reason: "a leaf among others".into() }.into(),
+        body: BrokerStopped { reason: "a leaf among others".into(), of: None }.into(),
     };
     let grown = desk.log.append((0..entries).map(|_| entry()).collect(), Attached::default()).await;
     assert_eq!(grown.unwrap().len(), entries);

@@ -93,17 +93,22 @@ impl Client {
         }
     }
 
-    async fn ask(&self, caller: &Caller) -> Result<Held, tonic::Code> {
+    async fn ask(&self, caller: &Caller) -> Result<Held, tonic::Status> {
         let ttl = prost_types::Duration { seconds: self.ttl_s, nanos: 0 };
         let wanted = IssueRequest { task: "post-invoices".into(), ttl: Some(ttl), ..Default::default() };
         let answered = caller.credentials().issue(caller.request(wanted).unwrap()).await;
-        answered.map(|answer| hold(&answer.into_inner())).map_err(|status| status.code())
+        answered.map(|answer| hold(&answer.into_inner()))
     }
 
     /// Asks once, on a connection of its own; what was received, or how it was refused.
     pub(super) async fn answer(&self) -> Result<Held, tonic::Code> {
+        self.status().await.map_err(|status| status.code())
+    }
+
+    /// The same, with all that a refusal says.
+    pub(super) async fn status(&self) -> Result<Held, tonic::Status> {
         let connected = Caller::connect(self.port, &self.ca, Some(&self.certificate)).await;
-        self.ask(&connected.map_err(|_| tonic::Code::Aborted)?).await
+        self.ask(&connected.map_err(|error| tonic::Status::aborted(error.to_string()))?).await
     }
 
     /// The same, whatever the refusal.

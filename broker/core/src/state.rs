@@ -1,6 +1,7 @@
 //! The runtime state: a fold over the log's entries. Every decision names the entry up to which it had folded,
 //! and a record made under an older state is refused by the log's writer.
 
+mod alarms;
 mod brokers;
 mod keys;
 mod register;
@@ -15,6 +16,7 @@ use daypass_evidence::entry::{
 use daypass_verify::ids::{Digest, KeyId, Name, TrustDomain};
 use daypass_verify::time::UnixMs;
 
+pub use alarms::StandingAlarm;
 pub use brokers::Run;
 #[cfg(test)]
 pub(crate) use keys::published;
@@ -24,6 +26,7 @@ pub use register::Declaration;
 pub use suspensions::Selected;
 
 use crate::bundle::Bundle;
+use alarms::Alarms;
 use brokers::Brokers;
 use register::{Register, Review};
 use suspensions::Suspensions;
@@ -40,6 +43,7 @@ pub struct State {
     keys: Arc<BTreeMap<KeyId, KeyChanged>>,
     suspensions: Arc<Suspensions>,
     brokers: Arc<Brokers>,
+    alarms: Arc<Alarms>,
     predecessor: Option<Arc<str>>,
     proofs_from: Option<UnixMs>,
 }
@@ -129,11 +133,21 @@ impl State {
         Ok(())
     }
 
-    /// Folds in that a broker started or stopped. It changes nothing that a decision is made under.
+    /// Folds in that a broker started, stopped, or raised or cleared an alarm. It changes nothing that a decision is made
+    /// under.
     pub fn follow_broker(&mut self, index: Index, name: &Name, body: &Body) {
-        if matches!(body, Body::BrokerStarted(_) | Body::BrokerStopped(_)) {
-            Arc::make_mut(&mut self.brokers).follow(index, name, body);
+        match body {
+            Body::BrokerStarted(_) | Body::BrokerStopped(_) => {
+                Arc::make_mut(&mut self.brokers).follow(index, name, body);
+            }
+            Body::Alarm(alarm) => Arc::make_mut(&mut self.alarms).follow(index, name, alarm),
+            _ => {}
         }
+    }
+
+    /// The alarms that stand, of all brokers, by the entries that raised them.
+    pub fn alarms(&self) -> impl Iterator<Item = (Index, &StandingAlarm)> {
+        self.alarms.iter()
     }
 
     fn open(&mut self, time: UnixMs, opened: &LogOpened) -> Result<(), StateError> {

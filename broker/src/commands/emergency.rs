@@ -9,10 +9,23 @@ use daypass_broker::emergency::{lay_marker, marker, order, take_marker};
 use super::Failure;
 use crate::args::Order;
 
-pub(super) async fn run(config: &Path, ordered: Order, reason: &str) -> Result<(), Failure> {
+pub(super) async fn run(
+    config: &Path,
+    ordered: Order,
+    what: Option<&str>,
+    reason: &str,
+) -> Result<(), Failure> {
+    if matches!(ordered, Order::Suspend | Order::Stopped) != what.is_some() && ordered != Order::Resume {
+        return Err(Failure::Value(match what {
+            Some(what) => format!("`{}` takes no `{what}`: say why with --reason", ordered.word()),
+            None => format!("`{}` what? see `daypass-broker emergency --help`", ordered.word()),
+        }));
+    }
     let socket = Config::read(config)?.emergency.socket;
     let failed = |error: io::Error| Failure::File(socket.display().to_string(), error);
-    match order(&socket, &format!("{} {reason}", ordered.word())).await {
+    // Why a halt is lifted is not recorded: what follows `resume` is what is resumed.
+    let reason = if ordered == Order::Resume && what.is_none() { "" } else { reason };
+    match order(&socket, &format!("{} {} {reason}", ordered.word(), what.unwrap_or_default())).await {
         Ok(answer) if answer.starts_with("failed") || answer.starts_with("refused") => {
             Err(Failure::Value(answer.trim().into()))
         }
@@ -26,12 +39,12 @@ pub(super) async fn run(config: &Path, ordered: Order, reason: &str) -> Result<(
                 println!("no broker runs here: `{}` keeps the next one halted", marker(&socket).display());
                 Ok(())
             }
-            Order::Resume => {
+            Order::Resume if what.is_none() => {
                 take_marker(&socket).map_err(failed)?;
                 println!("no broker runs here: the next one will issue");
                 Ok(())
             }
-            Order::ClockOk | Order::Status => Err(failed(error)),
+            _ => Err(failed(error)),
         },
         Err(error) => Err(failed(error)),
     }

@@ -13,6 +13,9 @@ use super::{Command, RecordError};
 /// The code of alarms about a broker's own clock.
 pub const CLOCK: &str = "CLOCK";
 
+/// The code of alarms about a store that went back.
+pub const ROLLBACK: &str = "ROLLBACK";
+
 impl Writer {
     /// Answers a batch that was not written; where the clock was why, what needs no clock is written alone.
     pub(super) fn refuse(&mut self, commands: Vec<Command>, error: &RecordError) -> Vec<Answer> {

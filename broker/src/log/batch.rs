@@ -34,12 +34,16 @@ pub(super) struct Author<'a> {
 /// Whether the fold of the runtime state reads an entry.
 pub(super) fn folds(body: &Body) -> bool {
     body.changes_state()
-        || matches!(body, Body::RegistryChanged(_) | Body::BrokerStarted(_) | Body::BrokerStopped(_))
+        || matches!(
+            body,
+            Body::RegistryChanged(_) | Body::BrokerStarted(_) | Body::BrokerStopped(_) | Body::Alarm(_)
+        )
 }
 
 /// The same by the name of its kind.
 pub(super) fn kind_folds(kind: &str) -> bool {
-    kind_changes_state(kind) || matches!(kind, "registry.changed" | "broker.started" | "broker.stopped")
+    kind_changes_state(kind)
+        || matches!(kind, "registry.changed" | "broker.started" | "broker.stopped" | "alarm")
 }
 
 /// The same of an entry's bytes, at the speed of searching them. Canonical bytes spell a member in one way, so only

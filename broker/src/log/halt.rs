@@ -8,23 +8,36 @@ use super::RecordError;
 
 /// Whether this broker issues at all.
 #[derive(Debug, Default)]
-pub struct Halt(ArcSwapOption<String>);
+pub struct Halt {
+    thrown: ArcSwapOption<String>,
+    broken: ArcSwapOption<RecordError>,
+}
 
 impl Halt {
     /// Stops issuance.
     pub fn set(&self, why: &str) {
-        self.0.store(Some(Arc::new(why.into())));
+        self.thrown.store(Some(Arc::new(why.into())));
     }
 
     /// Lets issuance go on.
     pub fn lift(&self) {
-        self.0.store(None);
+        self.thrown.store(None);
     }
 
     /// Why nothing is issued; none where the switch is not thrown.
     #[must_use]
     pub fn why(&self) -> Option<String> {
-        self.0.load().as_deref().cloned()
+        self.thrown.load().as_deref().cloned()
+    }
+
+    /// What was found that no more may be written after, until the process ends.
+    #[must_use]
+    pub fn broken(&self) -> Option<Arc<RecordError>> {
+        self.broken.load_full()
+    }
+
+    pub(super) fn break_off(&self, why: &RecordError) {
+        self.broken.store(Some(Arc::new(why.clone())));
     }
 
     /// # Errors

@@ -92,6 +92,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         full: Arc::clone(&log.full),
         unresolved: None,
         halted: None,
+        halt: Arc::clone(&log.halt),
         watch: Arc::clone(&log.watch),
         expected: 0,
         swept: None,

@@ -83,7 +83,10 @@ impl Waiting {
         if over == 0 {
             return;
         }
-        tracing::error!(over, "what became of credentials cannot be kept until the log takes it: they end by their time");
+        tracing::error!(
+            over,
+            "what became of credentials cannot be kept until the log takes it: they end by their time"
+        );
         let kept = self.released.len().saturating_sub(over);
         self.released.truncate(kept);
         self.void.truncate(WAITING_MAX - kept);

@@ -17,7 +17,7 @@ use super::open::LogSettings;
 use super::outcome::{Miss, Unresolved};
 use super::settlement::Waiting;
 use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
-use super::{Command, RecordError, Settlements};
+use super::{Command, Halt, RecordError, Settlements};
 use crate::store::Store;
 use crate::telemetry;
 
@@ -52,6 +52,7 @@ pub(super) struct Writer {
     pub(super) full: Arc<AtomicBool>,
     pub(super) unresolved: Option<Unresolved>,
     pub(super) halted: Option<RecordError>,
+    pub(super) halt: Arc<Halt>,
     pub(super) watch: Arc<ClockWatch>,
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
     pub(super) expected: usize,
@@ -130,7 +131,9 @@ impl Writer {
         let began = Instant::now();
         match self.attempt_until_head_stands(&commands, &mut settling) {
             Ok((fates, assembled)) => {
-                self.halted = fates.iter().find_map(Fate::halts);
+                if let Some(error) = fates.iter().find_map(Fate::halts) {
+                    self.halt_if_fatal(&error);
+                }
                 self.keep_callers_proof(&commands, &fates);
                 if self.fault.load().is_some() {
                     self.fault.store(None);
@@ -170,6 +173,7 @@ impl Writer {
     fn halt_if_fatal(&mut self, error: &RecordError) {
         if error.is_fatal() {
             self.fault.store(Some(Arc::new(error.to_string())));
+            self.halt.break_off(error);
             self.halted = Some(error.clone());
         }
     }

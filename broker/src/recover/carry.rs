@@ -3,13 +3,16 @@
 
 use daypass_core::bundle::Bundle;
 use daypass_core::state::State;
-use daypass_evidence::entry::{BundleActivated, Change, NewEntry, RegistryChanged};
+use daypass_evidence::entry::{Alarm, AlarmState, BundleActivated, Change, Gap, NewEntry, RegistryChanged};
 use daypass_verify::time::UnixMs;
 
 use super::RecoverError;
 use crate::ids::{Ids, RandomnessFailed};
-use crate::log::{Attached, Log};
+use crate::log::{Attached, Log, ROLLBACK};
 use crate::store::{Batch, Live, PREDECESSOR, Reader, StoreAt, StoreError};
+
+/// How many characters of an alarm's detail are kept.
+const DETAIL_MAX: usize = 512;
 
 /// How much was carried over.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +25,24 @@ pub struct Carried {
     pub suspensions: usize,
     /// Credentials whose endings the new log will hold.
     pub live: usize,
+}
+
+/// The alarm that the log could not take any more when it went back; and that it is over.
+pub(super) async fn tell_of_rollback(
+    log: &Log,
+    ids: &Ids,
+    now: UnixMs,
+    gap: &Gap,
+) -> Result<(), RecoverError> {
+    let mut raised = None;
+    for (state, detail) in [(AlarmState::Raised, gap.note.as_str()), (AlarmState::Cleared, "a new log goes on")] {
+        let detail = Some(detail.chars().take(DETAIL_MAX).collect());
+        let body = Alarm { code: ROLLBACK.into(), state, raised, detail }.into();
+        let entry = NewEntry { id: ids.draw(now)?, request: None, by: None, body };
+        let places = log.append(vec![entry], Attached::default()).await?;
+        raised = places.first().map(|place| place.index);
+    }
+    Ok(())
 }
 
 /// The bundle in force with all that it declares, and the suspensions.

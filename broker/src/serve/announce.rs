@@ -13,11 +13,15 @@ use crate::clock::{AGREES_WITHIN_MS, Clock, ClockTrust};
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::log::{Attached, CLOCK, RecordError};
+use crate::scrub::LEAF_MISMATCH;
 use crate::store::{About, Reader, StoreError};
 
 const HELD: &str = "the machine booted, or its clock was in doubt, since this broker last ran, and no second source agrees with the clock yet: endings wait for a time service, another broker, or `daypass-broker emergency clock-ok`";
 
 const PAGE: u64 = 1_000;
+
+/// Alarms of an earlier run that are ended by who knows that their cause is gone.
+const ENDED_ELSEWHERE: [&str; 2] = [CLOCK, LEAF_MISMATCH];
 
 /// `broker.started`: who serves from here on, and how the run before ended. With it, what becomes of the alarm about
 /// this broker's clock.
@@ -46,6 +50,11 @@ pub(super) async fn announce(
     let draw = |body| desk.ids.draw(now).map(|id| NewEntry { id, request: None, by: None, body });
     let entries: Result<Vec<NewEntry>, _> = bodies.into_iter().map(draw).collect();
     let entries = entries.map_err(|error| RecordError::Unavailable(error.to_string()))?;
+    for (index, alarm) in published.state.alarms().filter(|(_, alarm)| alarm.broker == settings.broker) {
+        if !ENDED_ELSEWHERE.iter().any(|code| alarm.code == *code) && !alarm.detail.starts_with("witness `") {
+            alarms.inherit(alarm, index);
+        }
+    }
     let places = desk.log.append(entries, Attached::default()).await?;
     if let (Some(_), Some(raised)) = (trouble, places.last()) {
         alarms.adopt(CLOCK, raised.index);

@@ -87,6 +87,10 @@ async fn sweep(desk: Desk, refusals: Arc<Refusals>) {
     loop {
         ticks.tick().await;
         desk.log.sweep();
+        if desk.log.is_full() {
+            // They wait: the room that is left is for what must be written.
+            continue;
+        }
         for entries in refusals.due(desk.clock.now(), &desk.ids, false).chunks(REFUSALS_AT_ONCE) {
             record_refusals(&desk, &refusals, entries).await;
         }

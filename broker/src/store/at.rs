@@ -136,7 +136,7 @@ impl StoreAt {
         match self {
             Self::Sealed { at, .. } => at.open_unsealed(),
             Self::File(path) => {
-                let store = SqliteStore::open_served(path)?;
+                let store = SqliteStore::open_file(path, false)?;
                 let path = path.clone();
                 let readers = Arc::new(move || SqliteStore::open_reader(&path));
                 let about = About { kind: "sqlite", durability: "fsync".into(), schema: sqlite::SCHEMA };

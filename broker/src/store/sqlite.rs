@@ -10,6 +10,7 @@ mod mover;
 mod read;
 mod reserve;
 mod sealed;
+mod write;
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use mover::Mover;
 use reserve::Reserve;
+use write::{Failed, head_params, insert, write};
 
 use super::columns::{minute, signed, unsigned};
 use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
@@ -110,15 +112,6 @@ impl SqliteStore {
         }
         let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self { path: path.to_owned(), connection, mover, reserve: None, pages: 0, marks_pruned_minute: 0 })
-    }
-
-    /// The same for a broker that serves it: some room is kept for what must be written when there is no more.
-    ///
-    /// # Errors
-    /// As for [`SqliteStore::open_file`], or when the file that keeps the room cannot be made.
-    pub fn open_served(path: &Path) -> Result<Self, StoreError> {
-        let store = Self::open_file(path, false)?;
-        Ok(Self { reserve: Some(Reserve::open(path)?), ..store })
     }
 
     /// A reader of the store in the file at `path`, which it never writes.
@@ -225,6 +218,11 @@ impl Store for SqliteStore {
         Self::open_reader(&self.path)
     }
 
+    fn keep_room(&mut self) -> Result<(), StoreError> {
+        self.reserve = Some(Reserve::open(&self.path)?);
+        Ok(())
+    }
+
     fn has_room(&mut self) -> bool {
         self.reserve.as_mut().is_none_or(Reserve::keep)
     }
@@ -299,7 +297,7 @@ impl Transaction for SqliteTransaction<'_> {
     fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
         let Self { transaction, head: read, pages, pruned, prune_after, reserve } = *self;
         let now_minute = minute(head.time);
-        let prune = (now_minute > prune_after).then_some(now_minute - MARK_GRACE_MINUTES);
+        let prune = (now_minute > prune_after).then_some(now_minute - write::MARK_GRACE_MINUTES);
         let written = write(&transaction, batch, head, read.size, prune);
         let committed = match written {
             Ok(()) => transaction.commit().map_err(Failed::AtCommit),
@@ -319,114 +317,6 @@ impl Transaction for SqliteTransaction<'_> {
         *pages += PAGES_A_COMMIT + batch.rows.len() / ROWS_A_PAGE;
         Ok(())
     }
-}
-
-/// Where a transaction failed.
-enum Failed {
-    Before(rusqlite::Error),
-    HeadMoved(u64),
-    /// It may have happened: the caller asks the head.
-    AtCommit(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failed {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Before(error)
-    }
-}
-
-impl From<Failed> for StoreError {
-    fn from(failure: Failed) -> Self {
-        match failure {
-            Failed::Before(error) => failed(error),
-            Failed::HeadMoved(expected) => Self::HeadMoved { expected, found: u64::MAX },
-            Failed::AtCommit(error) => unknown(error),
-        }
-    }
-}
-
-/// All of a transaction but its end. `prune` is the minute before which marks have no use.
-fn write(
-    transaction: &rusqlite::Transaction<'_>,
-    batch: &Batch,
-    head: &Head,
-    read: u64,
-    prune: Option<i64>,
-) -> Result<(), Failed> {
-    insert(transaction, batch)?;
-    if let Some(before) = prune {
-        transaction.prepare_cached("DELETE FROM marks WHERE minute < ?1")?.execute([before])?;
-    }
-    let (origin, size, state, time, frontier, checkpoint) = head_params(head);
-    let mut update = transaction.prepare_cached(
-        "UPDATE head SET origin = ?1, size = ?2, state = ?3, time_ms = ?4, frontier = ?5, checkpoint = ?6 WHERE size = ?7",
-    )?;
-    match update.execute(params![origin, size, state, time, frontier, checkpoint, signed(read)])? {
-        1 => Ok(()),
-        _ => Err(Failed::HeadMoved(read)),
-    }
-}
-
-/// Marks outlive what they guard by the leeway that proofs are given.
-const MARK_GRACE_MINUTES: i64 = 2;
-
-type HeadParams<'a> = (&'a str, i64, i64, i64, Vec<u8>, &'a [u8]);
-
-fn head_params(head: &Head) -> HeadParams<'_> {
-    let frontier = head.frontier.concat();
-    (&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint)
-}
-
-const KEEP_KEY: &str = "INSERT INTO keys VALUES (?1, ?2, ?3)
-    ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, certificate = excluded.certificate";
-
-fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
-    let run =
-        |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
-            transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement))
-        };
-    run("INSERT INTO entries VALUES (?1, ?2, ?3)", &mut |statement| {
-        batch.rows.iter().try_for_each(|row| {
-            statement.execute(params![signed(row.index), row.leaf.as_slice(), row.bytes]).map(drop)
-        })
-    })?;
-    if batch.rows.iter().any(|row| row.folds) {
-        run("INSERT INTO folds VALUES (?1)", &mut |statement| {
-            batch
-                .rows
-                .iter()
-                .filter(|row| row.folds)
-                .try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
-        })?;
-    }
-    run("INSERT INTO live VALUES (?1, ?2, ?3)", &mut |statement| {
-        batch.born.iter().try_for_each(|live| {
-            statement.execute(params![minute(live.exp), signed(live.index), live.exp.get()]).map(drop)
-        })
-    })?;
-    for (level, index, hash) in &batch.subtrees {
-        run("INSERT INTO subtrees VALUES (?1, ?2, ?3)", &mut |statement| {
-            statement.execute(params![level, signed(*index), hash.as_slice()]).map(drop)
-        })?;
-    }
-    if !batch.ended.is_empty() {
-        run("DELETE FROM live WHERE minute = ?1 AND idx = ?2", &mut |statement| {
-            batch.ended.iter().try_for_each(|live| {
-                statement.execute(params![minute(live.exp), signed(live.index)]).map(drop)
-            })
-        })?;
-    }
-    for (digest, bytes) in &batch.objects {
-        run("INSERT INTO objects VALUES (?1, ?2) ON CONFLICT DO NOTHING", &mut |statement| {
-            statement.execute(params![digest.as_bytes().as_slice(), bytes]).map(drop)
-        })?;
-    }
-    for key in &batch.keys {
-        run(KEEP_KEY, &mut |statement| {
-            statement.execute(params![key.key.as_str(), key.sealed, key.certificate]).map(drop)
-        })?;
-    }
-    Ok(())
 }
 
 fn failed(error: rusqlite::Error) -> StoreError {

@@ -1,8 +1,10 @@
 //! What the log says of witnesses: checkpoints that they signed, and alarms, each raised once and cleared once.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use daypass_core::state::State;
 use daypass_evidence::entry::{Alarm, AlarmState, Body, CheckpointAnchored, Index, NewEntry};
 use daypass_evidence::note::Cosignature;
 use daypass_verify::ids::{Digest, Name};
@@ -20,13 +22,23 @@ pub(super) struct Standing {
     silent_after_ms: i64,
     /// When it last signed, or was first asked, on the clock that runs since boot.
     heard_boot_ms: i64,
-    raised: HashMap<&'static str, Index>,
+    raised: HashMap<Cow<'static, str>, Index>,
 }
 
 impl Standing {
-    pub(super) fn new(boot_ms: i64, silent_after: Duration) -> Self {
+    /// With the alarms about it that an earlier run of this broker left standing.
+    pub(super) fn new(
+        boot_ms: i64,
+        silent_after: Duration,
+        state: &State,
+        broker: &Name,
+        witness: &Name,
+    ) -> Self {
         let silent_after_ms = i64::try_from(silent_after.as_millis()).unwrap_or(i64::MAX);
-        Self { silent_after_ms, heard_boot_ms: boot_ms, raised: HashMap::new() }
+        let about = about(witness, "");
+        let left = state.alarms().filter(|(_, it)| it.broker == *broker && it.detail.starts_with(&about));
+        let raised = left.map(|(index, alarm)| (alarm.code.clone().into(), index)).collect();
+        Self { silent_after_ms, heard_boot_ms: boot_ms, raised }
     }
 
     pub(super) async fn record(&mut self, desk: &Desk, name: &Name, offered: &Offered, outcome: Outcome) {
@@ -62,13 +74,13 @@ impl Standing {
         }
         let alarm = alarm(code, AlarmState::Raised, None, name, detail);
         let raised = append(desk, alarm.into(), kept).await;
-        self.raised.extend(raised.map(|place| (code, place.index)));
+        self.raised.extend(raised.map(|place| (Cow::Borrowed(code), place.index)));
     }
 
     /// Whoever signs the newest checkpoint says that it is consistent with all that it saw before.
     async fn clear(&mut self, desk: &Desk, name: &Name) {
         for (code, raised) in std::mem::take(&mut self.raised) {
-            let alarm = alarm(code, AlarmState::Cleared, Some(raised), name, "it signs");
+            let alarm = alarm(&code, AlarmState::Cleared, Some(raised), name, "it signs");
             if append(desk, alarm.into(), Attached::default()).await.is_none() {
                 self.raised.insert(code, raised);
             }
@@ -91,8 +103,12 @@ async fn anchored(desk: &Desk, name: &Name, offered: &Offered, said: &Cosignatur
     append(desk, entry.into(), Attached { objects: vec![(evidence, note)], ..Attached::default() }).await;
 }
 
+fn about(name: &Name, detail: &str) -> String {
+    format!("witness `{name}`: {detail}")
+}
+
 fn alarm(code: &str, state: AlarmState, raised: Option<Index>, name: &Name, detail: &str) -> Alarm {
-    let detail = format!("witness `{name}`: {detail}").chars().take(DETAIL_LEN_MAX).collect();
+    let detail = about(name, detail).chars().take(DETAIL_LEN_MAX).collect();
     Alarm { code: code.into(), state, raised, detail: Some(detail) }
 }
 

@@ -24,7 +24,8 @@ impl Brokers {
             Body::BrokerStarted(_) => {
                 self.0.insert(name.clone(), Run { started: index, stopped: None });
             }
-            Body::BrokerStopped(_) => {
+            // What another says of it is not its own word: its next run says that this one did not end clean.
+            Body::BrokerStopped(stopped) if stopped.of.is_none() => {
                 if let Some(run) = self.0.get_mut(name) {
                     run.stopped = Some(index);
                 }

@@ -41,10 +41,14 @@ impl Uptime {
                 }
                 self.running.insert(broker.clone(), now);
             }
-            Body::BrokerStopped(_) => {
-                self.check_silence(Some(index), broker, now, findings);
-                self.running.remove(broker);
-            }
+            Body::BrokerStopped(stopped) => match &stopped.of {
+                // The silence of a broker that is gone is told.
+                Some(other) if other != broker => drop(self.running.remove(other)),
+                _ => {
+                    self.check_silence(Some(index), broker, now, findings);
+                    self.running.remove(broker);
+                }
+            },
             Body::Alarm(alarm) if alarm.code == "CLOCK" => self.clock_alarm(index, alarm),
             _ => {}
         }

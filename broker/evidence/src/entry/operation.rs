@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daypass_verify::ids::{Digest, KeyId};
+use daypass_verify::ids::{Digest, KeyId, Name};
 use daypass_verify::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -186,11 +186,14 @@ pub struct BrokerHeartbeat {
     pub up_ms: u64,
 }
 
-/// `broker.stopped`: a broker stopped in order.
+/// `broker.stopped`: a broker stopped in order, or another says of it that it is gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerStopped {
     /// Why.
     pub reason: String,
+    /// Which broker, where it is not the one that writes: it was killed, and cannot say so itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of: Option<Name>,
 }
 
 /// Whether an alarm began or is over.

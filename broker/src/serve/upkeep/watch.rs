@@ -7,14 +7,14 @@ use daypass_evidence::entry::{Body, BrokerHeartbeat, Entry, Index};
 use daypass_verify::ids::Name;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::append;
 use crate::alarms::Alarms;
 use crate::clock::{AGREES_WITHIN_MS, ClockTrust};
 use crate::index::Readers;
 use crate::issue::Desk;
-use crate::log::CLOCK;
+use crate::log::{CLOCK, ROLLBACK, RecordError};
 use crate::refusals::Refusals;
 use crate::serve::announce::status;
 use crate::trust::TrustEvent;
@@ -22,6 +22,12 @@ use crate::trust::TrustEvent;
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_EVERY_MS: i64 = 1_000;
+
+const STORE_FULL: &str = "STORE_FULL";
+const SPLIT_VIEW: &str = "SPLIT_VIEW";
+
+/// After how long a cause that is still there was found again.
+const INHERITED_FOR: Duration = Duration::from_secs(30);
 
 /// How many new entries are looked at, at once, for those of other brokers.
 const LOOKED_AT: u32 = 1_000;
@@ -45,6 +51,7 @@ pub(in crate::serve) fn watch(
         tokio::spawn(beat(watched.clone(), Arc::clone(refusals))),
         tokio::spawn(hear(watched.alarms.clone(), events)),
         tokio::spawn(record(watched.clone())),
+        tokio::spawn(watch_store(watched.clone())),
         tokio::spawn(watch_clock(watched)),
     ]
 }
@@ -94,11 +101,42 @@ async fn record(watched: Watched) {
     loop {
         // Looked at again without being told: what could not be written is still due.
         drop(timeout(LOOK_EVERY, watched.alarms.changed()).await);
+        // After a rollback no entry may follow those that callers hold: such an alarm is in the metrics, and in the log that
+        // `recover` opens.
+        if watched.desk.log.halt().broken().is_some() {
+            continue;
+        }
         for (which, alarm) in watched.alarms.due() {
             match append(&watched.desk, alarm.clone().into()).await {
                 Ok(place) => watched.alarms.written(&which, &alarm, place.index),
                 Err(error) => tracing::warn!(%error, code = alarm.code, "an alarm is not in the log yet"),
             }
+        }
+    }
+}
+
+/// Tells while the store has no room but what is kept for what must be written, and when it went back; and, once this run has looked at all that
+/// it looks at, that the alarms of earlier runs are over.
+async fn watch_store(watched: Watched) {
+    let began = Instant::now();
+    let mut inherits = true;
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if watched.desk.log.is_full() {
+            watched.alarms.raise(STORE_FULL, "", "nothing is issued until there is room");
+        } else {
+            watched.alarms.clear(STORE_FULL, "");
+        }
+        match watched.desk.log.halt().broken().as_deref() {
+            Some(error @ RecordError::Rollback(_)) => watched.alarms.raise(ROLLBACK, "", &error.to_string()),
+            Some(error @ RecordError::SplitView(_)) => watched.alarms.raise(SPLIT_VIEW, "", &error.to_string()),
+            _ => {}
+        }
+        if inherits && began.elapsed() >= INHERITED_FOR {
+            watched.alarms.clear_inherited();
+            inherits = false;
         }
     }
 }

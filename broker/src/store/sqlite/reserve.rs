@@ -36,7 +36,8 @@ impl Reserve {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let mut name = path.as_os_str().to_owned();
         name.push(super::RESERVE);
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name);
         let file = file.map_err(|error| {
             StoreError::Unavailable(format!("the reserve `{}` could not be made: {error}", name.display()))
         })?;

@@ -13,7 +13,7 @@ pub(super) fn full() -> Vec<Body> {
         anchored().into(),
         started().into(),
         heartbeat().into(),
-        BrokerStopped { reason: "asked to".into() }.into(),
+        BrokerStopped { reason: "its machine is gone".into(), of: Some(p("b2")) }.into(),
         alarm().into(),
         activated().into(),
         changed().into(),
@@ -56,7 +56,8 @@ pub(super) fn minimal() -> Vec<Body> {
         boot: None,
         ..heartbeat()
     };
-    vec![opened.into(), activated.into(), removed.into(), started.into(), heartbeat.into()]
+    let stopped = BrokerStopped { reason: "asked to".into(), of: None };
+    vec![opened.into(), activated.into(), removed.into(), started.into(), heartbeat.into(), stopped.into()]
 }
 
 fn opened() -> LogOpened {

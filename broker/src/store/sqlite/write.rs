@@ -1,0 +1,115 @@
+//! What one transaction writes.
+
+use rusqlite::params;
+
+use super::super::columns::{minute, signed};
+use super::{failed, unknown};
+use crate::store::{Batch, Head, StoreError};
+
+/// Where a transaction failed.
+pub(super) enum Failed {
+    Before(rusqlite::Error),
+    HeadMoved(u64),
+    /// It may have happened: the caller asks the head.
+    AtCommit(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Before(error)
+    }
+}
+
+impl From<Failed> for StoreError {
+    fn from(failure: Failed) -> Self {
+        match failure {
+            Failed::Before(error) => failed(error),
+            Failed::HeadMoved(expected) => Self::HeadMoved { expected, found: u64::MAX },
+            Failed::AtCommit(error) => unknown(error),
+        }
+    }
+}
+
+/// All of a transaction but its end. `prune` is the minute before which marks have no use.
+pub(super) fn write(
+    transaction: &rusqlite::Transaction<'_>,
+    batch: &Batch,
+    head: &Head,
+    read: u64,
+    prune: Option<i64>,
+) -> Result<(), Failed> {
+    insert(transaction, batch)?;
+    if let Some(before) = prune {
+        transaction.prepare_cached("DELETE FROM marks WHERE minute < ?1")?.execute([before])?;
+    }
+    let (origin, size, state, time, frontier, checkpoint) = head_params(head);
+    let mut update = transaction.prepare_cached(
+        "UPDATE head SET origin = ?1, size = ?2, state = ?3, time_ms = ?4, frontier = ?5, checkpoint = ?6 WHERE size = ?7",
+    )?;
+    match update.execute(params![origin, size, state, time, frontier, checkpoint, signed(read)])? {
+        1 => Ok(()),
+        _ => Err(Failed::HeadMoved(read)),
+    }
+}
+
+/// Marks outlive what they guard by the leeway that proofs are given.
+pub(super) const MARK_GRACE_MINUTES: i64 = 2;
+
+pub(super) type HeadParams<'a> = (&'a str, i64, i64, i64, Vec<u8>, &'a [u8]);
+
+pub(super) fn head_params(head: &Head) -> HeadParams<'_> {
+    let frontier = head.frontier.concat();
+    (&head.origin, signed(head.size), signed(head.state), head.time.get(), frontier, &head.checkpoint)
+}
+
+const KEEP_KEY: &str = "INSERT INTO keys VALUES (?1, ?2, ?3)
+    ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, certificate = excluded.certificate";
+
+pub(super) fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    let run =
+        |sql: &str, each: &mut dyn FnMut(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()>| {
+            transaction.prepare_cached(sql).and_then(|mut statement| each(&mut statement))
+        };
+    run("INSERT INTO entries VALUES (?1, ?2, ?3)", &mut |statement| {
+        batch.rows.iter().try_for_each(|row| {
+            statement.execute(params![signed(row.index), row.leaf.as_slice(), row.bytes]).map(drop)
+        })
+    })?;
+    if batch.rows.iter().any(|row| row.folds) {
+        run("INSERT INTO folds VALUES (?1)", &mut |statement| {
+            batch
+                .rows
+                .iter()
+                .filter(|row| row.folds)
+                .try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
+        })?;
+    }
+    run("INSERT INTO live VALUES (?1, ?2, ?3)", &mut |statement| {
+        batch.born.iter().try_for_each(|live| {
+            statement.execute(params![minute(live.exp), signed(live.index), live.exp.get()]).map(drop)
+        })
+    })?;
+    for (level, index, hash) in &batch.subtrees {
+        run("INSERT INTO subtrees VALUES (?1, ?2, ?3)", &mut |statement| {
+            statement.execute(params![level, signed(*index), hash.as_slice()]).map(drop)
+        })?;
+    }
+    if !batch.ended.is_empty() {
+        run("DELETE FROM live WHERE minute = ?1 AND idx = ?2", &mut |statement| {
+            batch.ended.iter().try_for_each(|live| {
+                statement.execute(params![minute(live.exp), signed(live.index)]).map(drop)
+            })
+        })?;
+    }
+    for (digest, bytes) in &batch.objects {
+        run("INSERT INTO objects VALUES (?1, ?2) ON CONFLICT DO NOTHING", &mut |statement| {
+            statement.execute(params![digest.as_bytes().as_slice(), bytes]).map(drop)
+        })?;
+    }
+    for key in &batch.keys {
+        run(KEEP_KEY, &mut |statement| {
+            statement.execute(params![key.key.as_str(), key.sealed, key.certificate]).map(drop)
+        })?;
+    }
+    Ok(())
+}
