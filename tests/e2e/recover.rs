@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::store::sqlite::SqliteStore;
-use daypass_evidence::entry::{Body, Change, EndedHow, Entry, LogOpened, OpenReason};
+use daypass_evidence::entry::{AlarmState, Body, Change, EndedHow, Entry, LogOpened, OpenReason};
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, issue, program, run, task, token_of};
 
@@ -84,6 +84,12 @@ async fn a_restored_backup_is_served_only_after_recover_and_in_a_new_log_that_na
     let told = String::from_utf8(std::fs::read(&put_back.known).unwrap()).unwrap();
     let size = told.lines().nth(1).unwrap();
     assert!(gap.note.contains("entries up to"), "{}", gap.note);
+    let entries = deployment.entries().await;
+    let told = entries.iter().filter_map(|(_, entry)| match &entry.body {
+        Body::Alarm(alarm) if alarm.code == "ROLLBACK" => Some(alarm.state),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), [AlarmState::Raised, AlarmState::Cleared]);
     assert!(size.parse::<u64>().unwrap() > gap.from && !gap.note.contains("not known;"), "{}", gap.note);
 
     let carried = deployment.entries().await;

@@ -1,8 +1,9 @@
 //! A store that was changed behind the broker's back is found, and nothing is signed on it.
 
-use daypass_broker::log::StartError;
+use daypass_broker::log::{RecordError, StartError};
 use daypass_broker::serve::ServeError;
 use daypass_evidence::audit::FindingCode;
+use daypass_evidence::entry::Body;
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{Copied, Deployment, issue, program, run, task};
 use rusqlite::Connection;
@@ -219,6 +220,11 @@ async fn a_caller_that_knows_a_later_checkpoint_stops_a_broker_that_was_put_back
     assert_eq!((refused.code, refused.reason.as_str()), (tonic::Code::Unavailable, "ROLLBACK"));
     let refused = issue(&service, task("post-invoices")).await.unwrap_err();
     assert_eq!(refused.reason, "ROLLBACK", "and for everybody else from then on");
+    let broken = deployment.broker().log().halt().broken();
+    assert!(matches!(broken.as_deref(), Some(RecordError::Rollback(_))), "{broken:?}");
+    let alarms = |body: &Body| matches!(body, Body::Alarm(alarm) if alarm.code == "ROLLBACK");
+    let told = deployment.entries().await.iter().any(|(_, entry)| alarms(&entry.body));
+    assert!(!told, "no entry may follow those that callers hold");
 }
 
 #[tokio::test]

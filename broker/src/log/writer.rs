@@ -131,12 +131,11 @@ impl Writer {
         let began = Instant::now();
         match self.attempt_until_head_stands(&commands, &mut settling) {
             Ok((fates, assembled)) => {
-                if let Some(error) = fates.iter().find_map(Fate::halts) {
-                    self.halt_if_fatal(&error);
-                }
                 self.keep_callers_proof(&commands, &fates);
-                if self.fault.load().is_some() {
-                    self.fault.store(None);
+                match fates.iter().find_map(Fate::halts) {
+                    Some(error) => self.halt_if_fatal(&error),
+                    None if self.fault.load().is_some() => self.fault.store(None),
+                    None => {}
                 }
                 metrics::histogram!(telemetry::BATCH_ENTRIES).record(fates.len() as f64);
                 metrics::histogram!(telemetry::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());

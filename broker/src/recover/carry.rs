@@ -35,7 +35,9 @@ pub(super) async fn tell_of_rollback(
     gap: &Gap,
 ) -> Result<(), RecoverError> {
     let mut raised = None;
-    for (state, detail) in [(AlarmState::Raised, gap.note.as_str()), (AlarmState::Cleared, "a new log goes on")] {
+    for (state, detail) in
+        [(AlarmState::Raised, gap.note.as_str()), (AlarmState::Cleared, "a new log goes on")]
+    {
         let detail = Some(detail.chars().take(DETAIL_MAX).collect());
         let body = Alarm { code: ROLLBACK.into(), state, raised, detail }.into();
         let entry = NewEntry { id: ids.draw(now)?, request: None, by: None, body };

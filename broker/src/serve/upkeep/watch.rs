@@ -131,7 +131,9 @@ async fn watch_store(watched: Watched) {
         }
         match watched.desk.log.halt().broken().as_deref() {
             Some(error @ RecordError::Rollback(_)) => watched.alarms.raise(ROLLBACK, "", &error.to_string()),
-            Some(error @ RecordError::SplitView(_)) => watched.alarms.raise(SPLIT_VIEW, "", &error.to_string()),
+            Some(error @ RecordError::SplitView(_)) => {
+                watched.alarms.raise(SPLIT_VIEW, "", &error.to_string())
+            }
             _ => {}
         }
         if inherits && began.elapsed() >= INHERITED_FOR {
