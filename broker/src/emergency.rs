@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::index::Readers;
 use crate::issue::Desk;
 use crate::log::RecordError;
-use crate::serve::append;
+use crate::serve::{Settings, append};
 use crate::store::StoreError;
 
 /// The longest order.
@@ -105,11 +105,10 @@ pub async fn order(socket: &Path, order: &str) -> io::Result<String> {
 pub async fn start(
     desk: &Desk,
     readers: &Readers,
-    broker: &Name,
-    socket: Option<&Path>,
+    settings: &Settings,
     shutdown: &CancellationToken,
 ) -> io::Result<Option<JoinHandle<()>>> {
-    let Some(socket) = socket else { return Ok(None) };
+    let Some(socket) = settings.emergency.as_deref() else { return Ok(None) };
     let failed =
         |error: io::Error| io::Error::other(format!("emergency socket `{}`: {error}", socket.display()));
     if let Some(why) = halted(socket).map_err(failed)? {
@@ -118,7 +117,7 @@ pub async fn start(
     let switches = Switches {
         desk: desk.clone(),
         readers: readers.clone(),
-        broker: broker.clone(),
+        broker: settings.broker.clone(),
         socket: socket.to_owned(),
         thrown: Arc::default(),
     };

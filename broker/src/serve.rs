@@ -188,8 +188,7 @@ pub struct Running {
 /// # Errors
 /// When its store does not verify, a key cannot be opened, or an address is taken.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
-    let mut opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
-    opened.opened.store.keep_room()?;
+    let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
     let [api_listener, web_listener, ops_listener] = bind_all(&settings).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
     tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
@@ -204,8 +203,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     announce::announce(&desk, &settings, about, &readers, &alarms).await?;
     rotation.look_at_start().await;
     let shutdown = CancellationToken::new();
-    let switches =
-        emergency::start(&desk, &readers, &settings.broker, settings.emergency.as_deref(), &shutdown).await?;
+    let switches = emergency::start(&desk, &readers, &settings, &shutdown).await?;
 
     let (cosignatures, witnesses) =
         witness::start(desk.clone(), readers.clone(), settings.broker.clone(), settings.witnesses.clone());
@@ -273,7 +271,8 @@ fn watched(settings: &Settings, desk: &Desk, readers: &Readers, alarms: Alarms) 
 }
 
 /// What issues, on a log that was verified, with the keys that its state names.
-fn open_desk(opened: Verified, settings: &Settings) -> Result<(Desk, Arc<Kek>, Started), ServeError> {
+fn open_desk(mut opened: Verified, settings: &Settings) -> Result<(Desk, Arc<Kek>, Started), ServeError> {
+    opened.opened.store.keep_room()?;
     let ids = Arc::new(Ids::system());
     let sealed = opened.reader.keys()?;
     let log = log::open(
