@@ -26,4 +26,5 @@ mod seal;
 mod stock;
 mod store;
 mod tiles;
+mod upstream;
 mod witness;

@@ -106,6 +106,11 @@ pub(crate) enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Have the issuing CA signed by the organisation's own CA, instead of by this deployment's root
+    Ca {
+        #[command(subcommand)]
+        order: CaOrder,
+    },
     /// Check a configuration, and the bundle beside it if one is named
     Check {
         /// The configuration
@@ -179,6 +184,32 @@ pub(crate) enum Order {
     ClockOk,
     /// Say what is wrong
     Status,
+}
+
+/// What is done about an issuing CA.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaOrder {
+    /// Make a key, and write a request for its certificate (PKCS#10 in PEM)
+    Request {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Where the request goes: a new file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Check what was signed, publish its root, and use it once everybody can know that
+    Install {
+        /// The configuration that names the store
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The CA's certificate and those above it up to the root, in this order, PEM
+        #[arg(long, value_name = "FILE")]
+        chain: PathBuf,
+        /// Check it and say what would happen, and write nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 /// What an imported key signs.

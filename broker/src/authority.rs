@@ -1,7 +1,7 @@
 //! The deployment's own root and its issuing CAs: their certificates are statements, recorded before they are signed.
 
 use daypass_core::draft::assemble_certificate;
-use daypass_evidence::entry::StatementSigned;
+use daypass_evidence::entry::{KeyChanged, StatementSigned};
 use daypass_verify::ids::{KeyId, TrustDomain};
 use daypass_verify::time::{Seconds, UnixMs};
 use rcgen::{
@@ -50,7 +50,7 @@ impl rcgen::SigningKey for Capture<'_> {
 pub struct AuthorityError(String);
 
 /// What is recorded of a certificate before it is signed.
-type Unsigned = (Statement, StatementSigned);
+pub type Unsigned = (Statement, StatementSigned);
 
 /// The certificates of a root and of the issuing CA below it, to be recorded and signed by the root's key, in this
 /// order.
@@ -88,7 +88,33 @@ pub fn issuing_statement(
     Ok(statement(root_key, ca, tbs))
 }
 
-/// Signs what was recorded: the certificate, DER.
+/// A request for the certificate of an issuing CA (RFC 2986), to be recorded and signed by its own key.
+///
+/// # Errors
+/// When a value has no place in a request.
+pub fn request_statement(
+    trust_domain: &TrustDomain,
+    key: &KeyChanged,
+    spki: &[u8],
+) -> Result<Unsigned, AuthorityError> {
+    let capture = Capture { spki, tbs: RefCell::default() };
+    let mut params = CertificateParams::default();
+    name(&mut params, trust_domain, "Daypass issuing CA")?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.serialize_request(&capture).map_err(failed)?;
+    let statement = Statement { key: key.key.clone(), tbs: capture.tbs.take() };
+    let entry = StatementSigned {
+        statement: "ca_request".into(),
+        key: key.key.clone(),
+        digest: statement.digest(),
+        from_ms: key.publish_from_ms,
+        until_ms: key.publish_until_ms,
+        number: None,
+    };
+    Ok((statement, entry))
+}
+
+/// Signs what was recorded: the certificate, or the request for one, DER.
 ///
 /// # Errors
 /// When the key does not sign, or not as a certificate needs it.
@@ -143,6 +169,19 @@ fn params(
     params.not_before = moment(not_before(made))?;
     params.not_after = moment(made.changed.publish_until_ms)?;
     params.serial_number = Some(serial(made));
+    self::name(&mut params, trust_domain, name)?;
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_identifier_method = KeyIdMethod::Sha256;
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// What a CA is called, and what it may do.
+fn name(
+    params: &mut CertificateParams,
+    trust_domain: &TrustDomain,
+    name: &str,
+) -> Result<(), AuthorityError> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
     params.distinguished_name.push(DnType::CommonName, name);
@@ -151,11 +190,8 @@ fn params(
         .try_into()
         .map_err(|error: rcgen::Error| failed(error))?;
     params.subject_alt_names = vec![SanType::URI(uri)];
-    params.is_ca = IsCa::Ca(constraints);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.key_identifier_method = KeyIdMethod::Sha256;
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
+    Ok(())
 }
 
 /// 16 octets of the key's own digest: positive, and never the same for two keys.

@@ -29,12 +29,13 @@ use daypass_evidence::note::NoteError;
 use daypass_verify::ids::ParseError;
 use daypass_verify::time::Seconds;
 
-use crate::args::{Command, Owner};
+use crate::args::{CaOrder, Command, Owner};
 use bundle::read_bundle;
 use store::{owned, store_at};
 
 mod backup;
 mod bundle;
+mod ca;
 mod emergency;
 mod import_key;
 mod migrate;
@@ -112,6 +113,10 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
         }
         Command::ImportKey { config, key, usage, days, dry_run } => {
             import_key::run(&config, &key, usage, days, dry_run).await
+        }
+        Command::Ca { order: CaOrder::Request { config, out } } => ca::request(&config, &out).await,
+        Command::Ca { order: CaOrder::Install { config, chain, dry_run } } => {
+            ca::install(&config, &chain, dry_run).await
         }
         Command::Check { config, bundle } => check(&config, bundle.as_deref()),
         Command::Verify { config, store, sealed, key, anchor, predecessor, from, json } => {

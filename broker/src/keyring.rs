@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use daypass_core::draft::SigningKey;
-use daypass_core::state::State;
+use daypass_core::state::{State, UPSTREAM};
 use daypass_evidence::entry::{KeyChanged, KeyState, KeyUse};
 use daypass_verify::ids::{Digest, KeyId};
 use ring::rand::SystemRandom;
@@ -46,6 +46,8 @@ struct Open {
     pair: Pair,
     described: Arc<SigningKey>,
     certificate: Option<CertificateDer<'static>>,
+    /// The certificates above it and below the root, where that is somebody else's.
+    above: Vec<CertificateDer<'static>>,
 }
 
 /// The open keys.
@@ -104,6 +106,9 @@ impl Keyring {
 
     fn unseal(&self, sealed: &[SealedKey], changed: &KeyChanged, kek: &Kek) -> Result<Open, KeyringError> {
         let blob = find(sealed, &changed.key)?;
+        if is_elsewhere(changed) {
+            return elsewhere(changed, blob.certificate.as_deref());
+        }
         self.read(changed, &kek.unseal(&blob.sealed, changed)?, blob.certificate.as_deref())
     }
 
@@ -117,12 +122,7 @@ impl Keyring {
         pkcs8: &[u8],
         certificate: Option<&[u8]>,
     ) -> Result<(), KeyringError> {
-        let open = Arc::new(self.read(changed, pkcs8, certificate)?);
-        self.keys.rcu(|keys| {
-            let mut keys = HashMap::clone(keys);
-            keys.insert(changed.key.clone(), Arc::clone(&open));
-            keys
-        });
+        self.put(changed, self.read(changed, pkcs8, certificate)?);
         Ok(())
     }
 
@@ -133,19 +133,33 @@ impl Keyring {
         certificate: Option<&[u8]>,
     ) -> Result<Open, KeyringError> {
         let damaged = |detail: String| KeyringError::Damaged(changed.key.clone(), detail);
-        if changed.certificate != certificate.map(Digest::of) {
-            let detail = "its certificate in the store is not the one that the log names: restore it";
-            return Err(damaged(detail.into()));
-        }
+        let (certificate, above) = certificates(changed, certificate)?;
         let pair = Pair::read(changed, pkcs8, &self.random).map_err(damaged)?;
-        let described = match certificate {
+        let described = match certificate.as_deref() {
             Some(der) => {
                 SigningKey::authority(changed.key.clone(), der).map_err(|error| damaged(error.to_string()))?
             }
             None => SigningKey::token(changed.key.clone(), changed.alg.clone()),
         };
-        let certificate = certificate.map(|der| CertificateDer::from(der.to_vec()));
-        Ok(Open { pair, described: Arc::new(described), certificate })
+        Ok(Open { pair, described: Arc::new(described), certificate, above })
+    }
+
+    /// Adds the root that is somebody else's.
+    ///
+    /// # Errors
+    /// When `certificate` is not the one that the log names.
+    pub fn add_root(&self, changed: &KeyChanged, certificate: &[u8]) -> Result<(), KeyringError> {
+        self.put(changed, elsewhere(changed, Some(certificate))?);
+        Ok(())
+    }
+
+    fn put(&self, changed: &KeyChanged, open: Open) {
+        let open = Arc::new(open);
+        self.keys.rcu(|keys| {
+            let mut keys = HashMap::clone(keys);
+            keys.insert(changed.key.clone(), Arc::clone(&open));
+            keys
+        });
     }
 
     fn held(&self, key: &KeyId) -> Option<Arc<Open>> {
@@ -167,6 +181,19 @@ impl Keyring {
         self.held(key)?.certificate.clone()
     }
 
+    /// The certificate of a CA key, and those above it that verifiers may lack: not the root's.
+    #[must_use]
+    pub fn chain(&self, key: &KeyId) -> Vec<CertificateDer<'static>> {
+        let Some(held) = self.held(key) else { return Vec::new() };
+        held.certificate.iter().chain(&held.above).cloned().collect()
+    }
+
+    /// The public part (SPKI DER) of a key on P-256.
+    #[must_use]
+    pub fn spki(&self, key: &KeyId) -> Option<Vec<u8>> {
+        self.held(key)?.pair.point().map(|point| make::p256_spki(&point))
+    }
+
     /// The public JWK of a key; `usage` is its `use` (RFC 7517, section 4.2).
     #[must_use]
     pub fn jwk(&self, key: &KeyId, usage: &str) -> Option<Value> {
@@ -186,6 +213,49 @@ impl Open {
     fn is(&self, changed: &KeyChanged) -> bool {
         self.certificate.as_deref().map(Digest::of) == changed.certificate
     }
+}
+
+/// Whether a key is a root that is somebody else's: published here, and never signing.
+fn is_elsewhere(changed: &KeyChanged) -> bool {
+    changed.usage == KeyUse::Root && changed.origin == UPSTREAM
+}
+
+fn elsewhere(changed: &KeyChanged, certificate: Option<&[u8]>) -> Result<Open, KeyringError> {
+    let (certificate, above) = certificates(changed, certificate)?;
+    let der = certificate.as_deref().unwrap_or_default().to_vec();
+    let described = Arc::new(SigningKey::token(changed.key.clone(), changed.alg.clone()));
+    Ok(Open { pair: Pair::Elsewhere(der), described, certificate, above })
+}
+
+type Certificates = (Option<CertificateDer<'static>>, Vec<CertificateDer<'static>>);
+
+/// The certificates of a key, one behind the other in the store, each as the log names it.
+fn certificates(changed: &KeyChanged, stored: Option<&[u8]>) -> Result<Certificates, KeyringError> {
+    let found = split(stored.unwrap_or_default());
+    let named = changed.certificate.iter().chain(&changed.chain).copied();
+    if !found.iter().map(|der| Digest::of(der)).eq(named) {
+        let detail = "its certificate in the store is not the one that the log names: restore it";
+        return Err(KeyringError::Damaged(changed.key.clone(), detail.into()));
+    }
+    let mut found = found.into_iter().map(|der| CertificateDer::from(der.to_vec()));
+    Ok((found.next(), found.collect()))
+}
+
+/// DER values one behind the other; what is none is one value for itself.
+fn split(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut values = Vec::new();
+    while !bytes.is_empty() {
+        let len = match bytes {
+            [_, len, ..] if *len < 0x80 => 2 + usize::from(*len),
+            [_, 0x81, len, ..] => 3 + usize::from(*len),
+            [_, 0x82, high, low, ..] => 4 + usize::from(u16::from_be_bytes([*high, *low])),
+            _ => bytes.len(),
+        };
+        let (value, rest) = bytes.split_at(len.min(bytes.len()));
+        values.push(value);
+        bytes = rest;
+    }
+    values
 }
 
 /// Whether a key has a secret that this broker needs.

@@ -4,6 +4,7 @@
 mod import;
 mod revoke;
 mod step;
+mod upstream;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use daypass_core::state::State;
 use daypass_evidence::entry::By;
 use daypass_verify::ids::{KeyId, RequestId};
 use daypass_verify::time::UnixMs;
+use daypass_verify::upstream::UpstreamError;
 use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -57,6 +59,16 @@ pub enum RotateError {
     NoRoot,
     #[error("key `{0}` is in the log already: bring another")]
     Known(KeyId),
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    #[error(
+        "the certificate is of no key that waits for one: run `daypass-broker ca request`, and have that request signed"
+    )]
+    NotRequested,
+    #[error(
+        "the chain ends at {0}: expected it to hold for longer, so that the CA can sign when everybody knows its root"
+    )]
+    TooShort(UnixMs),
 }
 
 /// On whose authority keys change.
@@ -209,6 +221,11 @@ impl Rotation {
         let written = step::carry_out(self, state, steps, now, authority).await;
         self.follow_or_say().await;
         Ok(written?.into_iter().next())
+    }
+
+    /// The state of all that any broker wrote until now.
+    async fn newest_state(&self) -> Arc<State> {
+        Arc::clone(&self.desk.log.published_at(u64::MAX).await.state)
     }
 
     /// After an act: what was made and not recorded is let go, and what was recorded is kept.

@@ -246,6 +246,7 @@ pub(crate) fn key_entry(id: &KeyId, usage: KeyUse) -> KeyChanged {
         sign_until_ms: NOW.plus_millis(5 * DAY_MS),
         publish_until_ms: NOW.plus_millis(7 * DAY_MS),
         certificate: None,
+        chain: Vec::new(),
         origin: "generated".into(),
         reason: None,
     }

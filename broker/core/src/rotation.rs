@@ -9,6 +9,7 @@ mod import;
 mod order;
 #[cfg(test)]
 mod tests;
+mod upstream;
 
 use daypass_evidence::entry::{KeyChanged, KeyState, KeyUse};
 use daypass_verify::ids::KeyId;
@@ -19,6 +20,7 @@ use crate::state::{DRAIN_MS, phase, rotates};
 
 pub use import::import;
 pub use order::{Next, Order, OrderError, next, order};
+pub use upstream::{Installed, NearEnd, install, is_requested, is_upstream, near_end, requested};
 
 /// The longest that a copy of the published keys may be used.
 const MAX_AGE_MOST: Seconds = Seconds::new(300);
@@ -179,13 +181,6 @@ pub fn plan<'a>(
     let next = |usage| plan_next(keys.clone(), usage, lifetimes, now);
     let [token, svid, ca] = ROTATING.map(next);
     [token, svid, ca, plan_destroyed(keys.clone(), now).collect()]
-}
-
-/// Whether issuing CAs come from the organisation's own CA: those are never made here.
-#[must_use]
-pub fn is_upstream<'a>(keys: impl Iterator<Item = &'a KeyChanged>) -> bool {
-    let newest = keys.filter(|key| key.usage == KeyUse::Ca).max_by_key(|key| (key.sign_from_ms, &key.key));
-    newest.is_some_and(|key| key.origin == "upstream")
 }
 
 /// The keys of `usage` that follow each other: the newest of them.

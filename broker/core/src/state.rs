@@ -21,7 +21,7 @@ pub use brokers::Run;
 #[cfg(test)]
 pub(crate) use keys::published;
 pub(crate) use keys::rotates;
-pub use keys::{DRAIN_MS, IMPORTED, RS256, is_published, phase};
+pub use keys::{DRAIN_MS, IMPORTED, RS256, UPSTREAM, is_published, phase};
 pub use register::Declaration;
 pub use suspensions::Selected;
 

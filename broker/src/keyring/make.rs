@@ -36,7 +36,7 @@ pub fn make_key(usage: KeyUse, times: Times) -> Result<Made, KekError> {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random)
         .map_err(|_| KekError::Random)?;
     let point: [u8; 65] = pair.public_key().as_ref().try_into().map_err(|_| KekError::Random)?;
-    let spki = [P256_SPKI_PREFIX, point.as_slice()].concat();
+    let spki = p256_spki(&point);
     let changed = new_key(thumbprint_p256(&point), usage, "ES256", &spki, times);
     Ok(Made { changed, pkcs8: Zeroizing::new(document.as_ref().to_vec()), spki })
 }
@@ -80,9 +80,15 @@ pub(super) fn new_key(key: KeyId, usage: KeyUse, alg: &str, spki: &[u8], times: 
         sign_until_ms: times.sign_until,
         publish_until_ms: times.publish_until,
         certificate: None,
+        chain: Vec::new(),
         origin: "generated".into(),
         reason: None,
     }
+}
+
+/// The SPKI of a P-256 key from its uncompressed point.
+pub(super) fn p256_spki(point: &[u8; 65]) -> Vec<u8> {
+    [P256_SPKI_PREFIX, point.as_slice()].concat()
 }
 
 /// SubjectPublicKeyInfo up to the point: id-ecPublicKey, prime256v1 (RFC 5480, section 2.1).

@@ -3,6 +3,7 @@
 use daypass_core::state::RS256;
 use daypass_evidence::entry::{KeyChanged, KeyUse};
 use daypass_verify::jwks::{p256_jwk, rsa_jwk};
+use daypass_verify::upstream::certificate_jwk;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
@@ -20,6 +21,8 @@ pub(super) enum Pair {
     Token(EcdsaKeyPair),
     /// Signs tokens: as many octets as its modulus (RFC 7518, section 3.3).
     Rsa(RsaKeyPair),
+    /// Signs nothing here: a root whose secret is somebody else's. Its certificate.
+    Elsewhere(Vec<u8>),
 }
 
 impl Pair {
@@ -37,6 +40,7 @@ impl Pair {
     /// None where the random source fails.
     pub(super) fn sign(&self, message: &[u8], random: &SystemRandom) -> Option<Vec<u8>> {
         match self {
+            Self::Elsewhere(_) => None,
             Self::Ca(pair) | Self::Token(pair) => {
                 pair.sign(random, message).ok().map(|signature| signature.as_ref().to_vec())
             }
@@ -52,20 +56,27 @@ impl Pair {
             Self::Ca(pair) => (&ECDSA_P256_SHA256_ASN1, pair.public_key().as_ref()),
             Self::Token(pair) => (&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref()),
             Self::Rsa(pair) => (&RSA_PKCS1_2048_8192_SHA256, pair.public_key().as_ref()),
+            Self::Elsewhere(_) => return false,
         };
         UnparsedPublicKey::new(algorithm, public).verify(message, signature).is_ok()
     }
 
+    /// Its public part, where it is on P-256: the uncompressed point.
+    pub(super) fn point(&self) -> Option<[u8; 65]> {
+        match self {
+            Self::Ca(pair) | Self::Token(pair) => pair.public_key().as_ref().try_into().ok(),
+            Self::Rsa(_) | Self::Elsewhere(_) => None,
+        }
+    }
+
     pub(super) fn jwk(&self, usage: &str) -> Option<Value> {
         match self {
-            Self::Ca(pair) | Self::Token(pair) => {
-                let point: &[u8; 65] = pair.public_key().as_ref().try_into().ok()?;
-                Some(p256_jwk(point, usage).1)
-            }
+            Self::Ca(_) | Self::Token(_) => Some(p256_jwk(&self.point()?, usage).1),
             Self::Rsa(pair) => {
                 let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
                 Some(rsa_jwk(&public.n, &public.e, usage).1)
             }
+            Self::Elsewhere(certificate) => certificate_jwk(certificate, usage),
         }
     }
 }

@@ -22,7 +22,7 @@ impl Rotation {
         dry_run: bool,
     ) -> Result<KeyChanged, RotateError> {
         let _acting = self.acting.lock().await;
-        let (state, now) = (self.desk.log.state(), self.desk.clock.now());
+        let (state, now) = (self.newest_state().await, self.desk.clock.now());
         self.follow(&state).await?;
         let (times, steps) = import(state.keys().values(), usage, RS256, life, &self.lifetimes, now);
         let made = brought.with(usage, times);

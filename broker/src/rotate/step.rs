@@ -156,9 +156,50 @@ fn retime(
         ..was.clone()
     };
     entry.state = phase(&entry, now);
-    let secret = rotation.kek.unseal(&blob.sealed, was)?;
-    let sealed = rotation.kek.seal(&secret, &entry)?;
+    let sealed = sealed_anew(rotation, blob, was, &entry)?;
     Ok(Change { entry, sealed: SealedKey { sealed, ..blob.clone() } })
+}
+
+/// The secret of `was`, where it has one here, sealed for what its entry now says.
+fn sealed_anew(
+    rotation: &Rotation,
+    blob: &SealedKey,
+    was: &KeyChanged,
+    entry: &KeyChanged,
+) -> Result<Vec<u8>, RotateError> {
+    if blob.sealed.is_empty() {
+        return Ok(Vec::new());
+    }
+    let secret = rotation.kek.unseal(&blob.sealed, was)?;
+    Ok(rotation.kek.seal(&secret, entry)?)
+}
+
+/// A key that got its certificates, one behind the other, and the times that they allow.
+pub(super) async fn certified(
+    rotation: &Rotation,
+    was: &KeyChanged,
+    entry: KeyChanged,
+    certificates: Vec<u8>,
+) -> Result<Change, RotateError> {
+    let held = rotation.sealed().await?;
+    let blob = held.iter().find(|blob| blob.key == was.key);
+    let blob = blob.ok_or_else(|| KeyringError::Missing(was.key.clone()))?;
+    let secret = rotation.kek.unseal(&blob.sealed, was)?;
+    rotation.desk.keyring.add(&entry, &secret, Some(&certificates))?;
+    let sealed = rotation.kek.seal(&secret, &entry)?;
+    let sealed = SealedKey { key: entry.key.clone(), sealed, certificate: Some(certificates) };
+    Ok(Change { entry, sealed })
+}
+
+/// A root that is somebody else's.
+pub(super) fn root(
+    rotation: &Rotation,
+    entry: KeyChanged,
+    certificate: Vec<u8>,
+) -> Result<Change, RotateError> {
+    rotation.desk.keyring.add_root(&entry, &certificate)?;
+    let sealed = SealedKey { key: entry.key.clone(), sealed: Vec::new(), certificate: Some(certificate) };
+    Ok(Change { entry, sealed })
 }
 
 /// A key whose secret goes. A compromised one is unpublished with it.

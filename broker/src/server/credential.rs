@@ -159,10 +159,11 @@ fn response(desk: &issue::Desk, credential: &Credential) -> pb::IssueResponse {
     }
 }
 
-/// The leaf and its issuing CA, without the root.
+/// The leaf, its issuing CA and those above it, without the root.
 fn chain(desk: &issue::Desk, grant: &Grant, leaf: &[u8]) -> Vec<prost::bytes::Bytes> {
-    let ca = desk.keyring.certificate(grant.key()).map(|ca| prost::bytes::Bytes::copy_from_slice(&ca));
-    std::iter::once(prost::bytes::Bytes::copy_from_slice(leaf)).chain(ca).collect()
+    let above =
+        desk.keyring.chain(grant.key()).into_iter().map(|ca| prost::bytes::Bytes::copy_from_slice(&ca));
+    std::iter::once(prost::bytes::Bytes::copy_from_slice(leaf)).chain(above).collect()
 }
 
 /// RFC 8693, section 2.2.1: a JWT-SVID is no access token.

@@ -18,3 +18,4 @@ pub mod scope;
 pub mod task;
 mod thumbprint;
 pub mod time;
+pub mod upstream;

@@ -2,9 +2,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::ids::{Digest, KeyId};
+use crate::key::RawKey;
 
 /// The public JWK of an ES256 key from its uncompressed point (`04 || x || y`), with its thumbprint as `kid`.
 /// `use_` is `sig` in a key set, `jwt-svid` or `x509-svid` in a SPIFFE bundle.
@@ -12,7 +13,7 @@ use crate::ids::{Digest, KeyId};
 pub fn p256_jwk(point: &[u8; 65], use_: &str) -> (KeyId, Value) {
     let kid = thumbprint_p256(point);
     let (x, y) = coordinates(point);
-    let jwk = serde_json::json!({
+    let jwk = json!({
         "alg": "ES256", "crv": "P-256", "kid": kid, "kty": "EC", "use": use_, "x": x, "y": y,
     });
     (kid, jwk)
@@ -38,7 +39,7 @@ pub fn thumbprint_ed25519(public: &[u8; 32]) -> KeyId {
 pub fn rsa_jwk(modulus: &[u8], exponent: &[u8], use_: &str) -> (KeyId, Value) {
     let kid = thumbprint_rsa(modulus, exponent);
     let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
-    let jwk = serde_json::json!({ "alg": "RS256", "e": e, "kid": kid, "kty": "RSA", "n": n, "use": use_ });
+    let jwk = json!({ "alg": "RS256", "e": e, "kid": kid, "kty": "RSA", "n": n, "use": use_ });
     (kid, jwk)
 }
 
@@ -47,6 +48,32 @@ pub fn rsa_jwk(modulus: &[u8], exponent: &[u8], use_: &str) -> (KeyId, Value) {
 pub fn thumbprint_rsa(modulus: &[u8], exponent: &[u8]) -> KeyId {
     let (n, e) = (URL_SAFE_NO_PAD.encode(modulus), URL_SAFE_NO_PAD.encode(exponent));
     thumbprint(&format!(r#"{{"e":"{e}","kty":"RSA","n":"{n}"}}"#))
+}
+
+/// The public JWK of any key that is accepted, with its thumbprint as `kid`. It names no algorithm: what is signed with the
+/// key of a CA are certificates.
+pub(crate) fn public_jwk(key: &RawKey<'_>, use_: &str) -> (KeyId, Value) {
+    let encode = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
+    let of_curve = |crv: &str, point: &[u8]| {
+        let (x, y) = point.get(1..).unwrap_or_default().split_at(point.len() / 2);
+        let (x, y) = (encode(x), encode(y));
+        let kid = thumbprint(&format!(r#"{{"crv":"{crv}","kty":"EC","x":"{x}","y":"{y}"}}"#));
+        let jwk = json!({ "crv": crv, "kid": kid, "kty": "EC", "use": use_, "x": x, "y": y });
+        (kid, jwk)
+    };
+    match key {
+        RawKey::P256(point) => of_curve("P-256", point),
+        RawKey::P384(point) => of_curve("P-384", point),
+        RawKey::Rsa { n, e } => {
+            let kid = thumbprint_rsa(n, e);
+            (kid.clone(), json!({ "e": encode(e), "kid": kid, "kty": "RSA", "n": encode(n), "use": use_ }))
+        }
+        RawKey::Ed25519(public) => {
+            let x = encode(public);
+            let kid = thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+            (kid.clone(), json!({ "crv": "Ed25519", "kid": kid, "kty": "OKP", "use": use_, "x": x }))
+        }
+    }
 }
 
 fn thumbprint(canonical_jwk: &str) -> KeyId {

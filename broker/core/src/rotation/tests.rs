@@ -77,6 +77,7 @@ impl Keys {
             sign_until_ms: times.sign_until,
             publish_until_ms: times.publish_until,
             certificate: None,
+            chain: Vec::new(),
             origin: "generated".into(),
             reason: None,
         };

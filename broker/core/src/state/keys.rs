@@ -43,6 +43,11 @@ fn left_over<'a>(
     usage: KeyUse,
     now: UnixMs,
 ) -> Option<&'a KeyId> {
+    let from_upstream =
+        |key: &KeyChanged| key.usage == usage && key.origin == UPSTREAM && is_published(key, now);
+    if keys.clone().any(from_upstream) {
+        return None;
+    }
     let mut rotating = keys.filter(move |key| rotates(key, usage));
     if rotating.clone().any(|key| phase(key, now) == KeyState::Active) {
         return None;
@@ -59,6 +64,9 @@ pub(crate) fn rotates(key: &KeyChanged, usage: KeyUse) -> bool {
 
 /// The `origin` of keys that brokers make.
 const GENERATED: &str = "generated";
+
+/// The `origin` of an issuing CA that the organisation's own CA signs, and of the root above it.
+pub const UPSTREAM: &str = "upstream";
 
 /// The `origin` of keys that operators bring.
 pub const IMPORTED: &str = "imported";
@@ -97,6 +105,7 @@ mod tests {
             sign_until_ms: sign_until,
             publish_until_ms: publish_until,
             certificate: None,
+            chain: Vec::new(),
             origin: "generated".into(),
             reason: None,
         }

@@ -300,6 +300,9 @@ pub struct KeyChanged {
     /// SHA-256 of its certificate (DER), for a CA.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Digest>,
+    /// SHA-256 of each certificate above it and below the root, for a CA that is signed upstream.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Digest>,
     /// `generated`, `imported`, `upstream`.
     pub origin: String,
     /// Why.
@@ -310,7 +313,7 @@ pub struct KeyChanged {
 /// `statement.signed`: something other than a credential that a key signed, recorded first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatementSigned {
-    /// `crl`, `revocations`, `ca_certificate`.
+    /// `crl`, `revocations`, `ca_certificate`, `ca_request`.
     #[serde(rename = "type")]
     pub statement: String,
     /// The key that signs it.

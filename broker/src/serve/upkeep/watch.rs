@@ -1,8 +1,10 @@
 //! Signs of life, alarms, and the watch on the clock.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daypass_core::rotation::{NearEnd, near_end};
 use daypass_evidence::entry::{Body, BrokerHeartbeat, Entry, Index};
 use daypass_verify::ids::Name;
 use tokio::sync::mpsc;
@@ -52,6 +54,7 @@ pub(in crate::serve) fn watch(
         tokio::spawn(hear(watched.alarms.clone(), events)),
         tokio::spawn(record(watched.clone())),
         tokio::spawn(watch_store(watched.clone())),
+        tokio::spawn(remind(watched.clone())),
         tokio::spawn(watch_clock(watched)),
     ]
 }
@@ -141,6 +144,33 @@ async fn watch_store(watched: Watched) {
             inherits = false;
         }
     }
+}
+
+/// Asks operators for what no broker can make, while there is time.
+async fn remind(watched: Watched) {
+    let mut standing = BTreeSet::new();
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let (state, now) = (watched.desk.log.state(), watched.desk.clock.now());
+        let due: BTreeSet<NearEnd> = near_end(state.keys().values(), now).collect();
+        for over in standing.difference(&due) {
+            watched.alarms.clear(over.code, &subject(over));
+        }
+        for near in due.difference(&standing) {
+            watched.alarms.raise(
+                near.code,
+                &subject(near),
+                &format!("signs until {}: {}", near.at, near.advice),
+            );
+        }
+        standing = due;
+    }
+}
+
+fn subject(near: &NearEnd) -> String {
+    format!("key `{}`", near.key)
 }
 
 /// Asks second sources while the clock is in doubt, and tells when it is and when it is no more.

@@ -176,6 +176,7 @@ fn key_changed() -> KeyChanged {
         sign_until_ms: at(86_400_000),
         publish_until_ms: at(172_800_000),
         certificate: Some(digest(b'c')),
+        chain: Vec::new(),
         origin: "generated".into(),
         reason: Some("rotation".into()),
     }
