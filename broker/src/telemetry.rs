@@ -16,6 +16,8 @@ pub const ISSUE_SECONDS: &str = "daypass_issue_duration_seconds";
 pub const PROOF_FAILURES: &str = "daypass_proof_failures_total";
 /// Entries in one commit.
 pub const BATCH_ENTRIES: &str = "daypass_log_batch_entries";
+/// Drafts that were decided again, since the state moved under them or they waited too long.
+pub const STALE_DRAFTS: &str = "daypass_log_stale_drafts_total";
 /// One commit, its sync included, seconds.
 pub const COMMIT_SECONDS: &str = "daypass_log_commit_duration_seconds";
 /// Entries in the log.
@@ -106,6 +108,7 @@ fn describe() {
     describe_gauge!(ALARMS, "Alarms that stand");
     describe_histogram!(BATCH_ENTRIES, "Entries in one commit of the log");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "One commit of the log, its sync included");
+    describe_counter!(STALE_DRAFTS, "Drafts that were decided again");
     describe_gauge!(LOG_ENTRIES, "Entries in the log");
     describe_gauge!(LIVE_CREDENTIALS, "Credentials that were issued and have not ended");
     describe_gauge!(SCRUBBED_AT, Unit::Seconds, "When the whole log was last read again and found sound");

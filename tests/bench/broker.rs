@@ -17,9 +17,12 @@ use daypass_broker::listen::Limits;
 use daypass_broker::scrub::Schedule;
 use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, Settings};
+use daypass_broker::store::StoreAt;
+use daypass_broker::store::postgres::{Password, PostgresAt};
 use daypass_broker::witness::WitnessSettings;
 use daypass_core::bundle::{SourceFile, compile};
 use daypass_evidence::entry::Mode;
+use daypass_tests::harness::postgres::{Database, SERVICE};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -30,71 +33,113 @@ use crate::process::{Process, stay_on_core};
 /// The identity that every case issues for.
 pub(crate) const NIGHTLY: &str = "prod/billing/nightly";
 
-/// Where the parts of a deployment listen.
-#[derive(Serialize, Deserialize)]
-struct Ports {
+/// One broker of a deployment: its name, its ports, its core, and its PostgreSQL where it has one.
+#[derive(Clone, Serialize, Deserialize)]
+struct Seat {
+    name: String,
     api: u16,
     web: u16,
     ops: u16,
+    core: Option<usize>,
+    database: Option<String>,
 }
 
-/// A running deployment.
-pub(crate) struct Deployment {
+/// A broker in a process of its own.
+pub(crate) struct Broker {
     pub(crate) process: Process,
     pub(crate) api: SocketAddr,
-    pub(crate) ops: SocketAddr,
+    ops: SocketAddr,
+    child: Child,
+}
+
+/// A deployment with one broker that runs.
+pub(crate) struct Deployment {
+    pub(crate) broker: Broker,
     pub(crate) ca: PathBuf,
     pub(crate) organisation: Organisation,
     /// An issuer of RS256 tokens that may be shown again, and be verified again each time.
     pub(crate) rs256: DevIssuer,
     pub(crate) audience: String,
-    child: Child,
+    seat: Seat,
     folder: tempfile::TempDir,
 }
 
 impl Deployment {
+    /// On SQLite, its broker on core 0.
     pub(crate) async fn start() -> Result<Self, Fault> {
+        Self::start_on(None, Some(0)).await
+    }
+
+    /// On a database of PostgreSQL, its broker wherever the kernel puts it.
+    pub(crate) async fn start_on_postgres(database: &Database<'_>) -> Result<Self, Fault> {
+        Self::start_on(Some(database), None).await
+    }
+
+    async fn start_on(database: Option<&Database<'_>>, core: Option<usize>) -> Result<Self, Fault> {
         // On the disk that the program was built on: a file system in memory would make syncs free.
         let beside = std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?;
         let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(beside)?;
-        let ports = Ports { api: free_port()?, web: free_port()?, ops: free_port()? };
-        fs::write(folder.path().join("ports.json"), serde_json::to_vec(&ports)?)?;
-        let audience = format!("https://127.0.0.1:{}", ports.web);
+        let seat = Seat::free("b1", core, database.map(|it| it.url(SERVICE)))?;
+        let audience = format!("https://127.0.0.1:{}", seat.web);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let rs256 =
             DevIssuer::start(Start { rs256: Some(rsa_key()?), ..Start::in_memory(Arc::clone(&clock)) })
                 .await?;
         let files = with_rs256(sample(), &rs256);
         let organisation = Organisation::start_declaring(files, folder.path(), &audience, &clock).await?;
-        let settings = settings(folder.path(), &ports)?;
+        let settings = settings(folder.path(), &seat, seat.web)?;
         write_listener_certificate(folder.path(), &["127.0.0.1".into(), "localhost".into()], clock.now())?;
         init::init(&init::Deployment {
             trust_domain: settings.trust_domain,
             broker: settings.broker,
-            store: &settings.store,
+            store: &database.map_or(settings.store, Database::at),
             kek: &settings.kek,
             bundle: Some(&organisation.bundle),
             lifetimes: settings.lifetimes,
             clock,
         })
         .await?;
+        let broker = Broker::start(folder.path(), &seat, seat.web).await?;
+        let ca = folder.path().join("server-ca.pem");
+        Ok(Self { broker, ca, organisation, rs256, audience, seat, folder })
+    }
+
+    /// One more broker of the same deployment, on the same store.
+    pub(crate) async fn another(&self, name: &str) -> Result<Broker, Fault> {
+        let seat = Seat::free(name, self.seat.core, self.seat.database.clone())?;
+        Broker::start(self.folder(), &seat, self.seat.web).await
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its store, where that is a file.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder().join("daypass.db")
+    }
+}
+
+impl Seat {
+    fn free(name: &str, core: Option<usize>, database: Option<String>) -> Result<Self, Fault> {
+        let (api, web, ops) = (free_port()?, free_port()?, free_port()?);
+        Ok(Self { name: name.into(), api, web, ops, core, database })
+    }
+}
+
+impl Broker {
+    /// `issuer` is the port in the URL that all brokers of a deployment are known by.
+    async fn start(folder: &Path, seat: &Seat, issuer: u16) -> Result<Self, Fault> {
+        let file = folder.join(format!("{}.json", seat.name));
+        fs::write(&file, serde_json::to_vec(&(seat, issuer))?)?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["broker".as_ref(), folder.path().as_os_str()])
+            .args(["broker".as_ref(), file.as_os_str()])
             .stdin(Stdio::null())
             .spawn()?;
-        let deployment = Self {
-            process: Process(child.id()),
-            api: settings.api.address,
-            ops: settings.ops,
-            ca: folder.path().join("server-ca.pem"),
-            organisation,
-            rs256,
-            audience,
-            child,
-            folder,
-        };
-        deployment.ready().await?;
-        Ok(deployment)
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let broker = Self { process: Process(child.id()), api: at(seat.api), ops: at(seat.ops), child };
+        broker.ready().await?;
+        Ok(broker)
     }
 
     async fn ready(&self) -> Result<(), Fault> {
@@ -112,17 +157,17 @@ impl Deployment {
 
     /// How many commits the broker made: each is one sync of the log.
     pub(crate) async fn commits(&self) -> Result<f64, Fault> {
+        self.counted("daypass_log_commit_duration_seconds_count").await?.ok_or("no such metric".into())
+    }
+
+    /// One metric; none where nothing was counted yet.
+    pub(crate) async fn counted(&self, metric: &str) -> Result<Option<f64>, Fault> {
         let metrics = plain_get(self.ops, "/metrics").await?;
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix("daypass_log_commit_duration_seconds_count "));
-        Ok(line.ok_or("no such metric")?.trim().parse()?)
+        let value = |line: &str| line.strip_prefix(metric)?.strip_prefix(' ').map(str::to_owned);
+        Ok(metrics.lines().find_map(value).map(|value| value.trim().parse()).transpose()?)
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
-    }
-
-    pub(crate) async fn stop(mut self) -> Result<(), Fault> {
+    pub(crate) async fn stop(&mut self) -> Result<(), Fault> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
         self.child.wait()?;
@@ -130,18 +175,19 @@ impl Deployment {
     }
 }
 
-impl Drop for Deployment {
+impl Drop for Broker {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// The broker's own process: core 0, as many threads as that core gives it.
-pub(crate) fn serve(folder: &Path) -> Result<(), Fault> {
-    stay_on_core(0)?;
-    let ports: Ports = serde_json::from_slice(&fs::read(folder.join("ports.json"))?)?;
-    let settings = settings(folder, &ports)?;
+/// The broker's own process: as many threads as its core gives it.
+pub(crate) fn serve(seat: &Path) -> Result<(), Fault> {
+    let folder = seat.parent().ok_or("no folder")?;
+    let (seat, issuer): (Seat, u16) = serde_json::from_slice(&fs::read(seat)?)?;
+    seat.core.map(stay_on_core).transpose()?;
+    let settings = settings(folder, &seat, issuer)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let running = serve::start(settings).await?;
         let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -150,30 +196,34 @@ pub(crate) fn serve(folder: &Path) -> Result<(), Fault> {
     })
 }
 
-fn settings(folder: &Path, ports: &Ports) -> Result<Settings, Fault> {
+fn settings(folder: &Path, seat: &Seat, issuer: u16) -> Result<Settings, Fault> {
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
     let listen = |port| ListenAt {
         address: at(port),
         certificate: folder.join("server.pem"),
         key: folder.join("server.key"),
     };
+    let store = match &seat.database {
+        Some(url) => StoreAt::Postgres(Arc::new(PostgresAt::new(url, Password::None, None, false)?)),
+        None => folder.join("daypass.db").into(),
+    };
     Ok(Settings {
         trust_domain: "example.org".parse()?,
-        broker: "b1".parse()?,
-        issuer: format!("https://127.0.0.1:{}", ports.web).parse()?,
+        broker: seat.name.parse()?,
+        issuer: format!("https://127.0.0.1:{}", issuer).parse()?,
         mode: Mode::Production,
-        store: folder.join("daypass.db").into(),
-        anchor: folder.join("daypass.anchor"),
+        store,
+        anchor: folder.join(format!("{}.anchor", seat.name)),
         scrub: Schedule::default(),
         kek: folder.join("kek"),
-        api: listen(ports.api),
+        api: listen(seat.api),
         reflection: false,
-        web: listen(ports.web),
+        web: listen(seat.web),
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
         seal: SealSettings::default(),
-        ops: at(ports.ops),
+        ops: at(seat.ops),
         limits: Limits::default(),
         lifetimes: daypass_core::rotation::Lifetimes::default(),
         config: None,

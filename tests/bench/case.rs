@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use daypass_broker::clock::{Clock as _, SystemClock};
 use daypass_broker::dev::caller::client_config;
 use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_proto::v1 as pb;
 use daypass_verify::time::Seconds;
-use hdrhistogram::Histogram;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde_json::{Map, json};
@@ -17,14 +15,12 @@ use serde_json::{Map, json};
 use crate::Fault;
 use crate::broker::{Deployment, NIGHTLY};
 use crate::client::{Connection, framed};
+use crate::load::{Call, Load, WARM_UP};
 use crate::raw::Raw;
 use crate::table::Row;
 
 /// How many requests one connection carries at once: half of what the broker allows.
 const STREAMS: usize = 32;
-
-/// How long the load runs before it is measured.
-const WARM_UP: Duration = Duration::from_millis(500);
 
 /// One kind of issuance.
 pub(crate) struct Case {
@@ -51,13 +47,6 @@ pub(crate) const CASES: [Case; 3] = [
     Case { name: "x509-csr", proof: Shown::Certificate, wants: Wants::Certificate },
 ];
 
-/// What all callers of a case send.
-#[derive(Clone)]
-struct Call {
-    message: Bytes,
-    bearer: Option<Arc<str>>,
-}
-
 pub(crate) async fn run(
     case: &Case,
     in_flight: usize,
@@ -70,27 +59,16 @@ pub(crate) async fn run(
     let tls = Arc::new(client_config(&deployment.ca, Some(&certificate))?);
     let mut connections = Vec::new();
     for _ in 0..in_flight.div_ceil(STREAMS) {
-        connections.push(Connection::open(deployment, Arc::clone(&tls)).await?);
+        connections.push(Connection::open(deployment.broker.api, Arc::clone(&tls)).await?);
     }
     let starts = Instant::now() + WARM_UP;
-    let ends = starts + load;
-    let callers: Vec<_> = connections
-        .iter()
-        .cycle()
-        .take(in_flight)
-        .map(|connection| tokio::spawn(call_until(connection.clone(), call.clone(), starts, ends)))
-        .collect();
+    let loading = Load::start(&connections, in_flight, &call, starts..starts + load);
     tokio::time::sleep_until(starts.into()).await;
-    let (before, commits_before) = (deployment.process.used()?, deployment.commits().await?);
-    tokio::time::sleep_until(ends.into()).await;
-    let (after, commits_after) = (deployment.process.used()?, deployment.commits().await?);
-    let mut latencies = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
-    for caller in callers {
-        for micros in caller.await?? {
-            latencies.saturating_record(micros);
-        }
-    }
-    let count = latencies.len() as f64;
+    let (before, commits_before) = (deployment.broker.process.used()?, deployment.broker.commits().await?);
+    tokio::time::sleep_until((starts + load).into()).await;
+    let (after, commits_after) = (deployment.broker.process.used()?, deployment.broker.commits().await?);
+    let loaded = loading.end().await?.without_refusal()?;
+    let count = loaded.latencies.len() as f64;
     let per_s = count / load.as_secs_f64();
     let syncs = (commits_after - commits_before) / count;
     let ceiling_per_s = raw.ceiling(case.name, syncs);
@@ -98,8 +76,8 @@ pub(crate) async fn run(
         case: case.name,
         in_flight,
         per_s,
-        p50_ms: latencies.value_at_quantile(0.5) as f64 / 1000.0,
-        p99_ms: latencies.value_at_quantile(0.99) as f64 / 1000.0,
+        p50_ms: loaded.ms(0.5),
+        p99_ms: loaded.ms(0.99),
         cpu_us: (after.cpu_us - before.cpu_us) / count,
         syncs,
         bytes: (after.written - before.written) / count,
@@ -108,36 +86,16 @@ pub(crate) async fn run(
     })
 }
 
-/// Calls one after the other; what ended within the measured time counts. Any refusal ends the benchmark.
-async fn call_until(
-    mut connection: Connection,
-    call: Call,
-    starts: Instant,
-    ends: Instant,
-) -> Result<Vec<u64>, Fault> {
-    let mut micros = Vec::new();
-    while Instant::now() < ends {
-        let began = Instant::now();
-        let answer: pb::IssueResponse = connection
-            .call("/daypass.v1.CredentialService/Issue", &call.message, call.bearer.as_deref())
-            .await?;
-        if answer.credential.is_none() || answer.receipt.is_none() {
-            return Err("an answer without a credential or without a receipt".into());
-        }
-        let ended = Instant::now();
-        if began >= starts && ended <= ends {
-            micros.push(u64::try_from((ended - began).as_micros())?);
-        }
-    }
-    Ok(micros)
-}
-
 impl Case {
-    fn call(&self, deployment: &Deployment) -> Result<Call, Fault> {
+    pub(crate) fn call(&self, deployment: &Deployment) -> Result<Call, Fault> {
         let bearer = match self.proof {
             Shown::Certificate => None,
             Shown::Rs256Token => Some(format!("Bearer {}", rs256_token(deployment)?).into()),
         };
+        Ok(Call { message: framed(&self.request()?), bearer })
+    }
+
+    pub(crate) fn request(&self) -> Result<pb::IssueRequest, Fault> {
         let mut request = pb::IssueRequest { task: "post-invoices".into(), ..Default::default() };
         if self.wants == Wants::Certificate {
             let csr = CertificateParams::default().serialize_request(&KeyPair::generate()?)?.der().to_vec();
@@ -148,11 +106,11 @@ impl Case {
                     ..Default::default()
                 }));
         }
-        Ok(Call { message: framed(&request), bearer })
+        Ok(request)
     }
 
     /// With a token the caller shows a fresh self-signed certificate, which binds what it gets.
-    fn certificate(&self, deployment: &Deployment) -> Result<WorkloadCertificate, Fault> {
+    pub(crate) fn certificate(&self, deployment: &Deployment) -> Result<WorkloadCertificate, Fault> {
         match self.proof {
             Shown::Certificate => workload(deployment),
             Shown::Rs256Token => {

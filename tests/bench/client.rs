@@ -1,5 +1,6 @@
 //! A client that costs little: HTTP/2 over TLS, gRPC frames by hand, answers decoded.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -12,15 +13,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::Fault;
-use crate::broker::Deployment;
 
 /// One connection.
 #[derive(Clone)]
 pub(crate) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
-    pub(crate) async fn open(deployment: &Deployment, tls: Arc<rustls::ClientConfig>) -> Result<Self, Fault> {
-        let stream = TcpStream::connect(deployment.api).await?;
+    pub(crate) async fn open(api: SocketAddr, tls: Arc<rustls::ClientConfig>) -> Result<Self, Fault> {
+        let stream = TcpStream::connect(api).await?;
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())

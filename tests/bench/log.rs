@@ -31,9 +31,9 @@ use figures::{Figures, Spread};
 /// How many lookups are measured.
 const LOOKUPS: u64 = 500;
 
-/// Entries of one append, and appends on their way at once.
-const TOGETHER: usize = 250;
-const ON_THE_WAY: usize = 4;
+/// Entries of one append, and appends that are on their way together.
+const OF_ONE: usize = 250;
+const TOGETHER: usize = 16;
 
 /// Where the parts of the measured deployment lie.
 struct Files {
@@ -115,19 +115,13 @@ async fn append(files: &Files, entries: u64) -> Result<(VerifierKey, Appended), 
     )?;
     let mut writing = Writing::new(&log, ids, clock)?;
     let began = Instant::now();
-    let mut waiting = std::collections::VecDeque::new();
     while writing.written() < entries {
-        let batch = writing.batch(TOGETHER)?;
-        let log = log.clone();
-        waiting.push_back(tokio::spawn(async move { log.append(batch, Attached::default()).await }));
-        if waiting.len() >= ON_THE_WAY
-            && let Some(oldest) = waiting.pop_front()
-        {
-            oldest.await??;
+        // Endings name issuances by their indexes: so the order in which appends are asked for is the order of the log.
+        let batches: Vec<_> = (0..TOGETHER).map(|_| writing.batch(OF_ONE)).collect::<Result<_, _>>()?;
+        let appends = batches.into_iter().map(|batch| log.append(batch, Attached::default()));
+        for appended in futures::future::join_all(appends).await {
+            appended?;
         }
-    }
-    for one in waiting {
-        one.await??;
     }
     let per_s = writing.written() as f64 / began.elapsed().as_secs_f64();
     let memory_mib = Process(std::process::id()).memory_kib()? as f64 / 1024.0;

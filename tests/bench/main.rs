@@ -1,8 +1,11 @@
 //! `bench`: what the broker does in a second, beside what its parts cost alone, measured in one run.
 
 mod broker;
+mod brokers;
 mod case;
 mod client;
+mod expiry;
+mod load;
 mod log;
 mod process;
 mod raw;
@@ -58,12 +61,30 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Two brokers on one PostgreSQL against one: rate, refusals, drafts that were decided again
+    Brokers {
+        /// One JSON object a row instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Seconds of load for each row
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
+    /// Very many credentials that end in the same moment: until the last ending, and issuance meanwhile
+    Expiry {
+        /// How many
+        #[arg(long, default_value_t = 1_000_000)]
+        credentials: u64,
+        /// One JSON object instead of lines
+        #[arg(long)]
+        json: bool,
+    },
     /// A start on a log that `log` wrote
     #[command(hide = true)]
     LogStart { folder: PathBuf },
-    /// The broker itself, on core 0: what `issue` starts
+    /// The broker itself: what the others start
     #[command(hide = true)]
-    Broker { folder: PathBuf },
+    Broker { seat: PathBuf },
 }
 
 /// As the broker's own program has it.
@@ -74,7 +95,16 @@ fn main() -> Result<(), Fault> {
     match Args::parse().what {
         What::Log { entries, folder, json } => log::run(entries, folder, json),
         What::LogStart { folder } => log::start(&folder),
-        What::Broker { folder } => broker::serve(&folder),
+        What::Broker { seat } => broker::serve(&seat),
+        What::Brokers { json, seconds } => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(brokers::run(json, Duration::from_secs(seconds))),
+        What::Expiry { credentials, json } => {
+            process::stay_on_core(1)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(expiry::run(json, credentials))
+        }
         What::Issue { json, seconds, case, in_flight } => {
             let wanted = |it: &&Case| case.as_deref().is_none_or(|name| it.name == name);
             let sizes: Vec<usize> =
@@ -93,23 +123,23 @@ fn issue<'a>(
     process::stay_on_core(1)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let deployment = Deployment::start().await?;
+        let mut deployment = Deployment::start().await?;
         let raw = raw::measure(&deployment).await?;
         if !json {
             raw.print();
             table::head();
         }
-        let idle = deployment.process.memory_kib()?;
+        let idle = deployment.broker.process.memory_kib()?;
         for case in cases {
             for in_flight in sizes {
                 let row = case::run(case, *in_flight, load, &deployment, &raw).await?;
                 if json { println!("{}", serde_json::to_string(&row)?) } else { row.print() }
             }
         }
-        let after = deployment.process.memory_kib()?;
+        let after = deployment.broker.process.memory_kib()?;
         if !json {
             println!("memory of the broker: {} MiB idle, {} MiB after all of it", idle / 1024, after / 1024);
         }
-        deployment.stop().await
+        deployment.broker.stop().await
     })
 }

@@ -115,9 +115,9 @@ async fn empty_rpc(deployment: &Deployment) -> Result<f64, Fault> {
     const CALLERS: usize = 32;
     const CALLS: usize = 300;
     let tls = Arc::new(client_config(&deployment.ca, Some(&workload(deployment)?))?);
-    let connection = client::Connection::open(deployment, tls).await?;
+    let connection = client::Connection::open(deployment.broker.api, tls).await?;
     let message = framed(&HealthCheckRequest { service: String::new() });
-    let before = deployment.process.used()?;
+    let before = deployment.broker.process.used()?;
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (mut connection, message) = (connection.clone(), message.clone());
@@ -133,7 +133,7 @@ async fn empty_rpc(deployment: &Deployment) -> Result<f64, Fault> {
     for caller in callers {
         caller.await??;
     }
-    Ok((deployment.process.used()?.cpu_us - before.cpu_us) / (CALLERS * CALLS) as f64)
+    Ok((deployment.broker.process.used()?.cpu_us - before.cpu_us) / (CALLERS * CALLS) as f64)
 }
 
 impl Raw {

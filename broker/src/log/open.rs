@@ -96,6 +96,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         watch: Arc::clone(&log.watch),
         expected: 0,
         swept: None,
+        sweeping: false,
     };
     tokio::spawn(answer_all(outbox));
     thread::Builder::new()

@@ -18,9 +18,10 @@ use crate::store::{Head, Live, StoreError, Transaction};
 /// Endings wait out the leeway that receivers may give.
 const LEEWAY_MS: i64 = 30_000;
 
-/// How many credentials one sweep ends, and how many one entry names within 16 KiB.
-const SWEEP: u32 = 8_000;
+/// How many credentials one entry names within 16 KiB, and how many one batch ends: whoever waits for a credential in
+/// that batch waits for these too.
 pub(super) const ENDED_PER_ENTRY: usize = 1_000;
+const SWEEP: u32 = 1_000;
 
 /// How old a draft may be when it is recorded: older ones are decided again.
 const DRAFT_AGE_MS: i64 = 5_000;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use super::answer::{Answer, Covered, answer};
 use super::batch::{Assembled, Assembly, Author};
@@ -57,12 +58,14 @@ pub(super) struct Writer {
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
     pub(super) expected: usize,
     pub(super) swept: Option<UnixMs>,
+    /// Whether more has expired than the newest batch ended.
+    pub(super) sweeping: bool,
 }
 
 impl Writer {
     pub(super) fn run(mut self) {
         let mut unhurried = 0_u32;
-        while let Some(first) = self.queue.blocking_recv() {
+        while let Some(first) = self.next() {
             let commands = self.gather(first);
             let idle = !commands.iter().any(Command::is_waited_for);
             let answers = self.write(commands);
@@ -70,9 +73,20 @@ impl Writer {
                 return;
             }
             unhurried = if idle { unhurried.saturating_add(1) } else { 0 };
-            if unhurried >= REST_AFTER && self.queue.is_empty() {
+            if unhurried >= REST_AFTER && !self.sweeping && self.queue.is_empty() {
                 self.store.rest();
             }
+        }
+    }
+
+    /// The next command. While more has expired than one batch ends, nobody needs to ask for the rest.
+    fn next(&mut self) -> Option<Command> {
+        if !self.sweeping {
+            return self.queue.blocking_recv();
+        }
+        match self.queue.try_recv() {
+            Err(TryRecvError::Empty) => Some(Command::Sweep),
+            next => next.ok(),
         }
     }
 
@@ -138,6 +152,8 @@ impl Writer {
                     None => {}
                 }
                 metrics::histogram!(telemetry::BATCH_ENTRIES).record(fates.len() as f64);
+                let stale = fates.iter().filter(|fate| matches!(fate, Fate::Stale)).count();
+                metrics::counter!(telemetry::STALE_DRAFTS).increment(stale as u64);
                 metrics::histogram!(telemetry::COMMIT_SECONDS).record(began.elapsed().as_secs_f64());
                 self.answer(commands, fates, assembled)
             }
@@ -220,6 +236,7 @@ impl Writer {
         settling: &mut Waiting,
         room: bool,
     ) -> Result<(Vec<Fate>, Option<Assembled>), Miss> {
+        self.sweeping = false;
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
         if self.follower.is_far_behind(&head) {
@@ -249,6 +266,7 @@ impl Writer {
             let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time, before)?;
             self.watch.swept(whole);
             self.swept = Some(time).filter(|_| whole);
+            self.sweeping = !whole;
         }
         if assembly.is_empty() {
             return Ok((fates, None));
