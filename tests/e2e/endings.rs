@@ -2,7 +2,7 @@
 
 use daypass_evidence::entry::{Body, EndedHow};
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{Deployment, issue, task, token_of};
+use daypass_tests::harness::{Deployment, eventually, issue, task, token_of};
 use daypass_verify::ids::Digest;
 use prost_types::Duration;
 
@@ -58,7 +58,7 @@ async fn a_stop_settles_whatever_was_in_flight() {
             tokio::spawn(async move { issue(&service, task("post-invoices")).await })
         })
         .collect();
-    daypass_tests::harness::eventually("some are issued", || async {
+    eventually("some are issued", || async {
         deployment.entries().await.iter().any(|(_, entry)| matches!(entry.body, Body::CredentialIssued(_)))
     })
     .await;
@@ -82,4 +82,33 @@ async fn a_stop_settles_whatever_was_in_flight() {
         }
     }
     assert_eq!(issued, settled, "each is known to be released or void");
+}
+
+#[tokio::test]
+async fn what_expires_in_the_same_moment_is_ended_each_once_however_much_it_is() {
+    // Two and a half times what one batch ends.
+    const MANY: usize = 2_500;
+    let deployment = Deployment::start().await;
+    let service = deployment.service().await;
+    let ttl = Some(Duration { seconds: 120, nanos: 0 });
+    for _ in 0..MANY / 50 {
+        let wanted = || pb::IssueRequest { ttl, ..task("post-invoices") };
+        let answers = futures::future::join_all((0..50).map(|_| issue(&service, wanted()))).await;
+        assert!(answers.iter().all(Result::is_ok));
+    }
+    deployment.clock.advance(180_000);
+    let ended = || async {
+        let entries = deployment.entries().await;
+        let ended = entries.iter().filter_map(|(_, entry)| match &entry.body {
+            Body::CredentialEnded(ended) => Some(ended.ended.clone()),
+            _ => None,
+        });
+        ended.flatten().collect::<Vec<_>>()
+    };
+    eventually("all are ended", || async { ended().await.len() >= MANY }).await;
+    let mut ended = ended().await;
+    ended.sort_unstable();
+    ended.dedup();
+    assert_eq!(ended.len(), MANY);
+    assert!(deployment.copied().open().unwrap().started.report.is_clean());
 }

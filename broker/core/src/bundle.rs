@@ -28,6 +28,9 @@ use object::Declared;
 use places::Places;
 pub use stored::StoredError;
 
+/// The longest file of a bundle, in bytes, that is worth reading: far above any that a person writes.
+pub const FILE_LEN_MAX: u64 = 8 * 1024 * 1024;
+
 /// A file of a bundle, as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceFile {

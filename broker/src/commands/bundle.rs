@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
+use daypass_core::bundle::{Bundle, FILE_LEN_MAX, Finding, SourceFile, compile};
 
 use super::Failure;
 
@@ -31,12 +31,18 @@ fn read_into(folder: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> Result
         if kind.is_dir() {
             read_into(&entry.path(), &format!("{path}/"), files)?;
         } else {
-            let text = std::fs::read_to_string(entry.path())
-                .map_err(|error| Failure::File(entry.path().display().to_string(), error))?;
-            files.push(SourceFile { text, path });
+            files.push(SourceFile { text: read(&entry.path())?, path });
         }
     }
     Ok(())
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let refuse = |error| Failure::File(path.display().to_string(), error);
+    if std::fs::metadata(path).map_err(refuse)?.len() > FILE_LEN_MAX {
+        return Err(refuse(std::io::Error::other("it is too long: expected at most 8 MiB")));
+    }
+    std::fs::read_to_string(path).map_err(refuse)
 }
 
 #[cfg(test)]
@@ -65,6 +71,14 @@ mod tests {
         assert!(read_bundle(folder.path()).is_err());
         std::fs::write(folder.path().join("issuers/other.json"), r#"{"keys":[]}"#).unwrap();
         read_bundle(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_no_person_wrote_is_refused_before_it_is_read() {
+        let folder = sample();
+        let file = std::fs::File::create(folder.path().join("long.toml")).unwrap();
+        file.set_len(FILE_LEN_MAX + 1).unwrap();
+        assert!(read_bundle(folder.path()).unwrap_err().to_string().contains("too long"));
     }
 
     #[test]

@@ -8,9 +8,6 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// The longest file of a bundle, in bytes: far above any that a person writes.
-const FILE_LEN_MAX: u64 = 8 * 1024 * 1024;
-
 /// Prints every finding with file and line; a bundle that would be refused is a refusal.
 pub(crate) fn run(directory: &Path, out: &Output) -> Result<(), Failure> {
     let mut files = Vec::new();
@@ -78,7 +75,7 @@ fn read_into(directory: &Path, prefix: &str, files: &mut Vec<SourceFile>) -> Res
 
 fn read(path: &Path) -> Result<String, Failure> {
     let shown = path.display();
-    let too_long = std::fs::metadata(path).is_ok_and(|it| it.len() > FILE_LEN_MAX);
+    let too_long = std::fs::metadata(path).is_ok_and(|it| it.len() > bundle::FILE_LEN_MAX);
     if too_long {
         return Err(Failure::Usage(format!("`{shown}` is too long: expected at most 8 MiB")));
     }
