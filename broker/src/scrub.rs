@@ -24,8 +24,8 @@ use crate::serve::append;
 use crate::store::{Reader, StoreError};
 use crate::telemetry;
 
-/// Entries of one step: a reader is held for no longer.
-const STEP: u32 = 512;
+/// Entries of one step: a reader is held for no longer, and what was read stays near the core that hashes it.
+pub const STEP: u32 = 128;
 
 /// The code of alarms about entries that were changed.
 pub const LEAF_MISMATCH: &str = "LEAF_MISMATCH";

@@ -14,7 +14,7 @@ use daypass_broker::ids::Ids;
 use daypass_broker::index::{self, StoredNodes};
 use daypass_broker::keyring::{Kek, open_evidence_key};
 use daypass_broker::log::{self, Anchor, Attached, LogSettings, evidence_key_entry};
-use daypass_broker::scrub::{Pass, Step};
+use daypass_broker::scrub::{Pass, STEP, Step};
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_broker::store::{Reader, Store as _};
 use daypass_evidence::checkpoint::Checkpoint;
@@ -166,7 +166,7 @@ fn verify(reader: &dyn Reader, key: &VerifierKey) -> Result<(f64, f64, f64), Fau
     let head = reader.head()?.ok_or("no head")?;
     let end = Checkpoint::open(&head.checkpoint, key)?;
     let (began, mut pass) = (Instant::now(), Pass::new());
-    while let Step::Read(_) = pass.step(reader, &end, 1_000)? {}
+    while let Step::Read(_) = pass.step(reader, &end, STEP)? {}
     if pass.tree().root() != end.root {
         return Err("the log has another root than its checkpoint".into());
     }
@@ -190,7 +190,7 @@ fn cpu_us() -> Result<f64, Fault> {
 fn lookups(reader: &dyn Reader, size: u64) -> Result<[Spread; 3], Fault> {
     let root = reader.head()?.ok_or("no head")?;
     let root = daypass_evidence::tree::Frontier::from_parts(size, root.frontier)?.root();
-    let mut times = [(); 3].map(|()| Histogram::<u64>::new(3));
+    let mut times = [(); 3].map(|()| Histogram::<u64>::new_with_bounds(1, 60_000_000, 3));
     for i in 0..LOOKUPS {
         let index = (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16) % size;
         let mut timed = |which: usize, began: Instant| -> Result<(), Fault> {
