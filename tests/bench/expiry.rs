@@ -35,7 +35,7 @@ const ROUND: Duration = Duration::from_secs(2);
 const TTL_MAX_S: i64 = 900;
 
 /// How much a second is issued at least: what the time until the end is chosen by.
-const PER_SECOND_AT_LEAST: u64 = 8_000;
+const PER_SECOND_AT_LEAST: u64 = 4_000;
 
 /// Endings wait out the leeway that receivers may give.
 const LEEWAY_MS: i64 = 30_000;
