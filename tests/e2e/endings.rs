@@ -1,5 +1,7 @@
 //! Every credential ends once, and never before it could not be alive any more.
 
+use daypass_broker::dev::organisation::sample;
+use daypass_broker::limits::Rates;
 use daypass_evidence::entry::{Body, EndedHow};
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{Deployment, eventually, issue, task, token_of};
@@ -88,7 +90,9 @@ async fn a_stop_settles_whatever_was_in_flight() {
 async fn what_expires_in_the_same_moment_is_ended_each_once_however_much_it_is() {
     // Two and a half times what one batch ends.
     const MANY: usize = 2_500;
-    let deployment = Deployment::start().await;
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.settings.rates = Rates::NONE;
+    deployment.resume().await.unwrap();
     let service = deployment.service().await;
     let ttl = Some(Duration { seconds: 120, nanos: 0 });
     for _ in 0..MANY / 50 {
@@ -110,5 +114,6 @@ async fn what_expires_in_the_same_moment_is_ended_each_once_however_much_it_is()
     ended.sort_unstable();
     ended.dedup();
     assert_eq!(ended.len(), MANY);
+    deployment.stop().await;
     assert!(deployment.copied().open().unwrap().started.report.is_clean());
 }
