@@ -2,7 +2,6 @@
 
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::limits::Rates;
-use daypass_broker::store::Reader as _;
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_evidence::audit::FindingCode;
 use daypass_evidence::entry::{Body, EndedHow};
