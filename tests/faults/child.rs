@@ -36,11 +36,6 @@ impl Files {
         Self::written(deployment, deployment.store(), "daypass.toml", web)
     }
 
-    /// The same store and anchor, served a second time on other ports.
-    pub(super) fn beside(deployment: &Deployment) -> Self {
-        Self::written(deployment, deployment.store(), "twin.toml", free_port())
-    }
-
     /// The same store, served by another broker with an anchor of its own.
     pub(super) fn of_another(deployment: &Deployment, name: &str) -> Self {
         let web = free_port();

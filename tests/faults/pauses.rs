@@ -33,17 +33,19 @@ async fn a_broker_that_was_stopped_and_wakes_goes_on_with_the_same_log() {
 async fn two_brokers_by_mistake_on_one_file_write_one_log() {
     let deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
     let files = Files::of(&deployment);
-    let twin = Files::beside(&deployment);
-    let first = Child::start(&files, &[]).await;
-    let load = Load::start(&deployment, files.api, 2, 300);
-    load.wait_for(10).await;
-    // Whether the second is refused or serves too, nothing may be lost and no two checkpoints may differ.
-    let second = Child::try_start(&twin, &[]).await;
-    let others = Load::start(&deployment, twin.api, 2, 300);
+    let others = Files::of_another(&deployment, "b2");
+    let (first, second) = (Child::start(&files, &[]).await, Child::start(&others, &[]).await);
+    let here = Load::start(&deployment, files.api, 2, 300);
+    let there = Load::start(&deployment, others.api, 2, 300);
+    here.wait_for(10).await;
+    there.wait_for(10).await;
     tokio::time::sleep(Duration::from_secs(if nightly() { 60 } else { 4 })).await;
-    second.into_iter().for_each(Child::kill);
+    // Neither keeps the other from writing.
+    here.wait_for(here.received() + 10).await;
+    there.wait_for(there.received() + 10).await;
+    second.kill();
     first.kill();
-    let held = [load.stop().await, others.stop().await].concat();
+    let held = [here.stop().await, there.stop().await].concat();
     files.check(&deployment).unwrap().compare(&held, &[]).unwrap();
     stood("P3", "a second broker on one SQLite file, both under load", 1);
 }

@@ -1,5 +1,6 @@
 //! `strace` beside a running broker: counts its system calls, or spoils one of them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,22 +15,23 @@ pub(super) const WRITES: &str = "pwrite64,write,fsync,fdatasync,ftruncate";
 pub(super) struct Tracer(std::process::Child);
 
 impl Tracer {
-    /// Counts what the broker does to its files; `into` gets one line a call.
-    pub(super) fn counting(child: &Child, files: &Files, into: &Path) -> Self {
-        Self::attach(child, files, &["-o".into(), into.display().to_string(), "-e".into(), trace()])
+    /// Writes down what the broker does to its files; `into` gets one line a call.
+    pub(super) fn recording(child: &Child, files: &Files, into: &Path) -> Self {
+        Self::attach(child, &files.durable(), &["-e".into(), format!("trace={WRITES}")], into)
     }
 
-    /// Spoils each thread's `nth` of these calls: `fault` is what `strace` calls it.
-    pub(super) fn spoiling(child: &Child, files: &Files, fault: &str, nth: usize) -> Self {
-        let inject = format!("inject={WRITES}:{fault}:when={nth}");
-        let quiet = ["-o", "/dev/null"].map(String::from).to_vec();
-        Self::attach(child, files, &[quiet, vec!["-e".into(), trace(), "-e".into(), inject]].concat())
+    /// Spoils one call, of each thread that makes it: `fault` is what `strace` calls it.
+    pub(super) fn spoiling(child: &Child, place: &Place, fault: &str, into: &Path) -> Self {
+        let trace = format!("trace={}", place.call);
+        let inject = format!("inject={}:{fault}:when={}", place.call, place.nth);
+        Self::attach(child, std::slice::from_ref(&place.file), &["-e".into(), trace, "-e".into(), inject], into)
     }
 
-    fn attach(child: &Child, files: &Files, arguments: &[String]) -> Self {
-        let paths = files.durable().into_iter().flat_map(|path| [PathBuf::from("-P"), path]);
+    fn attach(child: &Child, files: &[PathBuf], arguments: &[String], into: &Path) -> Self {
+        let paths = files.iter().flat_map(|path| [Path::new("-P"), path]);
         let mut tracer = Command::new("strace")
-            .args(["-f", "-p", &child.id().to_string()])
+            .args(["-f", "-y", "-p", &child.id().to_string(), "-o"])
+            .arg(into)
             .args(arguments)
             .args(paths)
             .stderr(Stdio::piped())
@@ -55,6 +57,34 @@ impl Tracer {
     }
 }
 
-fn trace() -> String {
-    format!("trace={WRITES}")
+/// One call of an issuance: the first, second and so on of its kind that a thread makes to a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    call: String,
+    pub(super) file: PathBuf,
+    nth: usize,
+}
+
+/// The places of what `strace` wrote down.
+pub(super) fn places(trace: &Path) -> BTreeSet<Place> {
+    let text = std::fs::read_to_string(trace).unwrap();
+    let mut counts: HashMap<(&str, &str, &str), usize> = HashMap::new();
+    let mut found = BTreeSet::new();
+    for line in text.lines() {
+        let (thread, rest) = line.split_once(' ').unwrap();
+        let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
+        let Some((_, named)) = arguments.split_once('<').filter(|_| WRITES.split(',').any(|it| it == call)) else {
+            continue;
+        };
+        let (file, _) = named.split_once('>').unwrap();
+        let nth = counts.entry((thread, call, file)).or_default();
+        *nth += 1;
+        found.insert(Place { call: call.into(), file: file.into(), nth: *nth });
+    }
+    found
+}
+
+/// Whether the call that was to be spoilt was made.
+pub(super) fn was_spoilt(trace: &Path) -> bool {
+    std::fs::read_to_string(trace).unwrap().contains("(INJECTED)")
 }

@@ -47,9 +47,11 @@ impl Writer {
     ) -> Result<(), Miss> {
         let error = match committed {
             Ok(()) => return Ok(()),
-            Err(error @ (StoreError::Unknown(_) | StoreError::HeadMoved { .. })) => error,
             #[cfg(feature = "sabotage")]
             Err(_) if crate::sabotage::breaks("p5") => return Ok(()),
+            #[cfg(feature = "sabotage")]
+            Err(StoreError::Unknown(_)) if crate::sabotage::breaks("p15") => return Ok(()),
+            Err(error @ (StoreError::Unknown(_) | StoreError::HeadMoved { .. })) => error,
             Err(error) => return Err(unavailable(error).into()),
         };
         let last = assembled.adds.rows.last().map(|row| (row.index, row.leaf));
