@@ -24,7 +24,12 @@ impl Tracer {
     pub(super) fn spoiling(child: &Child, place: &Place, fault: &str, into: &Path) -> Self {
         let trace = format!("trace={}", place.call);
         let inject = format!("inject={}:{fault}:when={}", place.call, place.nth);
-        Self::attach(child, std::slice::from_ref(&place.file), &["-e".into(), trace, "-e".into(), inject], into)
+        Self::attach(
+            child,
+            std::slice::from_ref(&place.file),
+            &["-e".into(), trace, "-e".into(), inject],
+            into,
+        )
     }
 
     fn attach(child: &Child, files: &[PathBuf], arguments: &[String], into: &Path) -> Self {
@@ -73,7 +78,8 @@ pub(super) fn places(trace: &Path) -> BTreeSet<Place> {
     for line in text.lines() {
         let (thread, rest) = line.split_once(' ').unwrap();
         let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
-        let Some((_, named)) = arguments.split_once('<').filter(|_| WRITES.split(',').any(|it| it == call)) else {
+        let Some((_, named)) = arguments.split_once('<').filter(|_| WRITES.split(',').any(|it| it == call))
+        else {
             continue;
         };
         let (file, _) = named.split_once('>').unwrap();
