@@ -15,3 +15,4 @@ mod e2e;
 mod faults;
 mod simulation;
 mod tidy;
+mod walk;

@@ -7,6 +7,7 @@ mod sealing;
 mod sqlite;
 
 use daypass_broker::store::{Sealer, Store, StoreError};
+use daypass_tests::memory::Memory;
 
 /// Where one store lies: it can be opened again and again, as another process would.
 trait Place: Sync {
@@ -19,6 +20,16 @@ trait Place: Sync {
 mod promises {
     pub(super) use super::contract::*;
     pub(super) use super::sealing::*;
+}
+
+impl Place for Memory {
+    fn open(&self) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(self.clone()))
+    }
+
+    fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
+        Ok(Some(Box::new(self.clone())))
+    }
 }
 
 /// Declares the suite for one kind of store.
@@ -38,6 +49,7 @@ macro_rules! suites {
     ($promises:tt) => {
         suite!(sqlite_store, super::sqlite::File::new(), $promises);
         suite!(postgres_store, super::postgres::Tables::new(), $promises);
+        suite!(memory_store, super::Memory::default(), $promises);
     };
 }
 

@@ -13,6 +13,7 @@ mod lifetimes;
 mod organisation;
 mod outside;
 mod postgres;
+mod postgres_tls;
 mod pressure;
 mod published;
 mod recover;

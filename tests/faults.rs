@@ -6,7 +6,6 @@
 mod brokers;
 mod child;
 mod clock;
-mod compromise;
 mod damage;
 mod full;
 mod load;

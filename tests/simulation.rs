@@ -18,6 +18,7 @@ pub(crate) mod check;
 mod faults;
 mod fork;
 mod found;
+mod ground;
 mod many;
 pub(crate) mod op;
 mod operators;
@@ -25,26 +26,52 @@ mod people;
 mod seat;
 mod world;
 
+use daypass_tests::harness::nightly;
+use ground::Kind;
 use op::Op;
 
 /// Seeds that always run; `DAYPASS_SEEDS` runs more.
 const SEEDS: u64 = 36;
+
+/// Seeds that run on a real PostgreSQL, of which each takes a database of its own, and in memory.
+const SEEDS_ELSEWHERE: u64 = 8;
 
 /// Operations of one seed.
 const LENGTH: usize = 60;
 
 #[test]
 fn no_list_of_operations_leads_to_a_credential_without_its_record() {
-    run_seeds(|seed| run_seed(seed, 1, op::list));
+    run_seeds(SEEDS, |seed| run_seed(seed, 1, Kind::File, op::list));
 }
 
 #[test]
 fn no_list_of_operations_makes_several_brokers_disagree() {
-    run_seeds(|seed| run_seed(seed, if seed % 3 == 0 { 3 } else { 2 }, op::list_of_many));
+    run_seeds(SEEDS, |seed| run_seed(seed, several(seed), Kind::File, op::list_of_many));
 }
 
-fn run_seeds(run: impl Fn(u64) + Sync) {
-    let seeds = std::env::var("DAYPASS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+#[test]
+fn no_list_of_operations_makes_several_brokers_disagree_on_a_real_postgres() {
+    // Other lists than those that the file has.
+    run_seeds(elsewhere(), |seed| run_seed(1_000 + seed, several(seed), Kind::Postgres, op::list_of_many));
+}
+
+#[test]
+fn no_list_of_operations_makes_brokers_on_a_store_in_memory_disagree() {
+    run_seeds(elsewhere(), |seed| {
+        run_seed(2_000 + seed, 1 + several(seed) % 3, Kind::Memory, op::list_of_many)
+    });
+}
+
+fn elsewhere() -> u64 {
+    if nightly() { 20 * SEEDS_ELSEWHERE } else { SEEDS_ELSEWHERE }
+}
+
+fn several(seed: u64) -> usize {
+    if seed.is_multiple_of(3) { 3 } else { 2 }
+}
+
+fn run_seeds(standard: u64, run: impl Fn(u64) + Sync) {
+    let seeds = std::env::var("DAYPASS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(standard);
     let run = &run;
     std::thread::scope(|scope| {
         for lane in 0..2 {
@@ -59,7 +86,9 @@ fn what_was_once_found_stays_mended() {
     let together = found::LISTS_OF_MANY.iter().map(|found| (found, 3));
     let failures: Vec<String> = alone
         .chain(together)
-        .filter_map(|((name, ops), brokers)| Some(format!("{name}: {}", world::run(ops, 1, brokers).err()?)))
+        .filter_map(|((name, ops), brokers)| {
+            Some(format!("{name}: {}", world::run(ops, 1, brokers, Kind::File).err()?))
+        })
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -68,27 +97,33 @@ fn what_was_once_found_stays_mended() {
 fn a_store_that_says_durable_and_forgets_is_found() {
     use op::What::ReadInvoices;
     let ops = [Op::StoreForgets, Op::Issue { what: ReadInvoices, ttl_s: 60 }];
-    let failure = world::run(&ops, 1, 1).unwrap_err();
+    let failure = world::run(&ops, 1, 1, Kind::File).unwrap_err();
     assert!(failure.contains("signed bytes that the log did not hold"), "{failure}");
 }
 
-fn run_seed(seed: u64, brokers: usize, list: fn(u64, usize) -> Vec<Op>) {
+fn run_seed(seed: u64, brokers: usize, kind: Kind, list: fn(u64, usize) -> Vec<Op>) {
     let ops = list(seed, LENGTH);
-    if let Err(failure) = world::run(&ops, seed, brokers) {
-        eprintln!("seed {seed}, {brokers} brokers: {failure}\nleaving out what it does not need");
-        let (ops, failure) = shortest(ops, seed, brokers, failure);
-        panic!("seed {seed}, {brokers} brokers: {failure}\nkeep it in tests/simulation/found.rs: {ops:?}");
+    if let Err(failure) = world::run(&ops, seed, brokers, kind) {
+        eprintln!("seed {seed}, {brokers} brokers, {kind:?}: {failure}\nleaving out what it does not need");
+        let (ops, failure) = shortest(ops, failure, |ops| world::run(ops, seed, brokers, kind));
+        panic!(
+            "seed {seed}, {brokers} brokers, {kind:?}: {failure}\nkeep it in tests/simulation/found.rs: {ops:?}"
+        );
     }
 }
 
 /// Leaves out what the failure does not need, until each operation is needed.
-fn shortest(mut ops: Vec<Op>, seed: u64, brokers: usize, mut failure: String) -> (Vec<Op>, String) {
+fn shortest(
+    mut ops: Vec<Op>,
+    mut failure: String,
+    run: impl Fn(&[Op]) -> Result<(), String>,
+) -> (Vec<Op>, String) {
     loop {
         let before = ops.len();
         for at in (0..before).rev() {
             let mut fewer = ops.clone();
             fewer.remove(at);
-            if let Err(still) = world::run(&fewer, seed, brokers) {
+            if let Err(still) = run(&fewer) {
                 (ops, failure) = (fewer, still);
             }
         }

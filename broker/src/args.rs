@@ -137,6 +137,9 @@ pub(crate) enum Command {
         /// A checkpoint that was kept elsewhere, or another broker's anchor, so that the gap is known; repeatable
         #[arg(long, value_name = "FILE")]
         checkpoint: Vec<PathBuf>,
+        /// Go on from this store although such a checkpoint says that another history was lost
+        #[arg(long)]
+        forked: bool,
         #[command(flatten)]
         owner: Owner,
     },

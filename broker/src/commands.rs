@@ -123,7 +123,9 @@ pub(crate) async fn run(command: Command) -> Result<(), Failure> {
             verify::run(&verify::Wanted { config, store, sealed, key, anchor, predecessor, from, json })
         }
         Command::Backup { config, to } => backup::run(&config, &to),
-        Command::Recover { config, checkpoint, owner } => recover::run(&config, &checkpoint, &owner).await,
+        Command::Recover { config, checkpoint, forked, owner } => {
+            recover::run(&config, &checkpoint, forked, &owner).await
+        }
     }
 }
 

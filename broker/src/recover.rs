@@ -43,6 +43,8 @@ pub struct Recovery<'a> {
     pub anchor: &'a Path,
     /// Checkpoints that were kept elsewhere: signed notes, or anchor files of other brokers.
     pub checkpoints: Vec<(String, Vec<u8>)>,
+    /// Whether the store may be of another history than such a checkpoint: it was written on where entries were missing.
+    pub forked: bool,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -74,7 +76,7 @@ pub enum RecoverError {
     #[error("the checkpoint `{0}` is not one of this log: {1}")]
     Checkpoint(String, String),
     #[error(
-        "the store is of another history: it has another root at size {0} than a checkpoint that was kept; restore another copy"
+        "the store is of another history: it has another root at size {0} than a checkpoint that was kept; restore another copy, or where there is none, say with --forked that this one is to go on"
     )]
     OtherHistory(u64),
     #[error(
@@ -164,10 +166,10 @@ fn newest_known(
     for (name, bytes) in &recovery.checkpoints {
         known.extend(kept_in(bytes, &old.key).map_err(|why| RecoverError::Checkpoint(name.clone(), why))?);
     }
-    if let Some(other) =
-        known.iter().find(|it| it.size <= size && !log::begins_with(reader, &old.started.head, it))
-    {
-        return Err(RecoverError::OtherHistory(other.size));
+    let excluded = |it: &&Checkpoint| it.size <= size && !log::begins_with(reader, &old.started.head, it);
+    if let Some(other) = known.iter().filter(excluded).max_by_key(|it| it.size) {
+        let forked = recovery.forked.then(|| other.clone());
+        return forked.map(Some).ok_or(RecoverError::OtherHistory(other.size));
     }
     let newest = known.into_iter().filter(|it| it.size > size).max_by_key(|it| it.size);
     if newest.is_none() && at_the_end {
@@ -189,6 +191,13 @@ fn kept_in(bytes: &[u8], key: &VerifierKey) -> Result<Vec<Checkpoint>, String> {
 fn gap(restored: &Report, newest: Option<&Checkpoint>) -> Gap {
     let last = restored.last_time.map(|time| format!(", the last of {time}")).unwrap_or_default();
     let known = match newest {
+        Some(other) if other.size <= restored.size => {
+            let root = Digest::from_bytes(other.root);
+            format!(
+                "it was forked: a checkpoint of size {} and root {root}, by the same key, is of another history, whose entries are lost",
+                other.size
+            )
+        }
         Some(newest) => {
             let root = Digest::from_bytes(newest.root);
             format!(

@@ -25,20 +25,20 @@ const WATCHED: Duration = Duration::from_secs(3);
 const TOLD_WITHIN_MS: u64 = 10_000;
 
 /// A wall clock that can be set while a program runs under it.
-struct FakeClock {
+pub(super) struct FakeClock {
     folder: PathBuf,
     boots: u32,
 }
 
 impl FakeClock {
-    fn new(deployment: &Deployment) -> Self {
+    pub(super) fn new(deployment: &Deployment) -> Self {
         let clock = Self { folder: deployment.folder().to_owned(), boots: 0 };
         clock.set("+0");
         clock
     }
 
     /// As libfaketime reads it: `+3d`, `-2d`, or a moment at which it stands still.
-    fn set(&self, to: &str) {
+    pub(super) fn set(&self, to: &str) {
         let new = self.folder.join("faketime.new");
         std::fs::write(&new, format!("{to}\n")).unwrap();
         std::fs::rename(new, self.folder.join("faketime")).unwrap();
@@ -82,7 +82,7 @@ impl FakeClock {
         line
     }
 
-    async fn start(&self, files: &Files) -> Child {
+    pub(super) async fn start(&self, files: &Files) -> Child {
         let line = self.command();
         Child::start(files, &line.iter().map(String::as_str).collect::<Vec<_>>()).await
     }

@@ -4,6 +4,7 @@ mod cluster;
 mod commits;
 mod paused;
 mod standby;
+mod together;
 
 use std::time::Duration;
 

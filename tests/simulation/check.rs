@@ -127,7 +127,8 @@ impl Ledger {
             Body::CredentialIssued(issued) => self.issued(index, entry, issued)?,
             Body::CredentialSettled(settled) => {
                 for (credential, whole, _) in &settled.released {
-                    self.released.insert(*credential, *whole);
+                    let again = self.released.insert(*credential, *whole).is_some();
+                    check(!again, || format!("credential {credential} is released twice"))?;
                 }
                 for (credential, _) in &settled.void {
                     self.void.insert(*credential);
@@ -235,6 +236,11 @@ impl Ledger {
 
     pub(crate) fn asked(&self, request: &str) -> bool {
         self.requests.keys().any(|key| key.ends_with(request))
+    }
+
+    /// How many are called released.
+    pub(crate) fn released(&self) -> usize {
+        self.released.len()
     }
 
     pub(crate) fn unended(&self) -> usize {

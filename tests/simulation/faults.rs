@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use daypass_broker::keyring::Keyring;
 use daypass_broker::signer::{Keys, SignError};
-use daypass_broker::store::sqlite::SqliteStore;
 use daypass_broker::store::{Batch, Head, Live, Reader, Row, SealedKey, Store, StoreError, Transaction};
 use daypass_core::draft::Mark;
 use daypass_evidence::entry::Index;
@@ -70,8 +69,10 @@ impl Faults {
         }
     }
 
-    /// The broker that these faults were told to is gone.
+    /// The broker that these faults were told to is gone. The next one starts where it can reach the store: else it
+    /// would not start.
     pub(crate) fn is_over(&self) {
+        self.cut.store(false, Ordering::SeqCst);
         self.dead.store(false, Ordering::SeqCst);
         self.becomes(Freeze::Goes);
     }
@@ -131,7 +132,7 @@ impl Faults {
 
 /// The real store behind the faults.
 pub(crate) struct FaultyStore {
-    pub(crate) inner: SqliteStore,
+    pub(crate) inner: Box<dyn Store>,
     pub(crate) faults: Arc<Faults>,
     /// Lets the world see when the writer is gone.
     pub(crate) _held: Arc<()>,
@@ -169,6 +170,13 @@ impl Transaction for FaultyTransaction<'_> {
     fn spend(&mut self, marks: &[Mark]) -> Result<Vec<bool>, StoreError> {
         self.faults.at(Step::Spend)?;
         self.inner.spend(marks)
+    }
+
+    fn spend_all(&mut self, groups: &[&[Mark]]) -> Result<Vec<Vec<bool>>, StoreError> {
+        if groups.iter().any(|marks| !marks.is_empty()) {
+            self.faults.at(Step::Spend)?;
+        }
+        self.inner.spend_all(groups)
     }
 
     fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {

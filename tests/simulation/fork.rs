@@ -10,6 +10,7 @@ use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Alarm, AlarmState, Index, NewEntry};
 use daypass_verify::ids::Digest;
 
+use super::ground::Kind;
 use super::op::What;
 use super::world::World;
 
@@ -88,7 +89,7 @@ struct Forked {
 
 impl Forked {
     async fn new() -> Self {
-        let world = World::new(1, 1).await.unwrap();
+        let world = World::new(1, 1, Kind::File).await.unwrap();
         for end in ["", "-wal"] {
             drop(std::fs::copy(world.path(&format!("store{end}")), world.path(&format!("other{end}"))));
         }
@@ -165,7 +166,7 @@ async fn a_broker_that_was_away_takes_over_what_others_wrote_however_much() {
 
 #[tokio::test]
 async fn a_caller_with_another_checkpoint_of_the_same_size_stops_the_broker() {
-    let mut world = World::new(1, 1).await.unwrap();
+    let mut world = World::new(1, 1, Kind::File).await.unwrap();
     let head = world.desk().log.published();
     let (origin, size) = (head.head.origin.clone(), head.head.size);
     world.known = Some(Checkpoint { origin, size, root: [7; 32] });

@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_broker::issue::issue;
-use daypass_broker::store::Store as _;
-use daypass_broker::store::sqlite::SqliteStore;
 use futures::future::join_all;
 
 use super::op::{Frozen, Op, What};
@@ -100,8 +98,7 @@ impl World {
         if self.seat().faults.cut.load(std::sync::atomic::Ordering::SeqCst) {
             return Ok(());
         }
-        let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
-        let head = store.reader().unwrap().head().unwrap().unwrap();
+        let head = self.ground.reader().unwrap().head().unwrap().unwrap();
         match *published.head == head && published.state.at() == head.state {
             true => Ok(()),
             false => Err(format!("it sees {} entries, and the store has {}", published.head.size, head.size)),

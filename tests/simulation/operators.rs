@@ -1,14 +1,15 @@
 //! What operators do.
 
+use std::sync::Arc;
+
 use daypass_broker::activate;
 use daypass_broker::log::{self, Attached, Log};
-use daypass_broker::store::Store as _;
-use daypass_broker::store::sqlite::SqliteStore;
 use daypass_evidence::entry::{
     Alarm, AlarmState, Body, Index, NewEntry, Selector, SuspensionLifted, SuspensionSet,
 };
 
 use super::check::HALF;
+use super::faults::FaultyStore;
 use super::op::Whom;
 use super::people::PEOPLE;
 use super::world::World;
@@ -63,8 +64,9 @@ impl World {
 
     /// Another broker on the same store brings the other bundle into force.
     pub(super) async fn activate_elsewhere(&mut self) {
-        let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
-        let reader = store.reader().unwrap();
+        let inner = self.ground.open().unwrap();
+        let store = FaultyStore { inner, faults: Arc::default(), _held: Arc::default() };
+        let reader = store.inner.reader().unwrap();
         let settings = self.log_settings("b9", &self.seat().clock, reader.as_ref(), None);
         let log = log::open(Box::new(store), settings).unwrap();
         self.activate_in(&log).await;

@@ -9,8 +9,6 @@ use daypass_broker::issue::{Credential, Desk, Refusal};
 use daypass_broker::keyring::{Kek, Keyring};
 use daypass_broker::log::{self, Anchor, verify_store};
 use daypass_broker::signer::Signer;
-use daypass_broker::store::Store as _;
-use daypass_broker::store::sqlite::SqliteStore;
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
 use daypass_verify::time::UnixMs;
@@ -98,7 +96,7 @@ impl World {
     pub(super) fn start(&mut self, seat: usize) -> Result<(), String> {
         let failed = |error: &dyn std::fmt::Display| format!("the broker does not start: {error}");
         let Seat { name, clock, faults, .. } = &self.seats[seat];
-        let store = SqliteStore::open_file(&self.path("store"), false).map_err(|error| failed(&error))?;
+        let store = self.ground.open().map_err(|error| failed(&error))?;
         let reader = store.reader().map_err(|error| failed(&error))?;
         let kek = Kek::read(&self.path("kek")).map_err(|error| failed(&error))?;
         let anchored = self.path(&format!("anchor-{name}"));

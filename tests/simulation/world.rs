@@ -4,14 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use daypass_broker::clock::Clock as _;
+use daypass_broker::clock::{Clock as _, SystemClock};
 use daypass_broker::ids::Ids;
 use daypass_broker::init::{Deployment, init};
 use daypass_broker::issue::Desk;
 use daypass_broker::keyring::{Kek, open_evidence_key};
 use daypass_broker::log::{Anchor, Attached, LogSettings, evidence_key_entry};
-use daypass_broker::store::sqlite::SqliteStore;
-use daypass_broker::store::{Reader, Store as _};
+use daypass_broker::store::Reader;
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
 use daypass_evidence::checkpoint::Checkpoint;
@@ -22,15 +21,16 @@ use daypass_verify::time::UnixMs;
 use tempfile::TempDir;
 
 use super::check::{Held, Ledger};
+use super::ground::{Ground, Kind};
 use super::op::{Op, Random, What};
 use super::people::PEOPLE;
 use super::seat::{BEGIN, Seat, SeatClock};
 
 /// Runs `ops`; what went wrong, if anything did.
-pub(crate) fn run(ops: &[Op], seed: u64, brokers: usize) -> Result<(), String> {
+pub(crate) fn run(ops: &[Op], seed: u64, brokers: usize, kind: Kind) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut world = World::new(seed, brokers).await?;
+        let mut world = World::new(seed, brokers, kind).await?;
         for (at, op) in ops.iter().enumerate() {
             world.step(*op).await.map_err(|failure| format!("operation {at}, {op:?}: {failure}"))?;
         }
@@ -40,6 +40,7 @@ pub(crate) fn run(ops: &[Op], seed: u64, brokers: usize) -> Result<(), String> {
 
 pub(crate) struct World {
     pub(super) folder: TempDir,
+    pub(super) ground: Ground,
     common: Arc<AtomicI64>,
     pub(super) ids: Arc<Ids>,
     pub(super) key: VerifierKey,
@@ -56,22 +57,27 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(super) async fn new(seed: u64, brokers: usize) -> Result<Self, String> {
+    pub(super) async fn new(seed: u64, brokers: usize, kind: Kind) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
-        let common = Arc::new(AtomicI64::new(BEGIN));
+        let store = Ground::place(kind, folder.path());
+        // A database has a clock of its own, and `init` asks it.
+        let begin = if kind == Kind::Postgres { SystemClock.now().get() } else { BEGIN };
+        let common = Arc::new(AtomicI64::new(begin));
         let seats: Vec<Seat> = (0..brokers).map(|number| Seat::new(number, &common)).collect();
         let deployment = Deployment {
             trust_domain: "example.org".parse().unwrap(),
             broker: "b1".parse().unwrap(),
-            store: &folder.path().join("store").into(),
+            store: &store,
             kek: &folder.path().join("kek"),
             bundle: Some(&PEOPLE.bundles[0]),
             lifetimes: daypass_core::rotation::Lifetimes::default(),
             clock: Arc::clone(&seats[0].clock) as Arc<_>,
         };
         let key = init(&deployment).await.map_err(|error| error.to_string())?.log_key;
+        let ground = Ground::of(kind, store).map_err(|error| error.to_string())?;
         let mut world = Self {
             folder,
+            ground,
             common,
             ids: Arc::new(ids(seed)),
             key,
@@ -205,8 +211,7 @@ impl World {
     }
 
     pub(super) fn read_on(&mut self) -> Result<(), String> {
-        let store = SqliteStore::open_file(&self.path("store"), false).unwrap();
-        self.ledger.read_on(store.reader().unwrap().as_ref())
+        self.ledger.read_on(self.ground.reader().unwrap().as_ref())
     }
 
     /// The whole world.

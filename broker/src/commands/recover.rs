@@ -12,7 +12,12 @@ use super::store::{owned, store_at};
 use super::{Failure, lifetimes};
 use crate::args::Owner;
 
-pub(super) async fn run(config: &Path, checkpoints: &[PathBuf], owner: &Owner) -> Result<(), Failure> {
+pub(super) async fn run(
+    config: &Path,
+    checkpoints: &[PathBuf],
+    forked: bool,
+    owner: &Owner,
+) -> Result<(), Failure> {
     let config = Config::read(config)?;
     let store = owned(store_at(&config)?, &config, owner)?;
     let read = |path: &PathBuf| {
@@ -27,6 +32,7 @@ pub(super) async fn run(config: &Path, checkpoints: &[PathBuf], owner: &Owner) -
         lifetimes: lifetimes(&config),
         anchor: &config.store.anchor,
         checkpoints: checkpoints.iter().map(read).collect::<Result<_, _>>()?,
+        forked,
         clock: Arc::new(SystemClock),
     })
     .await?;

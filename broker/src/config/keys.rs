@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         "url",
         Some(r#""""#),
         r#""postgresql://daypass@db.example.org/daypass?sslmode=verify-full""#,
-        "The PostgreSQL database that brokers share, instead of `path`: role, host and database, without a password. To another machine only with TLS and its name verified (`sslmode=verify-full`, the default there). Several hosts may be named (`host1,host2`): the one that takes writes is used.",
+        "The PostgreSQL database that brokers share, instead of `path`: role, host and database, without a password. To another machine only with TLS and its name verified (`sslmode=verify-full`, the default there). `sslcert=/PATH` and `sslkey=/PATH` name a client certificate that is shown instead of a password, and read again at each connection. Several hosts may be named (`host1,host2`): the one that takes writes is used.",
     ),
     key(
         "store",

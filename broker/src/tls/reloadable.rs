@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::ring;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -38,7 +40,7 @@ pub enum CertificateFileError {
         mode: u32,
     },
     /// The file holds no certificate in PEM.
-    #[error("expected a chain of certificates in PEM in `{}`, the server's own first", .0.display())]
+    #[error("expected a chain of certificates in PEM in `{}`, its own first", .0.display())]
     Certificate(PathBuf),
     /// The file holds no private key in PEM, or one of a kind that is not accepted.
     #[error("expected one RSA, P-256, P-384 or Ed25519 private key in PEM in `{}`", .0.display())]
@@ -108,6 +110,20 @@ impl ReloadableCertificate {
 impl ResolvesServerCert for ReloadableCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.shown.load_full())
+    }
+}
+
+/// As a client each connection reads the files first: a certificate that was renewed is shown from then on.
+impl ResolvesClientCert for ReloadableCertificate {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        if let Err(error) = self.reload() {
+            tracing::error!(%error, "the client certificate stays as it was");
+        }
+        Some(self.shown.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

@@ -140,6 +140,31 @@ async fn an_asynchronous_standby_that_lost_entries_stops_each_broker_and_is_reco
     stood("P4", "asynchronous standby promoted without the newest entries, then `recover`", 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_never_saw_what_was_lost_is_stopped_by_the_first_caller_who_did() {
+    let Lost { cluster, standby, brokers, known, lost } = lost().await;
+    brokers.into_iter().for_each(|(_, child)| child.kill());
+    let files = cluster.broker("b3", standby.port);
+    let child = Child::start(&files, &[]).await;
+    let load = Load::start(&cluster.deployment, files.api, 2, 300);
+    load.wait_for(lost + 20).await;
+    load.stop().await;
+    for told in [std::fs::read(&known).unwrap(), Vec::new()] {
+        let refused = ask(&cluster, &files, told).await.unwrap_err();
+        assert_eq!(refused.reason, "ROLLBACK", "{refused:?}");
+    }
+    child.kill();
+    let kept = ["--checkpoint", known.to_str().unwrap()];
+    let refused = cluster.recover(&files, standby.port, &kept).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("another history"), "{refused:?}");
+    let done = cluster.recover(&files, standby.port, &[&["--forked"], &kept[..]].concat()).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(opened(&cluster).gap.unwrap().note.contains("it was forked"));
+    serve_again(&cluster, &[files]).await;
+    stood("P4", "a log that went on where a promoted standby lacked entries, then `recover`", 1);
+}
+
 /// Both brokers go on in the new log, and what was lost buys nothing there.
 async fn serve_again(cluster: &Cluster, files: &[Files]) {
     let mut children = Vec::new();

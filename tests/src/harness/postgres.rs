@@ -7,7 +7,7 @@ mod sql;
 mod standby;
 
 use std::fmt::Write as _;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -112,6 +112,16 @@ impl Postgres {
         }
         writeln!(text, "{lines}").unwrap();
         std::fs::write(&path, text).unwrap();
+    }
+
+    /// Writes a file beside its data, as its own and nobody else's.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = other_user() {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
     }
 
     /// Has it read its configuration again.

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daypass_core::bundle::compile;
-use daypass_evidence::entry::{NewEntry, StatementSigned};
-use daypass_verify::ids::{Digest, KeyId};
+use daypass_evidence::entry::{Alarm, AlarmState, NewEntry};
 use rusqlite::Connection;
 
 use super::*;
@@ -70,20 +69,17 @@ async fn grow(store: &Path, kek: &Path, anchor: &Path) {
         anchor: Some(Anchor::open(anchor).unwrap()),
     };
     let log = crate::log::open(Box::new(opened), settings).unwrap();
-    // Of a kind that the state is not folded from.
-    let filling = || StatementSigned {
-        statement: "revocations".into(),
-        key: KeyId::from_thumbprint([1; 32]),
-        digest: Digest::of(b"as long as needed"),
-        from_ms: SystemClock.now(),
-        until_ms: SystemClock.now(),
-        number: None,
+    let alarm = || Alarm {
+        code: "LINT_FAILED".into(),
+        state: AlarmState::Raised,
+        raised: None,
+        detail: Some("as long as needed".into()),
     };
     let entry = |_| NewEntry {
         id: ids.draw(SystemClock.now()).unwrap(),
         request: None,
         by: None,
-        body: filling().into(),
+        body: alarm().into(),
     };
     log.append((0..ENTRIES).map(entry).collect(), Attached::default()).await.unwrap();
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::durability::Durability;
 use crate::store::StoreError;
+use crate::tls::ReloadableCertificate;
 
 /// How long connecting may take, and how long a server may stay silent before it counts as gone.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -52,12 +53,13 @@ pub(super) const SCHEMA_NAME: &str = "daypass";
 impl PostgresAt {
     /// The database at `url`, `postgresql://ROLE@HOST:PORT/DATABASE`, with `sslmode=verify-full` unless it is on this
     /// machine. `ca` holds the roots (PEM) that its certificate must lead to: those of the system where there is none.
+    /// `sslcert` and `sslkey` in the URL name a certificate that it is shown, which may be renewed at any time.
     ///
     /// # Errors
     /// When the URL is not one, holds a password, or asks for less than an authenticated channel where that is needed:
     /// `plaintext` says that it is not.
     pub fn new(url: &str, password: Password, ca: Option<&Path>, plaintext: bool) -> Result<Self, String> {
-        let (mut config, mode, ca_named) = parse(url)?;
+        let Parsed { mut config, mode, ca: ca_named, shown } = parse(url)?;
         if config.get_password().is_some() {
             return Err(
                 "the URL holds a password: put it into a file and name that as `store.password_file`".into(),
@@ -94,7 +96,10 @@ impl PostgresAt {
         config.tcp_user_timeout(SILENCE).keepalives_idle(SILENCE).keepalives_interval(CONNECT);
         config.application_name("daypass-broker");
         let encrypted = config.get_ssl_mode() == SslMode::Require;
-        let tls = MakeRustlsConnect::new(client_tls(ca.as_deref(), encrypted)?);
+        if shown.is_some() && !encrypted {
+            return Err("`sslcert` is shown over TLS only: add `sslmode=verify-full`".into());
+        }
+        let tls = MakeRustlsConnect::new(client_tls(ca.as_deref(), encrypted, shown)?);
         Ok(Self {
             config,
             password,
@@ -178,10 +183,12 @@ impl PostgresAt {
 /// Without the password.
 impl fmt::Display for PostgresAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let hosts: Vec<String> = self.config.get_hosts().iter().map(shown).collect();
-        let ports: Vec<String> = self.config.get_ports().iter().map(u16::to_string).collect();
-        let (role, hosts, ports) = (self.role(), hosts.join(","), ports.join(","));
-        write!(f, "postgresql://{role}@{hosts}:{ports}/{}", self.config.get_dbname().unwrap_or_default())?;
+        // One port may be that of all hosts.
+        let ports = self.config.get_ports().iter().cycle();
+        let hosts = self.config.get_hosts().iter().zip(ports);
+        let hosts: Vec<String> = hosts.map(|(host, port)| format!("{}:{port}", shown(host))).collect();
+        let (role, hosts) = (self.role(), hosts.join(","));
+        write!(f, "postgresql://{role}@{hosts}/{}", self.config.get_dbname().unwrap_or_default())?;
         if &*self.schema == SCHEMA_NAME { Ok(()) } else { write!(f, " schema {}", self.schema) }
     }
 }
@@ -199,19 +206,28 @@ fn shown(host: &Host) -> String {
     }
 }
 
-/// Takes `sslmode` and `sslrootcert` from a URL: the library below knows neither `verify-full` nor the second.
-fn parse(url: &str) -> Result<(Config, Option<String>, Option<PathBuf>), String> {
+struct Parsed {
+    config: Config,
+    mode: Option<String>,
+    ca: Option<PathBuf>,
+    shown: Option<ReloadableCertificate>,
+}
+
+/// Takes what is about TLS from a URL: the library below knows neither `verify-full` nor the names of files.
+fn parse(url: &str) -> Result<Parsed, String> {
     if !url.starts_with("postgresql://") && !url.starts_with("postgres://") {
         return Err("expected `postgresql://ROLE@HOST:PORT/DATABASE`".into());
     }
     let (base, query) = url.split_once('?').unwrap_or((url, ""));
-    let (mut mode, mut ca) = (None, None);
+    let (mut mode, mut ca, mut certificate, mut key) = (None, None, None, None);
     let mut rest = form_urlencoded::Serializer::new(String::new());
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        match key.as_ref() {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
             "sslmode" => mode = Some(value.into_owned()),
             "sslrootcert" => ca = Some(PathBuf::from(value.as_ref())),
-            _ => drop(rest.append_pair(&key, &value)),
+            "sslcert" => certificate = Some(PathBuf::from(value.as_ref())),
+            "sslkey" => key = Some(PathBuf::from(value.as_ref())),
+            _ => drop(rest.append_pair(&name, &value)),
         }
     }
     // The library reads `+` as itself.
@@ -220,7 +236,15 @@ fn parse(url: &str) -> Result<(Config, Option<String>, Option<PathBuf>), String>
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         format!("{error}: {}", cause.unwrap_or_default())
     })?;
-    Ok((config, mode, ca))
+    let shown = match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => {
+            let opened = ReloadableCertificate::open(&certificate, &key);
+            Some(opened.map_err(|error| error.to_string())?)
+        }
+        _ => return Err("`sslcert` and `sslkey` belong together: name both".into()),
+    };
+    Ok(Parsed { config, mode, ca, shown })
 }
 
 /// Whether what is said stays on this machine.
@@ -237,7 +261,11 @@ fn is_local(config: &Config) -> bool {
     }
 }
 
-fn client_tls(ca: Option<&Path>, needed: bool) -> Result<ClientConfig, String> {
+fn client_tls(
+    ca: Option<&Path>,
+    needed: bool,
+    shown: Option<ReloadableCertificate>,
+) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = ca {
         let failed = |error: &dyn fmt::Display| {
@@ -256,7 +284,11 @@ fn client_tls(ca: Option<&Path>, needed: bool) -> Result<ClientConfig, String> {
     let builder =
         ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13]);
     let builder = builder.map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    let builder = builder.with_root_certificates(roots);
+    Ok(match shown {
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(certificate)),
+        None => builder.with_no_client_auth(),
+    })
 }
 
 #[cfg(test)]
@@ -276,6 +308,11 @@ mod tests {
             ("postgresql://daypass@127.0.0.1,db.example.org/daypass?sslmode=disable", "verify-full"),
             ("postgresql://daypass@localhost/daypass?hostaddr=10.0.0.1&sslmode=disable", "verify-full"),
             ("postgresql://daypass:secret@127.0.0.1/daypass", "password_file"),
+            ("postgresql://daypass@127.0.0.1/daypass?sslmode=verify-full&sslcert=/x", "name both"),
+            (
+                "postgresql://daypass@127.0.0.1/daypass?sslmode=verify-full&sslcert=/no&sslkey=/no",
+                "cannot read",
+            ),
             ("postgresql://127.0.0.1/daypass", "role"),
             ("postgresql://daypass@127.0.0.1", "database"),
             ("mysql://daypass@127.0.0.1/daypass", "postgresql://"),
@@ -303,5 +340,11 @@ mod tests {
         let at = PostgresAt::new("postgresql://daypass@127.0.0.1:5433/log", password, None, false).unwrap();
         assert_eq!(at.to_string(), "postgresql://daypass@127.0.0.1:5433/log");
         assert!(!format!("{at:?} {at:#?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn each_host_is_shown_with_its_port() {
+        let url = "postgresql://daypass@127.0.0.1:5433,localhost:5434/log";
+        assert_eq!(at(url).unwrap().to_string(), url);
     }
 }

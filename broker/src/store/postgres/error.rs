@@ -1,5 +1,9 @@
 //! What the server says, in the words of the store's contract.
 
+use std::error::Error as _;
+use std::io;
+
+use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
 use crate::store::StoreError;
@@ -42,13 +46,32 @@ pub(super) fn late(what: &str) -> StoreError {
     StoreError::Unavailable(format!("the database did not {what} in time"))
 }
 
-/// The whole chain: the library's own text names only the first link.
+/// The whole chain, of which the library's own text names only the first link, and what to do about a certificate.
 fn words(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut advice = None;
+    let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        advice = advice.or_else(|| inner.and_then(|it| it.downcast_ref()).and_then(advice_on));
         source = cause.source();
     }
-    text
+    advice.map_or(text.clone(), |advice| format!("{advice} ({text})"))
+}
+
+fn advice_on(error: &rustls::Error) -> Option<&'static str> {
+    let rustls::Error::InvalidCertificate(why) = error else { return None };
+    match why {
+        CertificateError::UnknownIssuer => Some(
+            "the database's certificate leads to no root that is trusted: name its root in `store.ca_file`",
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Some("the database's certificate is for another name than the host in the URL")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            Some("the database's certificate is expired: renew it")
+        }
+        _ => None,
+    }
 }

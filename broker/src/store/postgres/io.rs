@@ -33,7 +33,9 @@ impl Io {
     /// What `future` comes to; none where it takes longer than `limit`.
     pub(super) fn wait<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let _within = self.handle.enter();
-        block_on(tokio::time::timeout(limit, future)).ok()
+        // Where a task of another runtime waits here, its budget would run out and never be filled again: it does not
+        // return to that runtime meanwhile.
+        block_on(tokio::task::unconstrained(tokio::time::timeout(limit, future))).ok()
     }
 
     pub(super) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
@@ -67,5 +69,23 @@ fn block_on<F: Future>(future: F) -> F::Output {
             return output;
         }
         thread::park();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_that_waits_a_thousand_times_is_not_starved() {
+        let io = Io::start().unwrap();
+        let runtime = Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            for time in 0..1_000 {
+                let (answer, answered) = tokio::sync::oneshot::channel();
+                drop(io.spawn(async move { answer.send(()).unwrap() }));
+                assert!(io.wait(Duration::from_secs(5), answered).is_some(), "at the {time}th time");
+            }
+        });
     }
 }

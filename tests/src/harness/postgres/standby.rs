@@ -9,12 +9,21 @@ impl Postgres {
     /// A standby of this server, which streams from it as `name`. Commits wait for it once
     /// [`Postgres::wait_for_standby`] says so.
     pub fn standby(&self, name: &str) -> Self {
-        let mut made = Self::empty();
+        let mut made = self.copied(name, &["-R"]);
+        made.resume();
+        made
+    }
+
+    /// A backup of this server as of now, not started: its restored copy is a server of its own.
+    pub fn backup(&self) -> Self {
+        self.copied("backup", &[])
+    }
+
+    fn copied(&self, name: &str, more: &[&str]) -> Self {
+        let made = Self::empty();
         let from = format!("host=127.0.0.1 port={} user=postgres application_name={name}", self.port);
-        made.run(
-            "pg_basebackup",
-            &["-d", &from, "-D", "data", "-X", "stream", "-c", "fast", "-R", "--no-sync"],
-        );
+        let all = [&["-d", &from, "-D", "data", "-X", "stream", "-c", "fast", "--no-sync"], more].concat();
+        made.run("pg_basebackup", &all);
         let path = made.data().join("postgresql.auto.conf");
         let copied = std::fs::read_to_string(&path).unwrap();
         let ours = format!(
@@ -23,7 +32,6 @@ impl Postgres {
             made.folder.display()
         );
         std::fs::write(&path, ours).unwrap();
-        made.resume();
         made
     }
 
