@@ -6,6 +6,7 @@
 mod brokers;
 mod child;
 mod clock;
+mod compromise;
 mod damage;
 mod full;
 mod load;

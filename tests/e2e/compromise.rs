@@ -19,6 +19,7 @@ use daypass_tests::harness::{
     token_of,
 };
 use daypass_verify::time::Seconds;
+use futures::StreamExt as _;
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::Value;
 
@@ -203,7 +204,12 @@ async fn an_orderly_change_is_published_ahead_and_ends_nothing() {
 #[tokio::test]
 async fn only_who_may_rotate_does_and_a_proof_buys_one_order() {
     let deployment = Deployment::start().await;
-    let size = || async { deployment.entries().await.len() };
+    let changes = || async {
+        let entries = deployment.entries().await.into_iter();
+        let of_keys =
+            entries.filter(|(_, it)| matches!(it.body, Body::KeyChanged(_) | Body::StatementSigned(_)));
+        of_keys.count()
+    };
     let key = signing(&deployment, KeyUse::Token).key.to_string();
     for stranger in [deployment.operator().await, deployment.service().await] {
         for validate_only in [true, false] {
@@ -227,11 +233,11 @@ async fn only_who_may_rotate_does_and_a_proof_buys_one_order() {
     rotate(&security, dry).await.unwrap();
     assert!(revoked(&deployment).await.is_empty());
     rotate(&security, order(CA, "")).await.unwrap();
-    let before = size().await;
+    let before = changes().await;
     for usage in [CA, TOKEN] {
         assert_eq!(rotate(&security, order(usage, "")).await.unwrap_err().reason, "PROOF_REPLAYED");
     }
-    assert_eq!(size().await, before, "an order that is refused leaves no trace");
+    assert_eq!(changes().await, before, "an order that is refused leaves no trace");
 }
 
 /// Writes what a broker writes first when it is told of a compromise, and ends one of what the key signed: as far as one
@@ -317,4 +323,55 @@ async fn an_operator_rotates_by_the_command_line_after_a_dry_run() {
     let gone = daypass(stolen.to_vec()).await;
     assert_eq!(gone.code, Some(1), "{}", gone.stdout);
     assert!(gone.stderr.contains(&kid), "{}", gone.stderr);
+}
+
+#[tokio::test]
+async fn more_than_one_entry_can_name_is_ended_by_several() {
+    const ISSUED: usize = 1_100;
+    let mut deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
+    deployment.settings.rates.issue_per_s = 100_000;
+    deployment.settings.rates.issue_burst = 100_000;
+    deployment.resume().await.unwrap();
+    let service = deployment.service().await;
+    let (kid, _) = token(&service).await;
+    let asked = (1..ISSUED).map(|_| token(&service));
+    let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(32).collect().await;
+    assert!(answers.iter().all(|(signed_by, _)| *signed_by == kid));
+    let rotated = rotate(&deployment.security().await, order(TOKEN, &kid)).await.unwrap();
+    eventually("all are ended", || async {
+        let all = revoked(&deployment).await.into_iter();
+        all.flat_map(|(_, ended)| ended.ended).collect::<BTreeSet<_>>().len() == ISSUED
+    })
+    .await;
+    let found = revoked(&deployment).await;
+    assert!(found.len() >= 2 && found.iter().all(|(_, ended)| ended.ended.len() <= Ends::MOST));
+    assert_eq!(found.iter().map(|(_, ended)| ended.ended.len()).sum::<usize>(), ISSUED, "each once");
+    assert!(found.iter().all(|(_, ended)| ended.ordered == rotated.entry.as_ref().map(|entry| entry.index)));
+    both_verifiers_agree(&deployment).await;
+}
+
+#[tokio::test]
+async fn two_brokers_that_go_on_for_a_third_end_everything_once() {
+    let deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let service = deployment.service().await;
+    let mut signed = Vec::new();
+    for _ in 0..40 {
+        signed.push(token(&service).await.1);
+    }
+    let key = signing(&deployment, KeyUse::Token);
+    killed_half_way(&deployment, &key, signed[0]).await;
+    deployment.clock.advance(11_000);
+    eventually("all are ended", || async {
+        let all = revoked(&deployment).await.into_iter();
+        all.flat_map(|(_, ended)| ended.ended).count() >= signed.len()
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    let mut named: Vec<Index> =
+        revoked(&deployment).await.into_iter().flat_map(|(_, ended)| ended.ended).collect();
+    named.sort_unstable();
+    assert_eq!(named, signed);
+    both_verifiers_agree(&deployment).await;
+    other.stop("the test stops it").await.unwrap();
 }

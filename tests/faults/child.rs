@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daypass_broker::log::{Anchor, verify_store};
-use daypass_broker::store::Store as _;
 use daypass_broker::store::sqlite::SqliteStore;
+use daypass_broker::store::{Reader, Store as _};
 use daypass_evidence::entry::Entry;
 use daypass_tests::harness::{Deployment, free_port, program};
 use rusqlite::Connection;
@@ -151,6 +151,11 @@ impl Files {
     pub(super) fn entries(&self) -> Vec<Entry> {
         let rows = SqliteStore::open_reader(&self.store).unwrap().rows(0, u32::MAX).unwrap();
         rows.iter().map(|row| Entry::read(&row.bytes).unwrap()).collect()
+    }
+
+    /// Reads the store, while a broker may still write to it.
+    pub(super) fn reader(&self) -> Box<dyn Reader> {
+        SqliteStore::open_reader(&self.store).unwrap()
     }
 
     /// Where the broker takes orders.

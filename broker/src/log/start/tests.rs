@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daypass_core::bundle::compile;
-use daypass_evidence::entry::{Alarm, AlarmState, NewEntry};
+use daypass_evidence::entry::{NewEntry, StatementSigned};
+use daypass_verify::ids::{Digest, KeyId};
 use rusqlite::Connection;
 
 use super::*;
@@ -69,17 +70,20 @@ async fn grow(store: &Path, kek: &Path, anchor: &Path) {
         anchor: Some(Anchor::open(anchor).unwrap()),
     };
     let log = crate::log::open(Box::new(opened), settings).unwrap();
-    let alarm = || Alarm {
-        code: "LINT_FAILED".into(),
-        state: AlarmState::Raised,
-        raised: None,
-        detail: Some("as long as needed".into()),
+    // Of a kind that the state is not folded from.
+    let filling = || StatementSigned {
+        statement: "revocations".into(),
+        key: KeyId::from_thumbprint([1; 32]),
+        digest: Digest::of(b"as long as needed"),
+        from_ms: SystemClock.now(),
+        until_ms: SystemClock.now(),
+        number: None,
     };
     let entry = |_| NewEntry {
         id: ids.draw(SystemClock.now()).unwrap(),
         request: None,
         by: None,
-        body: alarm().into(),
+        body: filling().into(),
     };
     log.append((0..ENTRIES).map(entry).collect(), Attached::default()).await.unwrap();
 }
