@@ -139,14 +139,10 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// When it cannot be known what is kept.
-    fn keep_room(&mut self) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn keep_room(&mut self) -> Result<(), StoreError>;
 
     /// Whether there is room for more than what must be written: while there is not, a reserve is used up.
-    fn has_room(&mut self) -> bool {
-        true
-    }
+    fn has_room(&mut self) -> bool;
 
     /// Housekeeping that would delay a commit: called when nobody waits for one.
     fn rest(&mut self) {}

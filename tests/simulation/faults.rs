@@ -139,6 +139,14 @@ pub(crate) struct FaultyStore {
 }
 
 impl Store for FaultyStore {
+    fn keep_room(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         self.faults.at(Step::Begin)?;
         Ok(Box::new(FaultyTransaction { inner: self.inner.begin()?, faults: &self.faults }))

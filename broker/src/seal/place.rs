@@ -52,6 +52,14 @@ fn archive(reader: &dyn Reader, folder: Option<&Path>) -> Result<Option<Archive>
 }
 
 impl Store for Sealed {
+    fn keep_room(&mut self) -> Result<(), StoreError> {
+        self.store.keep_room()
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.store.has_room()
+    }
+
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         self.store.begin()
     }
