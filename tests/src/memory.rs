@@ -88,6 +88,14 @@ impl Drop for Held {
 }
 
 impl Store for Memory {
+    fn keep_room(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
     fn begin(&mut self) -> Result<Box<dyn Transaction + '_>, StoreError> {
         let held = self.lock()?;
         let head = self.tables().head.clone();
