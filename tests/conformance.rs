@@ -67,7 +67,7 @@ suites!([
     marks_of_a_whole_batch_are_spent_as_one_after_another,
     a_mark_is_found_in_the_bucket_before,
     a_mark_is_remembered_until_it_expires,
-    what_expired_comes_oldest_minute_first_and_no_more_than_asked,
+    what_expired_comes_oldest_first_and_no_more_than_asked,
     what_ended_is_not_live,
     what_was_found_live_is_asked_again_under_the_lock,
     all_that_lives_is_found_page_by_page,

@@ -180,29 +180,32 @@ pub fn search(reader: &dyn Reader, start: Index, filter: &Filter) -> Result<Foun
 /// # Errors
 /// When the store fails.
 pub fn find(reader: &dyn Reader, id: &CredentialId) -> Result<Option<Row>, StoreError> {
-    let drawn = id.drawn_at();
     // An id is drawn a moment before its entry is written: only a clock that was set back makes it otherwise.
-    let near = first_at(reader, drawn)?;
-    let latest = first_at(reader, drawn.plus_millis(ID_WINDOW_MS + 1))?;
-    match find_in(reader, id, near..latest)? {
-        None => find_in(reader, id, first_at(reader, drawn.plus_millis(-ID_WINDOW_MS))?..near),
+    let near = first_at(reader, id.drawn_at())?;
+    match find_in(reader, id, near..Index::MAX)? {
+        None => find_in(reader, id, first_at(reader, id.drawn_at().plus_millis(-ID_WINDOW_MS))?..near),
         found => Ok(found),
     }
 }
 
-/// Only what names the id somewhere is read.
+/// Up to where entries are too late for the id. Only what names the id somewhere is read.
 fn find_in(reader: &dyn Reader, id: &CredentialId, places: Range<Index>) -> Result<Option<Row>, StoreError> {
+    let latest = id.drawn_at().plus_millis(ID_WINDOW_MS);
     let named = id.to_string();
     let finder = memchr::memmem::Finder::new(&named);
     let (mut at, mut together) = (places.start, PAGE_FIRST);
     while at < places.end {
         let page = reader.rows(at, together)?;
         let Some(last) = page.last() else { return Ok(None) };
+        let beyond = read(last)?.envelope.time > latest;
         (at, together) = (last.index + 1, PAGE);
         for row in page.into_iter().filter(|row| finder.find(&row.bytes).is_some()) {
             if read(&row)?.envelope.id == *id {
                 return Ok(Some(row));
             }
+        }
+        if beyond {
+            return Ok(None);
         }
     }
     Ok(None)

@@ -189,7 +189,7 @@ pub trait Transaction {
         groups.iter().map(|marks| self.spend(marks)).collect()
     }
 
-    /// Credentials whose end lies at or before `through`, by the minute of their end and then by index, at most `limit`.
+    /// Credentials whose end lies at or before `through`, by their end and then by index, at most `limit`.
     ///
     /// # Errors
     /// When the store fails.
@@ -269,7 +269,7 @@ pub trait Reader: Send {
     /// When the store fails.
     fn live(&self) -> Result<u64, StoreError>;
 
-    /// Credentials that live, by the minute of their end and then by index, at most `limit`: those that follow `after`,
+    /// Credentials that live, by their end and then by index, at most `limit`: those that follow `after`,
     /// or from the first.
     ///
     /// # Errors

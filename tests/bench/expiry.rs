@@ -28,14 +28,17 @@ const IN_FLIGHT: usize = 16;
 /// How many requests one connection carries at once: half of what the broker allows.
 const STREAMS: usize = 32;
 
+/// How long it is measured what issuing is like before.
+const NORMAL: Duration = Duration::from_secs(5);
+
 /// How long one round of asking takes.
 const ROUND: Duration = Duration::from_secs(2);
 
 /// The longest lifetime that the sample's task grants.
 const TTL_MAX_S: i64 = 900;
 
-/// How much a second is issued at least: what the time until the end is chosen by.
-const PER_SECOND_AT_LEAST: u64 = 4_000;
+/// Of the rate that was measured, what filling the store is trusted to reach.
+const TRUSTED: f64 = 0.5;
 
 /// Endings wait out the leeway that receivers may give.
 const LEEWAY_MS: i64 = 30_000;
@@ -61,10 +64,11 @@ struct Figures {
 pub(crate) async fn run(json: bool, credentials: u64) -> Result<(), Fault> {
     let mut deployment = Deployment::start().await?;
     let callers = Callers::new(&deployment).await?;
-    let normal = callers.load(60, Duration::from_secs(5)).await?;
+    let normal = callers.load(60, NORMAL).await?;
     // What was issued so far has ended by then, and is no part of what is measured.
-    let filling_s = i64::try_from(credentials / PER_SECOND_AT_LEAST)?;
-    let ends_s = SystemClock.now().seconds() + (filling_s + 30).max(150);
+    let per_s = normal.latencies.len() as f64 / NORMAL.as_secs_f64() * TRUSTED;
+    let filling = Duration::try_from_secs_f64(credentials as f64 / per_s)?;
+    let ends_s = SystemClock.now().seconds() + (i64::try_from(filling.as_secs())? + 30).max(150);
     let began = Instant::now();
     let issued = callers.fill(credentials, ends_s).await?;
     let issued_per_s = issued as f64 / began.elapsed().as_secs_f64();

@@ -33,7 +33,7 @@ const LOOKUPS: u64 = 500;
 
 /// Entries of one append, and appends that are on their way together.
 const OF_ONE: usize = 250;
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 4;
 
 /// Where the parts of the measured deployment lie.
 struct Files {

@@ -191,7 +191,7 @@ pub(super) fn a_mark_is_remembered_until_it_expires(place: &dyn Place) {
     }
 }
 
-pub(super) fn what_expired_comes_oldest_minute_first_and_no_more_than_asked(place: &dyn Place) {
+pub(super) fn what_expired_comes_oldest_first_and_no_more_than_asked(place: &dyn Place) {
     let mut store = place.open().unwrap();
     open_log(store.as_mut());
     let at = |ms: i64| NOON.plus_millis(ms);
@@ -249,7 +249,7 @@ pub(super) fn all_that_lives_is_found_page_by_page(place: &dyn Place) {
     let mut all = reader.live_after(None, 100).unwrap();
     assert_eq!(found, all, "none is passed over, and none comes twice");
     all.retain(|live| born.contains(live));
-    assert_eq!(all, [2, 4, 1, 3, 0].map(|place| born[place]), "by minute, then by index");
+    assert_eq!(all, [2, 4, 3, 1, 0].map(|place| born[place]), "by their end");
 }
 
 pub(super) fn a_key_that_is_kept_again_is_replaced(place: &dyn Place) {

@@ -12,7 +12,7 @@ use super::report::stood;
 use crate::simulation::op::Random;
 
 const WAL_HEADER: usize = 32;
-const FRAME: usize = 24 + 4096;
+const FRAME: usize = 24 + 8192;
 
 /// All entries and the head's checkpoint, of a store that is accepted; else why it is refused.
 fn judge(files: &Files, deployment: &Deployment) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {

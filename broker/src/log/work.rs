@@ -224,7 +224,8 @@ pub(super) fn sweep(
     for chunk in own.chunks(ENDED_PER_ENTRY) {
         let indexes = chunk.iter().map(|live| live.index).collect();
         let complete = whole && chunk.last() == own.last();
-        let all_before = chunk.last().map(|live| before_minute(live.exp));
+        // They come by their end: when one is named, all that ended before it are.
+        let all_before = chunk.last().map(|live| live.exp.plus_millis(-1));
         let named_through = if complete { Some(through) } else { all_before };
         push(assembly, ids, time, expired_of(indexes, None, named_through).into())?;
     }
@@ -247,11 +248,6 @@ fn expired_of(mut ended: Vec<Index>, log: Option<&str>, through_ms: Option<UnixM
         ordered: None,
         reach: BTreeMap::new(),
     }
-}
-
-/// Endings come by minute: when one of a minute is named, all of the minutes before it are.
-fn before_minute(exp: UnixMs) -> UnixMs {
-    UnixMs::new(exp.get().div_euclid(60_000) * 60_000 - 1)
 }
 
 pub(super) fn push(

@@ -2,7 +2,7 @@
 
 use daypass_verify::time::UnixMs;
 
-/// The minute that something expires in: the first column of what is keyed by its end.
+/// The minute that a mark expires in.
 pub(super) fn minute(at: UnixMs) -> i64 {
     at.get().div_euclid(60_000)
 }

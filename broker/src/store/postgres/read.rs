@@ -198,9 +198,9 @@ impl Reader for PostgresReader {
     }
 
     fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError> {
-        let (minute, index) = after.map_or((i64::MIN, -1), |it| (super::minute(it.exp), signed(it.index)));
-        let sql = "SELECT exp_ms, idx FROM live WHERE (minute, idx) > ($1, $2) ORDER BY minute, idx LIMIT $3";
-        let found = self.0.ask(sql, &[&minute, &index, &i64::from(limit)])?;
+        let (exp, index) = after.map_or((i64::MIN, -1), |it| (it.exp.get(), signed(it.index)));
+        let sql = "SELECT exp_ms, idx FROM live WHERE (exp_ms, idx) > ($1, $2) ORDER BY exp_ms, idx LIMIT $3";
+        let found = self.0.ask(sql, &[&exp, &index, &i64::from(limit)])?;
         found.iter().map(live).collect()
     }
 }

@@ -53,9 +53,9 @@ statements! {
     ),
     spent: "SELECT wanted.place FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS wanted (minute, mark, place)
         WHERE EXISTS (SELECT FROM marks WHERE marks.minute = wanted.minute AND marks.mark = wanted.mark)",
-    live: "SELECT wanted.place FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS wanted (minute, idx, place)
-        WHERE EXISTS (SELECT FROM live WHERE live.minute = wanted.minute AND live.idx = wanted.idx)",
-    expired: "SELECT exp_ms, idx FROM live WHERE minute <= $1 AND exp_ms <= $2 ORDER BY minute, idx LIMIT $3",
+    live: "SELECT wanted.place FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS wanted (exp_ms, idx, place)
+        WHERE EXISTS (SELECT FROM live WHERE live.exp_ms = wanted.exp_ms AND live.idx = wanted.idx)",
+    expired: "SELECT exp_ms, idx FROM live WHERE exp_ms <= $1 ORDER BY exp_ms, idx LIMIT $2",
     open_head: "INSERT INTO head VALUES (1, $1, $2, $3, $4, $5, $6)",
     // Where the head is not the one that was read, this fails, and so takes the rest of the transaction with it.
     move_head: "WITH moved AS (UPDATE head SET origin = $1, size = $2, state = $3, time_ms = $4, frontier = $5,
@@ -63,9 +63,9 @@ statements! {
     entries: "INSERT INTO entries SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])",
     folds: "INSERT INTO folds SELECT * FROM unnest($1::bigint[])",
     subtrees: "INSERT INTO subtrees SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])",
-    born: "INSERT INTO live SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])",
-    ended: "DELETE FROM live USING unnest($1::bigint[], $2::bigint[]) AS gone (minute, idx)
-        WHERE live.minute = gone.minute AND live.idx = gone.idx",
+    born: "INSERT INTO live SELECT * FROM unnest($1::bigint[], $2::bigint[])",
+    ended: "DELETE FROM live USING unnest($1::bigint[], $2::bigint[]) AS gone (exp_ms, idx)
+        WHERE live.exp_ms = gone.exp_ms AND live.idx = gone.idx",
     objects: "INSERT INTO objects SELECT * FROM unnest($1::bytea[], $2::bytea[]) ON CONFLICT DO NOTHING",
     keys: "INSERT INTO keys SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[])
         ON CONFLICT (key) DO UPDATE SET sealed = excluded.sealed, certificate = excluded.certificate",
@@ -81,7 +81,7 @@ impl Statements {
             (c.entries.0.is_empty(), &self.entries, vec![&c.entries.0, &c.entries.1, &c.entries.2]),
             (c.folds.is_empty(), &self.folds, vec![&c.folds]),
             (c.subtrees.0.is_empty(), &self.subtrees, vec![&c.subtrees.0, &c.subtrees.1, &c.subtrees.2]),
-            (c.born.0.is_empty(), &self.born, vec![&c.born.0, &c.born.1, &c.born.2]),
+            (c.born.0.is_empty(), &self.born, vec![&c.born.0, &c.born.1]),
             (c.ended.0.is_empty(), &self.ended, vec![&c.ended.0, &c.ended.1]),
             (c.objects.0.is_empty(), &self.objects, vec![&c.objects.0, &c.objects.1]),
             (c.keys.0.is_empty(), &self.keys, vec![&c.keys.0, &c.keys.1, &c.keys.2]),
@@ -128,7 +128,7 @@ pub(super) struct Columns<'a> {
     entries: (Vec<i64>, Vec<&'a [u8]>, Vec<&'a [u8]>),
     folds: Vec<i64>,
     subtrees: (Vec<i16>, Vec<i64>, Vec<&'a [u8]>),
-    born: (Vec<i64>, Vec<i64>, Vec<i64>),
+    born: (Vec<i64>, Vec<i64>),
     ended: (Vec<i64>, Vec<i64>),
     objects: (Vec<&'a [u8]>, Vec<&'a [u8]>),
     keys: (Vec<&'a str>, Vec<&'a [u8]>, Certificates<'a>),
@@ -154,12 +154,11 @@ impl<'a> Columns<'a> {
                 batch.subtrees.iter().map(|(.., hash)| hash.as_slice()).collect(),
             ),
             born: (
-                batch.born.iter().map(|live| minute(live.exp)).collect(),
-                batch.born.iter().map(|live| signed(live.index)).collect(),
                 batch.born.iter().map(|live| live.exp.get()).collect(),
+                batch.born.iter().map(|live| signed(live.index)).collect(),
             ),
             ended: (
-                batch.ended.iter().map(|live| minute(live.exp)).collect(),
+                batch.ended.iter().map(|live| live.exp.get()).collect(),
                 batch.ended.iter().map(|live| signed(live.index)).collect(),
             ),
             objects: (

@@ -169,18 +169,18 @@ impl Transaction for PostgresTransaction<'_> {
     fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {
         let session = self.session()?;
         let (client, expired) = (&session.client, &session.statements.expired);
-        let (through_minute, through, limit) = (minute(through), through.get(), i64::from(limit));
-        let parameters: [&(dyn ToSql + Sync); 3] = [&through_minute, &through, &limit];
+        let (through, limit) = (through.get(), i64::from(limit));
+        let parameters: [&(dyn ToSql + Sync); 2] = [&through, &limit];
         let rows = session.answer(&self.store.io, ANSWER, client.query(expired, &parameters))?;
         rows.iter().map(read::live).collect()
     }
 
     fn are_live(&mut self, credentials: &[Live]) -> Result<Vec<bool>, StoreError> {
-        let minutes: Vec<i64> = credentials.iter().map(|live| minute(live.exp)).collect();
+        let ends: Vec<i64> = credentials.iter().map(|live| live.exp.get()).collect();
         let indexes: Vec<i64> = credentials.iter().map(|live| signed(live.index)).collect();
         let session = self.session()?;
         let (client, live) = (&session.client, &session.statements.live);
-        let rows = session.answer(&self.store.io, ANSWER, client.query(live, &[&minutes, &indexes]))?;
+        let rows = session.answer(&self.store.io, ANSWER, client.query(live, &[&ends, &indexes]))?;
         let places = places(&rows)?;
         Ok((0..credentials.len()).map(|place| places.contains(&place)).collect())
     }

@@ -125,15 +125,15 @@ impl Reader for SqliteReader {
     }
 
     fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError> {
-        let (minute, index) = after.map_or((i64::MIN, -1), |it| (super::minute(it.exp), signed(it.index)));
+        let (exp, index) = after.map_or((i64::MIN, -1), |it| (it.exp.get(), signed(it.index)));
         let mut select = self
             .connection
             .prepare_cached(
-                "SELECT exp_ms, idx FROM live WHERE (minute, idx) > (?1, ?2) ORDER BY minute, idx LIMIT ?3",
+                "SELECT exp_ms, idx FROM live WHERE (exp_ms, idx) > (?1, ?2) ORDER BY exp_ms, idx LIMIT ?3",
             )
             .map_err(failed)?;
         let rows = select
-            .query_map(params![minute, index, limit], |row| {
+            .query_map(params![exp, index, limit], |row| {
                 Ok(Live { exp: UnixMs::new(row.get(0)?), index: unsigned(row.get(1)?) })
             })
             .map_err(failed)?;

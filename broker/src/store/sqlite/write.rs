@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::super::columns::{minute, signed};
+use super::super::columns::signed;
 use super::{failed, unknown};
 use crate::store::{Batch, Head, StoreError};
 
@@ -84,10 +84,11 @@ pub(super) fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> 
                 .try_for_each(|row| statement.execute([signed(row.index)]).map(drop))
         })?;
     }
-    run("INSERT INTO live VALUES (?1, ?2, ?3)", &mut |statement| {
-        batch.born.iter().try_for_each(|live| {
-            statement.execute(params![minute(live.exp), signed(live.index), live.exp.get()]).map(drop)
-        })
+    run("INSERT INTO live VALUES (?1, ?2)", &mut |statement| {
+        batch
+            .born
+            .iter()
+            .try_for_each(|live| statement.execute(params![live.exp.get(), signed(live.index)]).map(drop))
     })?;
     for (level, index, hash) in &batch.subtrees {
         run("INSERT INTO subtrees VALUES (?1, ?2, ?3)", &mut |statement| {
@@ -95,10 +96,11 @@ pub(super) fn insert(transaction: &rusqlite::Transaction<'_>, batch: &Batch) -> 
         })?;
     }
     if !batch.ended.is_empty() {
-        run("DELETE FROM live WHERE minute = ?1 AND idx = ?2", &mut |statement| {
-            batch.ended.iter().try_for_each(|live| {
-                statement.execute(params![minute(live.exp), signed(live.index)]).map(drop)
-            })
+        run("DELETE FROM live WHERE exp_ms = ?1 AND idx = ?2", &mut |statement| {
+            batch
+                .ended
+                .iter()
+                .try_for_each(|live| statement.execute(params![live.exp.get(), signed(live.index)]).map(drop))
         })?;
     }
     for (digest, bytes) in &batch.objects {

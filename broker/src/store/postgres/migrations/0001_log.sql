@@ -6,7 +6,7 @@ CREATE TABLE subtrees (level smallint, idx bigint, hash bytea NOT NULL, PRIMARY 
 CREATE TABLE head (id smallint PRIMARY KEY CHECK (id = 1), origin text NOT NULL, size bigint NOT NULL,
                    state bigint NOT NULL, time_ms bigint NOT NULL, frontier bytea NOT NULL, checkpoint bytea NOT NULL)
     WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-CREATE TABLE live (minute bigint, idx bigint, exp_ms bigint NOT NULL, PRIMARY KEY (minute, idx));
+CREATE TABLE live (exp_ms bigint, idx bigint, PRIMARY KEY (exp_ms, idx));
 CREATE TABLE marks (minute bigint, mark bytea, PRIMARY KEY (minute, mark));
 CREATE TABLE objects (digest bytea PRIMARY KEY, bytes bytea NOT NULL);
 CREATE TABLE keys (key text PRIMARY KEY, sealed bytea NOT NULL, certificate bytea);
