@@ -2,18 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::organisation::sample;
-use daypass_broker::ids::Ids;
-use daypass_broker::log::Attached;
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_core::state::Declaration;
-use daypass_evidence::entry::{
-    AlarmState, Body, Change, EndedHow, Entry, LogOpened, NewEntry, ObjectType, OpenReason,
-};
+use daypass_evidence::entry::{AlarmState, Body, Change, EndedHow, Entry, LogOpened, ObjectType, OpenReason};
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, issue, program, run, task, token_of};
-use serde_json::json;
 
 /// A deployment that issued, was copied, issued more, and was then put back to the copy; what a caller was told last,
 /// and the proof that bought the credential that is lost.
@@ -24,7 +18,7 @@ struct PutBack {
     old: LogOpened,
     old_key: String,
     restored: u64,
-    reviewed: Declaration,
+    declared: Declaration,
 }
 
 impl PutBack {
@@ -32,8 +26,7 @@ impl PutBack {
         let mut deployment = Deployment::start().await;
         let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
         let old_key = kid(&answer);
-        review(&deployment).await;
-        let reviewed = declaration(&deployment);
+        let declared = declaration(&deployment);
         deployment.stop().await;
         let copy = deployment.copied();
         let restored = SqliteStore::open_reader(&copy.store).unwrap().head().unwrap().unwrap().size;
@@ -45,7 +38,7 @@ impl PutBack {
         let old = opened(&deployment).await;
         deployment.stop().await;
         std::fs::copy(&copy.store, deployment.settings.store.file().unwrap()).unwrap();
-        Self { deployment, known, spent, old, old_key, restored, reviewed }
+        Self { deployment, known, spent, old, old_key, restored, declared }
     }
 
     async fn daypass(&self, arguments: &[&str]) -> Output {
@@ -54,19 +47,6 @@ impl PutBack {
         let config = config.to_str().unwrap();
         run(program("daypass-broker"), [&[*command, "--config", config], rest].concat()).await
     }
-}
-
-/// Somebody reviewed the nightly run, and it is due again in a year.
-async fn review(deployment: &Deployment) {
-    let log = deployment.broker().log();
-    let now = deployment.clock.now();
-    let fields = json!({
-        "kind": "review.recorded", "of": { "type": "identity", "name": NIGHTLY, "at": 1 }, "outcome": "keep",
-        "next_due_ms": now.get() + 365 * 86_400_000,
-    });
-    let body = Body::Unknown(fields.as_object().unwrap().clone());
-    let entry = NewEntry { id: Ids::system().draw(now).unwrap(), request: None, by: None, body };
-    log.append(vec![entry], Attached::default()).await.unwrap();
 }
 
 /// Since when the nightly run is declared, and when its review is due; where it stands differs from log to log.
@@ -127,8 +107,7 @@ async fn a_restored_backup_is_served_only_after_recover_and_in_a_new_log_that_na
     });
     assert!(carried.count() > 10, "what is declared is carried over");
 
-    assert!(put_back.reviewed.next_due_ms.is_some());
-    assert_eq!(declaration(deployment), put_back.reviewed, "no review is put off by a recovery");
+    assert_eq!(declaration(deployment), put_back.declared, "a recovery puts no review off");
 
     let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
     assert_ne!(kid(&answer), put_back.old_key);

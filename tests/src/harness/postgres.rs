@@ -170,13 +170,19 @@ impl Postgres {
     /// SIGKILL to the server and to each of its sessions: as if the machine had stopped.
     pub fn kill(&mut self) {
         let Some(server) = &self.server else { return };
+        // Stopped, it begins no session that would outlive it: the next start finds nobody in its memory.
+        self.signal(Signal::STOP);
         let children = children_of(server.id());
         self.signal(Signal::KILL);
-        for child in children {
+        for child in &children {
             // It may be gone already.
-            let _gone = kill_process(child, Signal::KILL);
+            let _gone = kill_process(*child, Signal::KILL);
         }
         drop(self.server.take().unwrap().wait());
+        let gone = |child: &Pid| !Path::new(&format!("/proc/{}", child.as_raw_nonzero())).exists();
+        while !children.iter().all(gone) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Sends a signal to the server itself.
@@ -197,9 +203,10 @@ impl Postgres {
     }
 
     fn end(&mut self, signal: Signal) {
-        if self.server.is_some() {
-            self.signal(signal);
-            self.server.take().unwrap().wait().unwrap();
+        if let Some(mut server) = self.server.take() {
+            // It may have ended by itself.
+            let _gone = kill_process(Pid::from_child(&server), signal);
+            server.wait().unwrap();
         }
     }
 
