@@ -15,6 +15,7 @@ use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::note::VerifierKey;
 use daypass_tests::harness::{nightly, program, run};
 
+use crate::faults::report::stood;
 use crate::simulation::op::Random;
 use edits::{Expected, SPOILED, STILL_SOUND};
 use log::{Recorded, SignedLog, Signer};
@@ -50,6 +51,7 @@ async fn two_verifiers_refuse_the_same_logs() {
         anew(&format!("seed {seed}: {what}"), entries, &signer, Expected::Same)
     }));
     judge(&signed, &signer.verifier).await;
+    stood("P17", "a log edited by a rule, at random, or behind the signature", behind.len() + signed.len());
 }
 
 /// Entries changed as whoever can write the store can; the checkpoint is the broker's.

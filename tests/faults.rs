@@ -13,7 +13,7 @@ mod load;
 mod pauses;
 mod postgres;
 mod recording;
-mod report;
+pub(crate) mod report;
 mod sweep;
 mod tracer;
 mod unsynced;

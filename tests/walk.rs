@@ -61,6 +61,7 @@ async fn one_is_killed(walk: &mut Walk, b1: Broker, b2: &Broker) -> Broker {
     let seen = callers.stop().await;
     assert_eq!(seen.refused, 0, "callers of the other broker are refused");
     assert!(seen.issued > killed_at + 20);
+    assert!(seen.longest_ms < 5_000, "one waited {} ms", seen.longest_ms);
     walk.record.say(&format!(
         "## A broker is killed under load\n\n\
          `b1` is killed with SIGKILL while callers that see only `b2` ask without a pause: they were issued {} credentials before \

@@ -52,9 +52,9 @@ enum What {
     /// The log alone: bytes, memory, restart, verification, lookups and proofs at a size
     Log {
         /// How many entries
-        #[arg(long, default_value_t = 1_000_000)]
+        #[arg(long, default_value_t = 10_000_000)]
         entries: u64,
-        /// Where to write it for the while: about 1.2 KB an entry [default: beside this program]
+        /// Where to write it for the while: about 1.7 KB an entry [default: beside this program]
         #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
         /// One JSON object instead of lines

@@ -8,14 +8,19 @@ use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::emergency::order;
 use daypass_broker::ids::Ids;
+use daypass_broker::limits::Rates;
 use daypass_broker::serve::{self, Running, Settings};
 use daypass_core::bundle::compile;
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, Entry};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::get_proof_request::Of;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, task};
+use daypass_tests::harness::{
+    CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, nightly, task,
+};
 use futures::future::join_all;
+
+use crate::faults::report::stood;
 
 /// The settings of another broker of the same deployment.
 fn another(deployment: &Deployment, name: &str) -> Settings {
@@ -50,17 +55,23 @@ async fn caller_of(broker: &Running, deployment: &Deployment, token: &str) -> Ca
 
 #[tokio::test]
 async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
-    let deployment = Deployment::start().await;
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.settings.rates = Rates::NONE;
+    deployment.resume().await.unwrap();
     let other = second(&deployment).await;
-    let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
-    let here = caller_of(deployment.broker(), &deployment, &token).await;
-    let there = caller_of(&other, &deployment, &token).await;
-    let asked = (0..64).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
-    let answers = join_all(asked).await;
-    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-    let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-    assert!(refused.iter().all(|refused| refused.reason == "PROOF_REPLAYED"), "{refused:?}");
+    let times = if nightly() { 200 } else { 8 };
+    for _ in 0..times {
+        let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
+        let here = caller_of(deployment.broker(), &deployment, &token).await;
+        let there = caller_of(&other, &deployment, &token).await;
+        let asked = (0..64).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
+        let answers = join_all(asked).await;
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+        assert!(refused.iter().all(|refused| refused.reason == "PROOF_REPLAYED"), "{refused:?}");
+    }
     other.stop("the test is over").await.unwrap();
+    stood("P7", "one proof shown by 64 callers at once to two brokers", times);
 }
 
 #[tokio::test]

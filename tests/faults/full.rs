@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use daypass_broker::dev::caller::Caller;
 use daypass_broker::emergency::order;
-use daypass_evidence::entry::{AlarmState, Body, SuspensionSet};
-use daypass_tests::harness::{Deployment, eventually, left_out};
+use daypass_evidence::entry::{AlarmState, Body, EndedHow, SuspensionSet};
+use daypass_proto::v1 as pb;
+use daypass_tests::harness::{Deployment, SECURITY, STAFF, eventually, left_out};
 use tempfile::TempDir;
 use tonic_types::StatusExt as _;
 
@@ -65,10 +67,11 @@ impl Drop for SmallDisk {
 }
 
 /// What a full store must still take: the alarm, the end of a credential, an order of an operator.
-async fn must_be_written(files: &Files) {
+async fn must_be_written(deployment: &Deployment, files: &Files) {
     let suspended =
         order(&files.socket(), "suspend identity=prod/billing/other the disk is full").await.unwrap();
     assert!(suspended.starts_with("suspended by entry"), "{suspended}");
+    give_up_the_key(deployment, files).await;
     let (raised, _) = alarms(files);
     assert_eq!(raised, 1, "the alarm is in the log while the store is full");
     let halted = order(&files.socket(), "halt while it is full").await.unwrap();
@@ -82,6 +85,26 @@ async fn must_be_written(files: &Files) {
         assert!(began.elapsed() < ENDED_WITHIN, "nothing is ended in the log of a full store");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// A compromised key is given up, and all that it signed is revoked.
+async fn give_up_the_key(deployment: &Deployment, files: &Files) {
+    let used = files.entries().into_iter().rev().find_map(|entry| match entry.body {
+        Body::CredentialIssued(issued) => Some(issued.credential.key.to_string()),
+        _ => None,
+    });
+    let token = deployment.organisation.token(STAFF, SECURITY).unwrap();
+    let caller = Caller::connect(files.api, &deployment.listener_ca, None).await.unwrap().with_token(token);
+    let order = pb::RotateKeyRequest {
+        r#use: pb::KeyUse::Token.into(),
+        compromised_key_id: used.unwrap(),
+        ..Default::default()
+    };
+    let asked = caller.request(order).unwrap();
+    let answer = caller.governance().rotate_key(asked).await.unwrap().into_inner();
+    assert!(answer.revoked > 0, "{answer:?}");
+    let revoked = |it: &Body| matches!(it, Body::CredentialEnded(ended) if ended.how == EndedHow::Revoked);
+    assert!(files.entries().iter().any(|entry| revoked(&entry.body)));
 }
 
 fn everything_is_suspended(files: &Files) -> bool {
@@ -129,7 +152,7 @@ async fn a_full_disk_stops_issuance_and_room_lets_it_go_on_without_a_restart() {
         let alarmed = || async { alarms(&files).0 == round + 1 };
         eventually("the alarm is in the log", alarmed).await;
         if round == 0 {
-            must_be_written(&files).await;
+            must_be_written(&deployment, &files).await;
         }
         assert!(client.answer().await.is_err(), "issued on a full disk");
         std::fs::remove_file(ballast).unwrap();
@@ -140,7 +163,7 @@ async fn a_full_disk_stops_issuance_and_room_lets_it_go_on_without_a_restart() {
     child.kill();
     files.check(&deployment).unwrap().compare(&held, &[]).unwrap();
     stood("P5", "tmpfs full under load, then room again", 2);
-    stood("P5", "orders, alarms and endings written on a full tmpfs", 1);
+    stood("P5", "orders, alarms, endings and revocations written on a full tmpfs", 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ pub(super) fn path() -> PathBuf {
 }
 
 /// Remembers that a promise stood a fault this many times; who finds anything lost fails before it comes here.
-pub(super) fn stood(promise: &str, fault: &str, times: usize) {
+pub(crate) fn stood(promise: &str, fault: &str, times: usize) {
     assert!(times > 0, "{promise}: no {fault} was injected");
     let line = json!({ "promise": promise, "fault": fault, "times": times, "lost": 0 });
     let mut file = std::fs::File::options().create(true).append(true).open(path()).unwrap();
@@ -27,8 +27,8 @@ const HEAD: &str = "\
 
 Made from runs of the fault tests: `tests/run`, or `tests/run --nightly` for the long versions, then
 `DAYPASS_BLESS=1 cargo test -p daypass-tests --test all reliability`. A test that finds anything lost, twice, or untold fails,
-and has no line here. Many promises also have a build in which they are broken on purpose, and their test fails there:
-`tests/sabotage`.
+and has no line here. Each of these promises, and P8 and P12 beside them, has a build in which it is broken on purpose, and its
+test fails there: `tests/sabotage`.
 
 | promise | fault | times | lost |
 |---|---|---:|---:|
@@ -41,8 +41,11 @@ const PROMISES: &[(&str, &str)] = &[
     ("P3", "one log: no two checkpoints of a size, no time that goes back"),
     ("P4", "what was changed, cut or put back is found"),
     ("P5", "no evidence, no credential"),
+    ("P7", "a proof that buys once buys one credential, whoever is asked"),
+    ("P9", "a verifier that refreshes as it is told never meets an unknown key"),
     ("P11", "a wrong clock lengthens no credential and makes no false entry"),
     ("P15", "a broker or a store that is lost loses no acknowledged entry"),
+    ("P17", "two verifiers that share no code refuse the same logs"),
 ];
 
 /// The page of these lines: runs of one kind are added up.

@@ -8,6 +8,7 @@ use crate::dev::issuer::{Behaviour, Connection, Rotation};
 #[tokio::test]
 async fn a_flood_of_unknown_keys_costs_one_fetch_in_thirty_seconds_and_no_key() {
     let apart = FetchLimits::default().asked_apart;
+    assert_eq!(apart, Duration::from_secs(30));
     let world = World::new(FetchLimits { asked_apart: apart, ..limits() }).await;
     for round in 2..5 {
         let answers = join_all((0..200).map(|_| world.refresh())).await;
