@@ -90,7 +90,7 @@ async fn a_stop_settles_whatever_was_in_flight() {
 
 #[tokio::test]
 async fn what_expires_in_the_same_moment_is_ended_each_once_however_much_it_is() {
-    // Half as many again as one batch ends.
+    // Three times what one batch ends.
     const MANY: usize = 1_500;
     let mut deployment = Deployment::stopped(sample()).await;
     deployment.settings.rates = Rates::NONE;

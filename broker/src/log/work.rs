@@ -18,10 +18,11 @@ use crate::store::{Head, Live, StoreError, Transaction};
 /// Endings wait out the leeway that receivers may give.
 const LEEWAY_MS: i64 = 30_000;
 
-/// How many credentials one entry names within 16 KiB, and how many one batch ends: whoever waits for a credential in
-/// that batch waits for these too.
+/// How many credentials one entry names within 16 KiB.
 pub(super) const ENDED_PER_ENTRY: usize = 1_000;
-const SWEEP: u32 = 1_000;
+
+/// How many one batch of a sweep ends: whoever waits for a credential in that batch waits for these too.
+const SWEEP: u32 = 500;
 
 /// How old a draft may be when it is recorded: older ones are decided again.
 const DRAFT_AGE_MS: i64 = 5_000;
