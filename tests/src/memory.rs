@@ -33,8 +33,8 @@ struct Tables {
     sealed: Index,
     dropped: Index,
     subtrees: BTreeMap<(u8, u64), [u8; 32]>,
-    /// By the minute of its end, then by index.
-    live: BTreeMap<(i64, Index), UnixMs>,
+    /// By its end, then by index.
+    live: BTreeSet<(UnixMs, Index)>,
     marks: BTreeSet<Spent>,
     objects: BTreeMap<[u8; 32], Vec<u8>>,
     keys: BTreeMap<KeyId, SealedKey>,
@@ -148,13 +148,13 @@ impl Transaction for MemoryTransaction {
 
     fn expired(&mut self, through: UnixMs, limit: u32) -> Result<Vec<Live>, StoreError> {
         let tables = self.held.0.tables();
-        let due = tables.live.iter().filter(|(_, exp)| **exp <= through);
-        Ok(due.take(limit as usize).map(|((_, index), exp)| Live { exp: *exp, index: *index }).collect())
+        let due = tables.live.iter().take_while(|(exp, _)| *exp <= through);
+        Ok(due.take(limit as usize).map(|(exp, index)| Live { exp: *exp, index: *index }).collect())
     }
 
     fn are_live(&mut self, credentials: &[Live]) -> Result<Vec<bool>, StoreError> {
         let tables = self.held.0.tables();
-        Ok(credentials.iter().map(|it| tables.live.contains_key(&place(it))).collect())
+        Ok(credentials.iter().map(|it| tables.live.contains(&place(it))).collect())
     }
 
     fn commit(self: Box<Self>, batch: &Batch, head: &Head) -> Result<(), StoreError> {
@@ -174,7 +174,7 @@ impl Tables {
         }
         self.rows.extend(batch.rows.iter().map(|row| (row.index, row.clone())));
         self.subtrees.extend(batch.subtrees.iter().map(|(level, index, hash)| ((*level, *index), *hash)));
-        self.live.extend(batch.born.iter().map(|live| (place(live), live.exp)));
+        self.live.extend(batch.born.iter().map(place));
         for ended in &batch.ended {
             self.live.remove(&place(ended));
         }
@@ -217,8 +217,8 @@ fn minute(at: UnixMs) -> i64 {
     at.get().div_euclid(60_000)
 }
 
-fn place(live: &Live) -> (i64, Index) {
-    (minute(live.exp), live.index)
+fn place(live: &Live) -> (UnixMs, Index) {
+    (live.exp, live.index)
 }
 
 impl Reader for Memory {
@@ -228,6 +228,18 @@ impl Reader for Memory {
 
     fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         Ok(self.tables().select(start, limit, |_| true))
+    }
+
+    fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn entry_at(&self, place: Index) -> Result<Option<Row>, StoreError> {
+        Ok(self.tables().rows.get(&place).cloned())
+    }
+
+    fn live_here(&self) -> Result<u64, StoreError> {
+        self.live()
     }
 
     fn sealed_until(&self) -> Result<Index, StoreError> {
@@ -257,7 +269,7 @@ impl Reader for Memory {
     fn live_after(&self, after: Option<Live>, limit: u32) -> Result<Vec<Live>, StoreError> {
         let tables = self.tables();
         let after = after.map(|it| place(&it));
-        let rest = tables.live.iter().filter(|(at, _)| after.is_none_or(|after| **at > after));
-        Ok(rest.take(limit as usize).map(|((_, index), exp)| Live { exp: *exp, index: *index }).collect())
+        let rest = tables.live.iter().filter(|at| after.is_none_or(|after| **at > after));
+        Ok(rest.take(limit as usize).map(|(exp, index)| Live { exp: *exp, index: *index }).collect())
     }
 }
