@@ -230,18 +230,6 @@ impl Reader for Memory {
         Ok(self.tables().select(start, limit, |_| true))
     }
 
-    fn closed(&self) -> Result<Vec<Head>, StoreError> {
-        Ok(Vec::new())
-    }
-
-    fn entry_at(&self, place: Index) -> Result<Option<Row>, StoreError> {
-        Ok(self.tables().rows.get(&place).cloned())
-    }
-
-    fn live_here(&self) -> Result<u64, StoreError> {
-        self.live()
-    }
-
     fn sealed_until(&self) -> Result<Index, StoreError> {
         Ok(self.tables().sealed)
     }
