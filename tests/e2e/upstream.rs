@@ -151,10 +151,12 @@ async fn install(deployment: &Deployment, chain: &Path, more: &[&str]) -> Output
     ca(deployment, "install", &[&["--chain", chain.to_str().unwrap()], more].concat()).await
 }
 
-/// The newest entry of each key that has a part in it.
+/// The newest entry of each key that has a part in it, whichever program wrote it.
 async fn keys(deployment: &Deployment, usage: KeyUse, origin: &str) -> Vec<KeyChanged> {
-    let state = deployment.broker().log().state();
-    state.keys().values().filter(|key| key.usage == usage && key.origin == origin).cloned().collect()
+    let written = deployment.entries().await.len() as u64;
+    let published = deployment.broker().log().published_at(written).await;
+    let keys = published.state.keys();
+    keys.values().filter(|key| key.usage == usage && key.origin == origin).cloned().collect()
 }
 
 async fn issued(deployment: &Deployment) -> Vec<Vec<u8>> {
