@@ -2,6 +2,7 @@
 
 pub mod activate;
 pub mod alarms;
+pub mod api;
 pub mod authority;
 pub mod clock;
 pub mod config;

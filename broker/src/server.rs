@@ -6,7 +6,6 @@ mod credential;
 mod evidence;
 mod governance;
 mod later;
-mod standing;
 mod status;
 
 use std::sync::Arc;
@@ -18,33 +17,10 @@ use daypass_proto::v1::registry_service_server::RegistryServiceServer;
 use daypass_proto::v1::trust_service_server::TrustServiceServer;
 use tonic::service::Routes;
 
-use crate::index::Readers;
-use crate::issue::Desk;
-use crate::limits::Limits;
-use crate::refusals::Refusals;
-use crate::rotate::Rotation;
-use crate::trust::Trust;
-use crate::witness::Cosignatures;
+use crate::api::standing;
 
+pub use crate::api::Api;
 pub use authenticate::Authenticate;
-
-/// What the services need.
-pub struct Api {
-    /// Issues.
-    pub desk: Desk,
-    /// Whom we believe.
-    pub trust: Trust,
-    /// Reads.
-    pub readers: Readers,
-    /// Checkpoints that witnesses signed.
-    pub cosignatures: Cosignatures,
-    /// How fast one caller may ask.
-    pub limits: Arc<Limits>,
-    /// Counts and explains what was refused.
-    pub refusals: Arc<Refusals>,
-    /// Changes keys.
-    pub rotation: Arc<Rotation>,
-}
 
 /// Requests are small; bundles come in chunks.
 const MESSAGE_BYTES_MAX: usize = 64 * 1024;

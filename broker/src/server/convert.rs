@@ -119,7 +119,7 @@ fn form(wire: &IssueRequest) -> Result<Form, Outgoing> {
         Some(Wanted::Certificate(certificate)) => {
             let profile = certificate_profile(certificate)?;
             let key = key_of_csr(&certificate.csr).map_err(|error| Outgoing {
-                fields: vec![tonic_types::FieldViolation::new("certificate.csr", error.to_string())],
+                fields: vec![("certificate.csr".to_owned(), error.to_string())],
                 ..Outgoing::new(Outward::CsrRefused, error.to_string())
             })?;
             Ok(Form::Certificate { profile, key })

@@ -19,7 +19,6 @@ use super::status::{self, Outgoing};
 use super::{Api, later};
 use crate::issue::{self, Credential, Refusal};
 use crate::log::Place;
-use crate::telemetry;
 
 pub(super) struct Service(pub(super) Arc<Api>);
 
@@ -32,12 +31,8 @@ impl CredentialService for Service {
         let id =
             convert::request_id(&wire, &caller).map_err(|outgoing| outgoing.into_status(&caller.request))?;
         let answered = self.answer(&wire, &caller, id).await;
-        let result = answered.as_ref().map_or_else(|outgoing| outgoing.reason.as_str(), |_| "issued");
-        metrics::counter!(telemetry::ISSUES, "result" => result).increment(1);
-        metrics::histogram!(telemetry::ISSUE_SECONDS).record(began.elapsed().as_secs_f64());
-        if answered.as_ref().is_ok_and(|answer| answer.receipt.is_some()) {
-            self.0.refusals.issued(began.elapsed());
-        }
+        let issued = answered.as_ref().is_ok_and(|answer| answer.receipt.is_some());
+        self.0.count(began, answered.as_ref().err(), issued);
         let mut response = Response::new(answered.map_err(|outgoing| outgoing.into_status(&id))?);
         if let Ok(value) = id.to_string().parse() {
             response.metadata_mut().insert(REQUEST_ID, value);
@@ -60,29 +55,15 @@ impl Service {
         caller: &Caller,
         id: RequestId,
     ) -> Result<pb::IssueResponse, Outgoing> {
-        self.within_rate(caller)?;
+        self.0.within_rate(caller)?;
         let supersedes = self.superseded(wire, caller).await?;
         let request = convert::request(wire, caller, supersedes)?;
         if wire.validate_only {
             return self.validate(&request, caller, id);
         }
         let known = self.known_checkpoint(wire)?;
-        let desk = &self.0.desk;
-        match issue::issue(desk, &caller.principal, &request, known).await {
-            Ok(credential) => Ok(response(desk, &credential)),
-            Err(refusal) => Err(status::of_refusal(refusal, id, &self.0)),
-        }
-    }
-
-    /// Before anything is looked up, decided or spent.
-    fn within_rate(&self, caller: &Caller) -> Result<(), Outgoing> {
-        let principal = &caller.principal;
-        let named = principal.identities().first().map(|(name, _)| name.as_str());
-        let who = named.unwrap_or(principal.subject());
-        self.0.limits.issue(who, principal.instance()).map_err(|wait| {
-            let message = "this identity asks faster than this broker serves one: come back";
-            Outgoing::new(Outward::RateLimited, message).retry(wait)
-        })
+        let credential = self.0.issue(caller, &request, known).await?;
+        Ok(response(&self.0.desk, &credential))
     }
 
     /// Decides and says what would be granted; issues nothing and spends nothing.

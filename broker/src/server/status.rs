@@ -1,53 +1,25 @@
-//! One place where refusals become statuses. Outside, the list of reasons is closed; what it was inside goes to
-//! the log and to operators.
+//! Refusals as gRPC statuses, with every detail that clients read.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use daypass_core::decision::{Denial, Outward};
-use daypass_core::proof::ProofError;
+use daypass_core::decision::Outward;
 use daypass_verify::ids::RequestId;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use super::Api;
-use crate::issue::Refusal;
-use crate::log::RecordError;
-use crate::refusals::Refusals;
-use crate::store::StoreError;
-
-/// A refusal on its way out.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    pub(super) reason: Outward,
-    pub(super) message: String,
-    pub(super) fields: Vec<FieldViolation>,
-    pub(super) retry_after: Option<Duration>,
-}
+pub(super) use crate::api::outgoing::{Outgoing, of_record, of_refusal, of_store};
 
 impl Outgoing {
-    pub(super) fn new(reason: Outward, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), fields: Vec::new(), retry_after: None }
-    }
-
-    /// A request whose field `field` is not well formed.
-    pub(super) fn malformed(field: &str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
-        let message = format!("field `{field}` is refused: {detail}");
-        Self { fields: vec![FieldViolation::new(field, detail)], ..Self::new(Outward::Malformed, message) }
-    }
-
-    pub(super) fn retry(self, after: Duration) -> Self {
-        Self { retry_after: Some(after), ..self }
-    }
-
     /// The status, with every detail that clients read.
     pub(super) fn into_status(self, request: &RequestId) -> Status {
         let mut details = ErrorDetails::new();
         details.set_error_info(self.reason.as_str(), "daypass", HashMap::new());
         details.set_request_info(request.to_string(), "");
         if !self.fields.is_empty() {
-            details.set_bad_request(self.fields);
+            let named = self.fields.into_iter();
+            details.set_bad_request(
+                named.map(|(field, detail)| FieldViolation::new(field, detail)).collect::<Vec<_>>(),
+            );
         }
         if let Some(after) = self.retry_after {
             details.set_retry_info(Some(after));
@@ -86,122 +58,4 @@ const fn code(reason: Outward) -> Code {
         Outward::Unimplemented => Code::Unimplemented,
         Outward::Internal => Code::Internal,
     }
-}
-
-/// What a caller is told whose proof led nowhere: one reason, whatever it was inside.
-pub(super) fn of_proof(error: &ProofError) -> Outgoing {
-    match error {
-        ProofError::KeysUnavailable { .. } => Outgoing::new(
-            Outward::IssuerUnavailable,
-            "the keys of the proof's issuer are not to be had: try again later",
-        )
-        .retry(Duration::from_secs(5)),
-        _ => Outgoing::new(
-            Outward::ProofRefused,
-            "the proof is refused: show a valid client certificate or ID token of a declared issuer, with this broker's issuer URL as its only audience",
-        ),
-    }
-}
-
-/// The inner reasons of a bare `NOT_ALLOWED` that speak of nothing but the caller's own ceiling.
-const OWN_CEILING: &[&str] = &["NARROWED", "BEARER_NOT_ALLOWED"];
-
-/// What a caller is told whose request was denied: which of its own wishes went beyond its own ceiling, and never
-/// what anybody else may do.
-pub(super) fn of_denial(denial: &Denial) -> Outgoing {
-    let message = match denial.outward {
-        Outward::NotAllowed if !OWN_CEILING.contains(&denial.inner) => {
-            "the request is not allowed: an operator can explain it by its request id".to_owned()
-        }
-        _ => denial.clause.clone(),
-    };
-    match denial.field {
-        Some(field) => Outgoing::malformed(field, denial.clause.clone()),
-        None => Outgoing::new(denial.outward, message),
-    }
-}
-
-/// Counts a refusal to issue, and says what the caller is told.
-pub(super) fn of_refusal(refusal: Refusal, request: RequestId, api: &Api) -> Outgoing {
-    let refusals = &*api.refusals;
-    match refusal {
-        Refusal::Denied(denial) => {
-            let outgoing = of_denial(&denial);
-            let state = api.desk.log.state();
-            let declared =
-                state.bundle().is_some_and(|it| it.declared().tasks.contains_key(denial.task.as_str()));
-            refusals.denied(request, *denial, declared);
-            outgoing
-        }
-        Refusal::NotRecorded(error) => {
-            refusals.unavailable(request, "NOT_RECORDED", &error.to_string());
-            of_record(&error)
-        }
-        Refusal::NotDrafted(error) => internal(request, refusals, "LINT_FAILED", &error),
-        Refusal::NotSigned(error) => internal(request, refusals, "NOT_SIGNED", &error),
-        Refusal::NoId(error) => internal(request, refusals, "NO_ID", &error),
-    }
-}
-
-fn internal(
-    request: RequestId,
-    refusals: &Refusals,
-    reason: &str,
-    error: &dyn std::fmt::Display,
-) -> Outgoing {
-    tracing::error!(%request, reason, %error, "a credential could not be made");
-    refusals.unavailable(request, reason, &error.to_string());
-    Outgoing::new(
-        Outward::Internal,
-        "the broker could not make the credential: tell its operators the request id",
-    )
-}
-
-/// What a caller is told whose act was not recorded.
-pub(super) fn of_record(error: &RecordError) -> Outgoing {
-    let retry =
-        |reason, message: &str, seconds| Outgoing::new(reason, message).retry(Duration::from_secs(seconds));
-    match error {
-        RecordError::Replayed => Outgoing::new(
-            Outward::ProofReplayed,
-            "the proof has bought a credential already: ask its issuer for a fresh one",
-        ),
-        RecordError::AlreadyIssued => Outgoing::new(
-            Outward::AlreadyIssued,
-            "a credential was issued for this request id within the last ten minutes: use it, or ask under a new id",
-        ),
-        RecordError::Unavailable(_) => retry(
-            Outward::EvidenceUnavailable,
-            "the evidence log cannot be written: nothing is issued without a record",
-            2,
-        ),
-        RecordError::Full => retry(
-            Outward::EvidenceUnavailable,
-            "the evidence log has no room: nothing is issued without a record",
-            5,
-        ),
-        RecordError::Clock(_) => {
-            retry(Outward::Clock, "the broker's clock cannot be trusted: nothing is issued", 10)
-        }
-        RecordError::Rollback(_) => Outgoing::new(
-            Outward::Rollback,
-            "the broker's log went back: nothing is issued until its operators recover it",
-        ),
-        RecordError::StateMoved => {
-            retry(Outward::EvidenceUnavailable, "the state moved while this was decided: ask again", 1)
-        }
-        RecordError::SplitView(_) => Outgoing::new(
-            Outward::Rollback,
-            "the broker's log was forked: nothing is issued until its operators recover it",
-        ),
-        RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
-        RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
-    }
-}
-
-/// What a reader is told when the store fails.
-pub(super) fn of_store(error: &StoreError) -> Outgoing {
-    tracing::error!(%error, "the store could not be read");
-    Outgoing::new(Outward::EvidenceUnavailable, "the evidence log cannot be read: try again later")
-        .retry(Duration::from_secs(2))
 }

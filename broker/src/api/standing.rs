@@ -9,15 +9,15 @@ use daypass_verify::time::UnixMs;
 const READ_EVIDENCE: &str = "read_evidence";
 
 /// The right to change keys.
-pub(super) const ROTATE: &str = "rotate";
+pub(crate) const ROTATE: &str = "rotate";
 
 /// Whether a caller is an operator who may read all entries at `now`.
-pub(super) fn reads_evidence(caller: &Principal, bundle: &Bundle, now: UnixMs) -> bool {
+pub(crate) fn reads_evidence(caller: &Principal, bundle: &Bundle, now: UnixMs) -> bool {
     operator(caller, READ_EVIDENCE, bundle, now).is_some()
 }
 
 /// The operator, with this role, that a caller is at `now`.
-pub(super) fn operator<'a>(
+pub(crate) fn operator<'a>(
     caller: &'a Principal,
     role: &str,
     bundle: &Bundle,
@@ -34,7 +34,7 @@ pub(super) fn operator<'a>(
 }
 
 /// The identities of a caller whose credentials it may follow at `now`.
-pub(super) fn identities(caller: &Principal, bundle: &Bundle, now: UnixMs) -> Vec<IdentityName> {
+pub(crate) fn identities(caller: &Principal, bundle: &Bundle, now: UnixMs) -> Vec<IdentityName> {
     let stands = |name: &IdentityName| {
         let declared = bundle.declared().identities.get(name);
         declared.is_some_and(|identity| !identity.disabled && now < identity.expires_ms)

@@ -1,0 +1,88 @@
+//! What is offered, before it is spelt as gRPC or as HTTP: who calls, what they get, and what they are told otherwise.
+
+pub(crate) mod caller;
+pub(crate) mod outgoing;
+pub(crate) mod standing;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daypass_core::decision::Outward;
+use daypass_core::request::Request;
+use daypass_evidence::checkpoint::Checkpoint;
+
+pub(crate) use caller::{Caller, bearer, caller, client};
+pub(crate) use outgoing::{Outgoing, too_late};
+
+use crate::index::Readers;
+use crate::issue::{self, Credential, Desk};
+use crate::limits::Limits;
+use crate::refusals::Refusals;
+use crate::rotate::Rotation;
+use crate::telemetry;
+use crate::trust::Trust;
+use crate::witness::Cosignatures;
+
+/// The header of every answer that names its request.
+pub(crate) const REQUEST_ID: &str = "daypass-request-id";
+
+/// How long a request may take until its answer begins, who calls included; streams may go on after that.
+pub(crate) const REQUEST_TIME: Duration = Duration::from_secs(5);
+
+/// What both faces need.
+pub struct Api {
+    /// Issues.
+    pub desk: Desk,
+    /// Whom we believe.
+    pub trust: Trust,
+    /// Reads.
+    pub readers: Readers,
+    /// Checkpoints that witnesses signed.
+    pub cosignatures: Cosignatures,
+    /// How fast one caller may ask.
+    pub limits: Arc<Limits>,
+    /// Counts and explains what was refused.
+    pub refusals: Arc<Refusals>,
+    /// Changes keys.
+    pub rotation: Arc<Rotation>,
+}
+
+impl Api {
+    /// Issues one credential: whoever asks, and by whichever face.
+    ///
+    /// # Errors
+    /// When it was refused, or nothing could be recorded or signed.
+    pub(crate) async fn issue(
+        &self,
+        caller: &Caller,
+        request: &Request,
+        known: Option<Checkpoint>,
+    ) -> Result<Credential, Outgoing> {
+        let issued = issue::issue(&self.desk, &caller.principal, request, known).await;
+        issued.map_err(|refusal| outgoing::of_refusal(refusal, request.id, self))
+    }
+
+    /// Before anything is looked up, decided or spent.
+    ///
+    /// # Errors
+    /// When this identity has asked too often lately.
+    pub(crate) fn within_rate(&self, caller: &Caller) -> Result<(), Outgoing> {
+        let principal = &caller.principal;
+        let named = principal.identities().first().map(|(name, _)| name.as_str());
+        let who = named.unwrap_or(principal.subject());
+        self.limits.issue(who, principal.instance()).map_err(|wait| {
+            let message = "this identity asks faster than this broker serves one: come back";
+            Outgoing::new(Outward::RateLimited, message).retry(wait)
+        })
+    }
+
+    /// Counts an answer to a request for a credential; `issued` says whether it holds one.
+    pub(crate) fn count(&self, began: Instant, refusal: Option<&Outgoing>, issued: bool) {
+        let result = refusal.map_or("issued", |outgoing| outgoing.reason.as_str());
+        metrics::counter!(telemetry::ISSUES, "result" => result).increment(1);
+        metrics::histogram!(telemetry::ISSUE_SECONDS).record(began.elapsed().as_secs_f64());
+        if issued {
+            self.refusals.issued(began.elapsed());
+        }
+    }
+}
