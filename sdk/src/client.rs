@@ -1,11 +1,12 @@
 //! The client itself: one connection, one proof, and what is known of the log.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use daypass_evidence::note::VerifierKey;
 use daypass_proto::v1;
 use daypass_proto::v1::trust_service_client::TrustServiceClient;
+use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
 use secrecy::{ExposeSecret as _, SecretString};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -15,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdToken};
 use crate::error::Error;
 use crate::holder::Holder;
@@ -28,12 +30,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may take, with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A connection on which an answer is waited for this long is asked whether it lives, and given up after as long
+/// again: the next call makes a new one. A machine that slept, or whose network changed, finds its connections dead.
+const ASK_FOR_LIFE_AFTER: Duration = Duration::from_secs(2);
+
 /// Talks to one broker. Cheap to clone; clones share the connection and what is known of the log.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    clock: Arc<dyn Clock>,
     broker: String,
     channel: Channel,
     holder: Holder,
@@ -49,23 +56,34 @@ impl Client {
     /// # Errors
     /// When the configuration cannot work: see [`Error::Config`].
     pub fn new(config: Config) -> Result<Self, Error> {
+        Self::with_clock(config, Arc::new(SystemClock))
+    }
+
+    /// The same by another clock than the machine's.
+    ///
+    /// # Errors
+    /// When the configuration cannot work: see [`Error::Config`].
+    pub fn with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let broker = config.broker.as_str().trim_end_matches('/').to_owned();
         if config.broker.scheme() != "https" {
             return Err(Error::Config(format!("`{broker}` is no broker: expected `https://HOST:PORT`")));
         }
         let kept = Kept::open(config.state.clone())?;
-        let holder = holder(&config)?;
+        let holder = holder(&config, clock.now())?;
         let tls = client_config(&config.ca, Some(&holder), &["h2"])?;
         let endpoint = Endpoint::from_shared(broker.clone())
             .and_then(|it| it.user_agent(concat!("daypass-sdk/", env!("CARGO_PKG_VERSION"))))
             .map_err(|error| Error::Config(format!("`{broker}` is no broker: {error}")))?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(ASK_FOR_LIFE_AFTER)
+            .keep_alive_timeout(ASK_FOR_LIFE_AFTER)
             .tcp_nodelay(true);
         let channel = endpoint.connect_with_connector_lazy(Connector::new(tls));
         let web = config.web.as_ref().map(|url| {
             client_config(&config.ca, None, &["h2", "http/1.1"]).and_then(|tls| Web::new(url, tls))
         });
         Ok(Self(Arc::new(Inner {
+            clock,
             broker,
             channel,
             holder,
@@ -171,6 +189,20 @@ impl Client {
         Ok(request)
     }
 
+    /// What tells one proof from another; none where there is no proof that changes, or it cannot be read.
+    pub(crate) async fn proof_mark(&self) -> Option<Digest> {
+        let token = self.0.id_token.as_ref()?.read().await.ok()?;
+        Some(Digest::of(token.expose_secret().as_bytes()))
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(crate) fn now(&self) -> UnixMs {
+        self.0.clock.now()
+    }
+
     pub(crate) fn sorted<T>(&self, answer: Result<Response<T>, Status>) -> Result<Response<T>, Error> {
         answer.map_err(|status| self.error(&status))
     }
@@ -180,11 +212,11 @@ impl Client {
     }
 }
 
-fn holder(config: &Config) -> Result<Holder, Error> {
+fn holder(config: &Config, now: UnixMs) -> Result<Holder, Error> {
     match (&config.certificate, &config.state) {
         (Some(certificate), _) => Holder::from_pem(&certificate.chain, &certificate.key),
-        (None, Some(state)) => Holder::kept(state, now()),
-        (None, None) => Holder::fresh(now()),
+        (None, Some(state)) => Holder::kept(state, now),
+        (None, None) => Holder::fresh(now),
     }
 }
 
@@ -194,10 +226,4 @@ fn bearer(token: &SecretString) -> Result<MetadataValue<Ascii>, Error> {
         text.parse().map_err(|_| Error::Config("the ID token: expected a compact JSON Web Token".into()))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The only place where the SDK reads a clock.
-pub(crate) fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMs::new(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

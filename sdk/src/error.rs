@@ -14,7 +14,7 @@ use crate::verify::VerifyError;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Why there is no answer that can be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The broker cannot answer now: ask again, with a new proof where proofs count once.
     #[error("{refusal}; ask again in {} s", .after.as_secs().max(1))]
@@ -97,6 +97,12 @@ impl Error {
             | Self::ProofRefused(refusal) => Some(refusal),
             Self::Unreachable { .. } | Self::Unverified(_) | Self::Config(_) => None,
         }
+    }
+
+    /// Whether the same request may succeed later although nobody changes anything.
+    #[must_use]
+    pub fn heals_itself(&self) -> bool {
+        matches!(self, Self::Retry { .. } | Self::Unreachable { .. })
     }
 
     /// Sorts the status of a call to `broker`.

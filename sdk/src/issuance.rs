@@ -13,7 +13,7 @@ use daypass_verify::jose::JoseError;
 use rustls_pki_types::CertificateDer;
 use secrecy::SecretString;
 
-use crate::client::{Client, now};
+use crate::client::Client;
 use crate::credential::{Credential, Grant, Preview, Receipt, Secret};
 use crate::error::Error;
 use crate::kept::Newest;
@@ -113,8 +113,9 @@ impl Client {
         match wire {
             issue_response::Credential::Token(token) => {
                 let holder = self.holder().digest();
-                let check =
-                    |it: &Published| verify::token(&token.value, id, granted, request, holder, it, now());
+                let check = |it: &Published| {
+                    verify::token(&token.value, id, granted, request, holder, it, self.now())
+                };
                 let (bound, _) = self.under_published(check).await?;
                 Ok(Secret::Token { value: token.value.into(), kind: token.r#type, bound })
             }
@@ -122,7 +123,7 @@ impl Client {
                 let chain: Vec<_> =
                     certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
                 let spki = key.spki.ok_or(VerifyError::Answer("token"))?;
-                let check = |it: &Published| verify::certificate(&chain, id, granted, spki, it, now());
+                let check = |it: &Published| verify::certificate(&chain, id, granted, spki, it, self.now());
                 let ((), published) = self.under_published(check).await?;
                 Ok(Secret::Certificate { chain, roots: published.roots.clone(), key: key.pem })
             }

@@ -2,6 +2,21 @@
 //! what came back before handing it out: the signature, the scope, the lifetime, the binding, and that the
 //! issuance stands in a log that has not forked since the last call.
 //!
+//! [`CredentialSource`] keeps such a credential fresh:
+//!
+//! ```no_run
+//! # async fn demo(client: daypass_sdk::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use daypass_sdk::{CredentialSource, IssueRequest};
+//!
+//! let source = CredentialSource::new(client, IssueRequest::token("post-invoices".parse()?));
+//! let credential = source.credential().await?; // now, and whenever one is needed: never one that is over
+//! # let _ = credential;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One credential alone:
+//!
 //! ```no_run
 //! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
 //! use daypass_sdk::{Client, Config, IdToken, IssueRequest, Secret};
@@ -23,6 +38,7 @@
 //! ```
 
 mod client;
+mod clock;
 mod config;
 mod credential;
 mod error;
@@ -33,10 +49,12 @@ mod issuance;
 mod kept;
 mod published;
 mod request;
+mod source;
 mod tls;
 mod verify;
 
 pub use client::Client;
+pub use clock::{Clock, SystemClock};
 pub use config::{ClientCertificate, Config, IdToken};
 pub use credential::{Credential, Grant, Preview, Receipt, Secret};
 pub use daypass_proto::v1::{CertificateProfile, KeyUse, Reach};
@@ -47,4 +65,5 @@ pub use holder::Holder;
 pub use kept::write_private;
 pub use published::Published;
 pub use request::{Binding, IssueRequest, Kind};
+pub use source::CredentialSource;
 pub use verify::VerifyError;

@@ -25,7 +25,7 @@ use crate::request::{Binding, IssueRequest, Kind};
 const LEEWAY: Seconds = Seconds::new(30);
 
 /// What does not hold.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum VerifyError {
     /// A part of the answer is missing or malformed.
     #[error("expected `{0}` in the answer, well-formed")]
@@ -76,6 +76,14 @@ pub enum VerifyError {
         path: String,
         /// What is wrong with it.
         why: CheckpointError,
+    },
+    /// It was over when it arrived, by this machine's clock.
+    #[error(
+        "the credential was over at {until} by this machine's clock: compare the clocks, or ask for a longer `ttl`"
+    )]
+    Over {
+        /// The end of its life.
+        until: UnixMs,
     },
     /// What the broker publishes cannot be used.
     #[error("`{url}` cannot be used: {why}")]
