@@ -13,6 +13,7 @@ mod load;
 mod pauses;
 mod postgres;
 mod recording;
+mod replay;
 pub(crate) mod report;
 mod sweep;
 mod tracer;

@@ -3,6 +3,7 @@
 mod cluster;
 mod commits;
 mod paused;
+mod replay;
 mod standby;
 mod together;
 

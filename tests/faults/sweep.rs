@@ -20,14 +20,15 @@ const SETTLED: Duration = Duration::from_millis(300);
 /// How often one call is waited for: what follows from an issuance is now and then written together.
 const TRIES: usize = 5;
 
-struct Case {
-    deployment: Deployment,
-    files: Files,
+/// One deployment whose broker is spoiled again and again.
+pub(super) struct Case {
+    pub(super) deployment: Deployment,
+    pub(super) files: Files,
     client: Client,
 }
 
 impl Case {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
         let files = Files::of(&deployment);
         let client = Client::of(&deployment, files.api, TTL_S);
@@ -35,7 +36,7 @@ impl Case {
     }
 
     /// The calls of an issuance and of what follows from it, whatever else is written meanwhile.
-    async fn places(&self, child: &Child) -> Vec<Place> {
+    pub(super) async fn places(&self, child: &Child) -> Vec<Place> {
         let mut always = self.places_of_one(child).await;
         for _ in 0..3 {
             let again = self.places_of_one(child).await;
@@ -58,8 +59,19 @@ impl Case {
 
     /// Issues while one call is spoilt; what was received.
     async fn spoil(&self, child: &Child, place: &Place, fault: &str) -> Option<Held> {
+        self.spoil_while(child, place, fault, self.client.once()).await
+    }
+
+    /// Does something while one call is spoilt; what it led to.
+    pub(super) async fn spoil_while<T>(
+        &self,
+        child: &Child,
+        place: &Place,
+        fault: &str,
+        doing: impl Future<Output = T>,
+    ) -> T {
         let tracer = Tracer::spoiling(child, place, fault, &self.trace());
-        let received = self.client.once().await;
+        let received = doing.await;
         tokio::time::sleep(SETTLED).await;
         tracer.detach();
         received
@@ -71,7 +83,7 @@ impl Case {
 }
 
 /// All of them, or a few that are spread over all.
-fn some(places: &[Place], few: usize) -> Vec<&Place> {
+pub(super) fn some(places: &[Place], few: usize) -> Vec<&Place> {
     if nightly() || places.len() <= few {
         return places.iter().collect();
     }

@@ -151,6 +151,8 @@ impl Transaction for PostgresTransaction<'_> {
         let wanted: Vec<_> = groups.iter().flat_map(|marks| marks.iter()).flat_map(buckets).collect();
         if !wanted.is_empty() {
             let found = self.look_up(&wanted)?;
+            #[cfg(feature = "sabotage")]
+            let found = if crate::sabotage::breaks("p7") { HashSet::new() } else { found };
             self.spent.extend(found);
         }
         let mut outcomes = Vec::with_capacity(groups.len());
