@@ -1,5 +1,6 @@
 //! What the parts promise together, by topic.
 
+mod agent;
 mod brokers;
 mod certificates;
 mod clock;

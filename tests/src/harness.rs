@@ -1,6 +1,7 @@
 //! A deployment as an organisation would run one, less the waiting: loopback ports, a folder of its own, a clock that
 //! can be set forward. Nothing in it is a stand-in for a part that a user would run.
 
+mod agent;
 mod answer;
 mod clock;
 mod forge;
@@ -40,6 +41,7 @@ use daypass_verify::time::{Seconds, UnixMs};
 use rustls_pki_types::CertificateDer;
 use tempfile::TempDir;
 
+pub use agent::Agent;
 pub use answer::{Answer, Refused, certificate_of, claims_of, token_of};
 pub use clock::TestClock;
 pub use forge::Forge;

@@ -75,6 +75,20 @@ fn the_broker_asks_the_time_in_one_place() {
     only_in("broker/src", &words, &["broker/src/clock.rs"], "time is an argument everywhere else");
 }
 
+#[test]
+fn the_agent_asks_the_time_in_one_place_and_knows_its_configuration_only_at_its_edge() {
+    let words = ["SystemTime::now", "OffsetDateTime::now"];
+    only_in("agent/src", &words, &["agent/src/clock.rs"], "there is one clock");
+    let places = [
+        "agent/src/main.rs",
+        "agent/src/config.rs",
+        "agent/src/config",
+        "agent/src/run.rs",
+        "agent/src/oneshot.rs",
+    ];
+    only_in("agent/src", &["Config::read", "config::Config", "{Config,"], &places, "parts receive values");
+}
+
 /// The types that make the order of the straight line a compile error, where they live, and how one is made.
 const ONCE: &[(&str, &str, &str)] = &[
     ("broker/src/log.rs", "Recorded<T>", "Recorded {"),

@@ -1,0 +1,96 @@
+//! The broker's client, made anew when the files change that it is made from.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use daypass_sdk::{Client, ClientCertificate, Config, Error, IdToken};
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::config::Connection;
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// The client as it is now, and each that follows it. To be called within a tokio runtime.
+///
+/// # Errors
+/// When the first cannot be made.
+pub(crate) fn follow(connection: Connection) -> Result<watch::Receiver<Client>, Error> {
+    let seen = Stamp::of(&connection);
+    let (clients, receiver) = watch::channel(open(&connection)?);
+    tokio::spawn(renew(connection, seen, clients));
+    Ok(receiver)
+}
+
+async fn renew(connection: Connection, mut seen: Vec<Option<Stamp>>, clients: watch::Sender<Client>) {
+    while !clients.is_closed() {
+        sleep(LOOK_EVERY).await;
+        let found = Stamp::of(&connection);
+        if found == seen {
+            continue;
+        }
+        seen = found;
+        // A certificate may have been replaced before its key: then the key's turn comes at the next look.
+        match open(&connection) {
+            Ok(client) => {
+                info!("the proof has changed: it is used from now on");
+                clients.send_replace(client);
+            }
+            Err(error) => warn!("the proof has changed and cannot be used: {error}"),
+        }
+    }
+}
+
+/// A client of what the files hold now.
+///
+/// # Errors
+/// When one cannot be read, or no client can be made of them.
+pub(crate) fn open(connection: &Connection) -> Result<Client, Error> {
+    let certificate = match &connection.certificate {
+        Some(files) => Some(ClientCertificate {
+            chain: read(&files.chain)?,
+            key: SecretString::from(String::from_utf8(read(&files.key)?).unwrap_or_default()),
+        }),
+        None => None,
+    };
+    Client::new(Config {
+        broker: connection.broker.clone(),
+        web: Some(connection.web.clone()),
+        ca: read(&connection.ca)?,
+        certificate,
+        id_token: connection.id_token_file.clone().map(IdToken::File),
+        log_key: connection.log_key.clone(),
+        state: connection.state.clone(),
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Config(format!("cannot read `{}`: {error}", path.display())))
+}
+
+/// What tells one state of a file from the next.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    place: (u64, u64),
+    changed: (i64, i64),
+    len: u64,
+}
+
+impl Stamp {
+    fn of(connection: &Connection) -> Vec<Option<Self>> {
+        let proof = connection.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+        let stamp = |path| {
+            let found = std::fs::metadata(path).ok()?;
+            Some(Self {
+                place: (found.dev(), found.ino()),
+                changed: (found.mtime(), found.mtime_nsec()),
+                len: found.len(),
+            })
+        };
+        proof.chain([&connection.ca]).map(stamp).collect()
+    }
+}

@@ -1,0 +1,11 @@
+//! The only place where the agent reads a clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use daypass_verify::time::UnixMs;
+
+/// What time it is, by the clock on the wall.
+pub(crate) fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs::new(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,124 @@
+use std::fmt::Write as _;
+
+use super::*;
+
+const SMALLEST: &str = "broker = \"https://b.example:8443\"\nweb = \"https://d.example\"\nca = \"ca.pem\"\n\
+                        id_token_file = \"token\"\n[[credential]]\ntask = \"post-invoices\"\nfiles = { dir = \"out\" }\n";
+
+fn parse(text: &str) -> Result<Config, Vec<Fault>> {
+    Config::parse(text, Path::new("/etc/daypass"))
+}
+
+fn said(text: &str) -> Vec<String> {
+    let faults = parse(text).unwrap_err();
+    faults.into_iter().map(|fault| format!("{}: {}", fault.line, fault.message)).collect()
+}
+
+#[test]
+fn the_smallest_configuration_names_only_what_has_no_default() {
+    let config = parse(SMALLEST).unwrap();
+    assert_eq!(config.connection.ca, Path::new("/etc/daypass/ca.pem"));
+    assert_eq!(config.credentials[0].name.as_str(), "post-invoices");
+    assert_eq!(config.credentials[0].files.as_ref().unwrap().directory, Path::new("/etc/daypass/out"));
+    assert!(config.sockets.is_empty() && config.exec.is_none());
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_with_its_line() {
+    let text = "brokr = \"https://b.example:8443\"\nweb = \"http://d.example\"\nca = 7\ncert = \"x\"\n\
+                [[credential]]\ntask = \"Post\"\n[[credential]]\ntask = \"ledger-db\"\nkind = \"cretificate\"\n\
+                [exec]\nrestart = \"on-failur\"\n";
+    assert_eq!(
+        said(text),
+        [
+            "1: `broker` is missing: expected the broker's `api`, `https://HOST:PORT`",
+            "1: `brokr` is no key here: did you mean `broker`?",
+            "2: `web`: `http://d.example`: expected `https://HOST:PORT`",
+            "3: `ca`: integer: expected a path, in quotes",
+            "4: `cert`: stands alone: expected `key` beside it",
+            "6: `credential`: `task`: `Post` is not a name: expected 1 to 63 of a-z, 0-9 and `-`",
+            "9: credential `ledger-db`: `kind`: `cretificate` is not known here: did you mean `certificate`?",
+            "10: `exec`: `command` is missing: expected a program and its arguments, as a list",
+            "11: `exec`: `restart`: `on-failur` is not known here: did you mean `on-failure`?",
+        ]
+    );
+}
+
+#[test]
+fn a_configuration_with_one_fault_is_refused_and_says_which() {
+    let socket = "[[socket]]\npath = \"s\"\nserves = \"token\"\n";
+    for (fault, expected) in [
+        (SMALLEST.replace("id_token_file = \"token\"\n", ""), "there is no proof"),
+        (SMALLEST.replace("files = { dir = \"out\" }", ""), "goes nowhere"),
+        (SMALLEST.replace("{ dir = \"out\" }", "{ dri = \"out\" }"), "did you mean `dir`"),
+        (SMALLEST.replace("{ dir", "{ gid = 5, dir"), "`gid`: stands alone"),
+        (SMALLEST.replace("task =", "ttl = \"5\"\ntask ="), "is not a duration"),
+        (
+            format!("{SMALLEST}[[credential]]\ntask = \"post-invoices\"\nfiles = {{ dir = \"o\" }}\n"),
+            "the same name",
+        ),
+        (
+            format!("{SMALLEST}[[credential]]\ntask = \"other\"\nfiles = {{ dir = \"out\" }}\n"),
+            "same `files.dir`",
+        ),
+        (format!("{SMALLEST}{socket}credentials = [\"post-invoice\"]\n"), "did you mean `post-invoices`"),
+        (format!("{SMALLEST}kind = \"certificate\"\n{socket}"), "it would give nothing"),
+        (format!("{SMALLEST}{socket}{socket}"), "a path of its own"),
+        (format!("{SMALLEST}kind = \"certificate\"\nbearer = true\n"), "bound to its key"),
+        (format!("{SMALLEST}[exec]\ncommand = []\n"), "a program and its arguments"),
+        (
+            format!("{SMALLEST}{socket}[[credential]]\ntask = \"a\"\nidentity = \"x/y\"\n"),
+            "of several identities",
+        ),
+        (format!("broker = \"https://twice\"\n{SMALLEST}"), "duplicate key"),
+        ("[[credential".to_owned(), "`broker` is missing"),
+    ] {
+        let faults = match parse(&fault) {
+            Ok(config) => panic!("{fault}\n{config:?}"),
+            Err(faults) => faults,
+        };
+        assert!(faults.iter().any(|fault| fault.message.contains(expected)), "{fault}\n{faults:#?}");
+    }
+}
+
+/// Every key once, each with the example of the reference.
+fn example() -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for key in KEYS {
+        if key.section != section {
+            section = key.section;
+            if section == "[[socket]]" {
+                text += "[[credential]]\ntask = \"post-invoices\"\nidentity = \"prod/billing/nightly\"\n";
+            }
+            writeln!(text, "{section}").unwrap();
+        }
+        writeln!(text, "{} = {}", key.name, key.example).unwrap();
+    }
+    text
+}
+
+#[test]
+fn every_documented_key_is_understood_and_no_other() {
+    let config = parse(&example()).unwrap();
+    assert!(config.exec.is_some());
+    let mut names: Vec<_> = KEYS.iter().map(|key| (key.section, key.name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), KEYS.len(), "a key is there twice");
+    for key in KEYS {
+        let spoiled = example().replacen(&format!("\n{} = ", key.name), &format!("\n{}x = ", key.name), 1);
+        let spoiled = if key.name == "broker" { spoiled.replacen("broker", "brokerx", 1) } else { spoiled };
+        assert!(parse(&spoiled).is_err(), "`{}x` is taken for a key", key.name);
+    }
+}
+
+#[test]
+fn the_reference_page_is_the_one_that_the_program_writes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/agent.md");
+    if std::env::var_os("DAYPASS_BLESS").is_some() {
+        std::fs::write(path, reference()).unwrap();
+    }
+    let hint = "run the test with DAYPASS_BLESS=1 to write it anew";
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), reference(), "{hint}");
+}

@@ -1,0 +1,21 @@
+//! The sidecar of Daypass: keeps the credentials that its configuration names, and gives them to workloads that cannot
+//! ask a broker themselves: in files, at a Unix socket, to a child process.
+
+mod clients;
+mod clock;
+pub mod config;
+mod exec;
+pub mod files;
+mod hook;
+mod keep;
+mod notify;
+mod oneshot;
+mod output;
+mod ready;
+mod run;
+mod signals;
+mod socket;
+mod token;
+
+pub use oneshot::run_once;
+pub use run::{Failure, keep_memory_private, run};

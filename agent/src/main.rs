@@ -1,0 +1,73 @@
+//! `daypass-agent`: keeps credentials fresh for workloads that cannot ask a broker themselves.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use daypass_agent::config::Config;
+use daypass_agent::{Failure, keep_memory_private, run, run_once};
+
+/// Keeps credentials fresh for workloads that cannot ask a broker themselves: in files, at a Unix socket, to a child
+/// process. Every key of its configuration is described in docs/agent.md.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration, a TOML file.
+    #[arg(long, global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says all that is wrong with the configuration, and changes nothing.
+    Check,
+    /// Fetches each credential once, puts it into its files, runs a command, and ends with its code; the files are taken
+    /// away then, and what can be revoked is revoked. Without a command the files stay.
+    Oneshot {
+        /// The program and its arguments; those of `[exec]` where there are none.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+}
+
+/// As for `daypass`: the way the program was called, or its configuration, cannot be.
+const USAGE: u8 = 2;
+/// It could not begin.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    ExitCode::from(begin(&args).unwrap_or_else(|(code, what)| {
+        eprintln!("daypass-agent: {what}");
+        code
+    }))
+}
+
+fn begin(args: &Args) -> Result<u8, (u8, String)> {
+    let path = args.config.as_ref().ok_or((USAGE, "`--config FILE` is missing".to_owned()))?;
+    let config = Config::read(path).map_err(|error| (USAGE, error.to_string()))?;
+    match &args.command {
+        Some(Command::Check) => {
+            let (credentials, sockets) = (config.credentials.len(), config.sockets.len());
+            println!("{}: as it should be: {credentials} credentials, {sockets} sockets", path.display());
+            Ok(0)
+        }
+        Some(Command::Oneshot { command }) => start(&config, run_once(&config, command.clone())),
+        None => start(&config, run(&config)),
+    }
+}
+
+fn start(config: &Config, work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, (u8, String)> {
+    let failed = |what: &str, error: std::io::Error| (FAILED, format!("{what}: {error}"));
+    keep_memory_private().map_err(|error| failed("cannot keep the memory private", error))?;
+    let output = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(config.level);
+    output.with_target(false).init();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
+    let runtime = runtime.map_err(|error| failed("cannot start", error))?;
+    let ended = runtime.block_on(work).map_err(|failure| (failure.exit_code(), failure.to_string()));
+    // Nothing that still reads or writes may hold up the end.
+    runtime.shutdown_background();
+    ended
+}

@@ -1,0 +1,148 @@
+//! How the parts are put together, and what becomes of them at the end.
+
+use std::fmt;
+
+use daypass_sdk::Error;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use crate::clients;
+use crate::config::{Config, Credential, Serves, Socket};
+use crate::exec;
+use crate::files::Directory;
+use crate::hook::Hook;
+use crate::keep::Kept;
+use crate::notify::{self, State};
+use crate::output::Output;
+use crate::ready::Board;
+use crate::signals::Signals;
+use crate::socket::Bound;
+use crate::token;
+
+/// Why the agent could not go on.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client of the broker cannot be made, or did not get what is needed.
+    Client(Error),
+    /// Something else, in words.
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl Failure {
+    /// The code to end with, as for `daypass`: 1 where it was refused, 2 where it cannot be so, 3 where nobody answered.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(Error::Config(_)) => 2,
+            Self::Client(Error::Unreachable { .. } | Error::Retry { .. }) => 3,
+            Self::Client(_) | Self::Other(_) => 1,
+        }
+    }
+}
+
+/// Leaves no core behind, and lets no other process of the same user read this one's memory.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn keep_memory_private() -> std::io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Keeps what `config` names until a signal or the program of `[exec]` ends it, and says with which code to end.
+/// To be called within a tokio runtime.
+///
+/// # Errors
+/// When it cannot begin.
+pub async fn run(config: &Config) -> Result<u8, Failure> {
+    let mut signals =
+        Signals::listen().map_err(|error| Failure::Other(format!("cannot listen to signals: {error}")))?;
+    let clients = clients::follow(config.connection.clone()).map_err(Failure::Client)?;
+    let board = Board::waiting_for(config.credentials.iter().map(|it| it.name.clone()).collect());
+    let mut all = Vec::new();
+    for credential in &config.credentials {
+        let kept = Kept::new(credential.name.clone(), credential.request.clone(), clients.clone());
+        put_out(credential, &kept, &board);
+        all.push(kept);
+    }
+    let serving = serve_sockets(&config.sockets, &all)?;
+    tokio::spawn(tell_when_complete(board.clone()));
+    let ended = match &config.exec {
+        Some(exec) => exec::run(exec, &board, &mut signals).await.map_err(Failure::Other),
+        None => {
+            signals.told_to_end().await;
+            Ok(0)
+        }
+    };
+    notify::tell(State::Stopping);
+    drop(serving);
+    if config.exec.is_some() {
+        // Whoever they were for is gone.
+        clear(config);
+    }
+    ended
+}
+
+/// Serves every socket until what is returned is dropped.
+fn serve_sockets(sockets: &[Socket], all: &[Kept]) -> Result<JoinSet<()>, Failure> {
+    let mut serving = JoinSet::new();
+    for socket in sockets {
+        let bound = Bound::new(&socket.path, socket.allowed.clone())
+            .map_err(|error| Failure::Other(error.to_string()))?;
+        let served = all.iter().filter(|kept| socket.credentials.contains(&kept.name)).cloned().collect();
+        match socket.serves {
+            Serves::Token => serving.spawn(token::serve(bound, served)),
+        };
+    }
+    Ok(serving)
+}
+
+/// Puts a credential where it is wanted.
+fn put_out(credential: &Credential, kept: &Kept, board: &Board) {
+    match &credential.files {
+        Some(files) => {
+            let directory = Directory::new(files.directory.clone(), files.owner);
+            let hook = Hook::new(files.reload.clone());
+            let output =
+                Output::new(credential.name.clone(), directory, kept.changes.clone(), hook, board.clone());
+            tokio::spawn(output.run());
+        }
+        None => {
+            tokio::spawn(announce(kept.clone(), board.clone()));
+        }
+    }
+}
+
+/// Says of a credential that goes to sockets only when it is there.
+async fn announce(mut kept: Kept, board: Board) {
+    while kept.changes.changed().await.is_ok() {
+        if kept.changes.borrow_and_update().is_some() {
+            board.arrived(&kept.name);
+        }
+    }
+}
+
+async fn tell_when_complete(board: Board) {
+    board.complete().await;
+    notify::tell(State::Ready);
+}
+
+pub(crate) fn clear(config: &Config) {
+    for files in config.credentials.iter().filter_map(|it| it.files.as_ref()) {
+        if let Err(error) = Directory::new(files.directory.clone(), files.owner).clear() {
+            warn!("{error}");
+        }
+    }
+}
