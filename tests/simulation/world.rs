@@ -60,9 +60,7 @@ impl World {
     pub(super) async fn new(seed: u64, brokers: usize, kind: Kind) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let store = Ground::place(kind, folder.path());
-        // A database has a clock of its own, and `init` asks it.
-        let begin = if kind == Kind::Postgres { SystemClock.now().get() } else { BEGIN };
-        let common = Arc::new(AtomicI64::new(begin));
+        let common = Arc::new(AtomicI64::new(BEGIN));
         let seats: Vec<Seat> = (0..brokers).map(|number| Seat::new(number, &common)).collect();
         let deployment = Deployment {
             trust_domain: "example.org".parse().unwrap(),
@@ -71,9 +69,16 @@ impl World {
             kek: &folder.path().join("kek"),
             bundle: Some(&PEOPLE.bundles[0]),
             lifetimes: daypass_core::rotation::Lifetimes::default(),
-            clock: Arc::clone(&seats[0].clock) as Arc<_>,
+            // A database has a clock of its own, and `init` asks it.
+            clock: match kind {
+                Kind::Postgres => Arc::new(SystemClock),
+                Kind::File | Kind::Memory => Arc::clone(&seats[0].clock) as Arc<_>,
+            },
         };
         let key = init(&deployment).await.map_err(|error| error.to_string())?.log_key;
+        if kind == Kind::Postgres {
+            common.store(SystemClock.now().get(), Ordering::SeqCst);
+        }
         let ground = Ground::of(kind, store).map_err(|error| error.to_string())?;
         let mut world = Self {
             folder,
