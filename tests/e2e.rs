@@ -10,6 +10,7 @@ mod evidence;
 mod go;
 mod imported;
 mod issue;
+mod known;
 mod lifetimes;
 mod organisation;
 mod outside;

@@ -17,6 +17,7 @@ pub(crate) use outgoing::{Outgoing, too_late};
 use crate::index::Readers;
 use crate::issue::{self, Credential, Desk};
 use crate::limits::Limits;
+use crate::log::{Compared, RecordError};
 use crate::refusals::Refusals;
 use crate::rotate::Rotation;
 use crate::telemetry;
@@ -58,8 +59,38 @@ impl Api {
         request: &Request,
         known: Option<Checkpoint>,
     ) -> Result<Credential, Outgoing> {
+        let known = match known {
+            Some(known) => self.compared(known, caller, request).await?,
+            None => None,
+        };
         let issued = issue::issue(&self.desk, &caller.principal, request, known).await;
         issued.map_err(|refusal| outgoing::of_refusal(refusal, request.id, self))
+    }
+
+    /// What the writer still has to compare of the checkpoint that the caller holds: one that this broker knows nothing
+    /// of yet. Any other one is compared here.
+    async fn compared(
+        &self,
+        known: Checkpoint,
+        caller: &Caller,
+        request: &Request,
+    ) -> Result<Option<Checkpoint>, Outgoing> {
+        let log = &self.desk.log;
+        let refused = |error: RecordError| outgoing::of_refusal(error.into(), request.id, self);
+        match log.compare(&known).map_err(refused)? {
+            Compared::Same => Ok(None),
+            Compared::Ahead => Ok(Some(known)),
+            Compared::Older => {
+                let (who, instance) = limited_as(caller);
+                self.limits.old_checkpoint(who, instance).map_err(|wait| {
+                    let message = "this identity shows old checkpoints faster than this broker compares them: come back, or send the newest";
+                    Outgoing::new(Outward::RateLimited, message).retry(wait)
+                })?;
+                let compared = log.compare_stored(&known, &self.readers).await;
+                compared.map_err(|error| outgoing::of_store(&error))?.map_err(refused)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Before anything is looked up, decided or spent.
@@ -67,10 +98,8 @@ impl Api {
     /// # Errors
     /// When this identity has asked too often lately.
     pub(crate) fn within_rate(&self, caller: &Caller) -> Result<(), Outgoing> {
-        let principal = &caller.principal;
-        let named = principal.identities().first().map(|(name, _)| name.as_str());
-        let who = named.unwrap_or(principal.subject());
-        self.limits.issue(who, principal.instance()).map_err(|wait| {
+        let (who, instance) = limited_as(caller);
+        self.limits.issue(who, instance).map_err(|wait| {
             let message = "this identity asks faster than this broker serves one: come back";
             Outgoing::new(Outward::RateLimited, message).retry(wait)
         })
@@ -85,4 +114,11 @@ impl Api {
             self.refusals.issued(began.elapsed());
         }
     }
+}
+
+/// Whose rate a call counts towards.
+fn limited_as(caller: &Caller) -> (&str, Option<&str>) {
+    let principal = &caller.principal;
+    let named = principal.identities().first().map(|(name, _)| name.as_str());
+    (named.unwrap_or(principal.subject()), principal.instance())
 }

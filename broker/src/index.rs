@@ -1,5 +1,6 @@
 //! The read side: entries by position, by id and by filter, and proofs of their place.
 
+use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -235,20 +236,53 @@ fn read(row: &Row) -> Result<Entry, StoreError> {
     Entry::read(&row.bytes).map_err(|error| StoreError::Damaged(format!("entry {}: {error}", row.index)))
 }
 
+/// What `proof` makes of the stored tree.
+///
+/// # Errors
+/// When the store fails, or `Damaged` where it lacks a node that the proof needs.
+pub fn prove<T>(
+    reader: &dyn Reader,
+    proof: impl FnOnce(&StoredNodes<'_>) -> Option<T>,
+) -> Result<T, StoreError> {
+    let nodes = StoredNodes::of(reader);
+    let made = proof(&nodes);
+    // A store that cannot be read now lacks nothing.
+    match (made, nodes.failed.into_inner()) {
+        (Some(made), _) => Ok(made),
+        (None, Some(error)) => Err(error),
+        (None, None) => Err(StoreError::Damaged("a node of the tree is missing".into())),
+    }
+}
+
 /// The nodes of the stored tree: small ones from the leaves, larger ones from the kept subtrees.
-pub struct StoredNodes<'a>(pub &'a dyn Reader);
+pub struct StoredNodes<'a> {
+    reader: &'a dyn Reader,
+    failed: RefCell<Option<StoreError>>,
+}
+
+impl<'a> StoredNodes<'a> {
+    /// Those of this store.
+    #[must_use]
+    pub fn of(reader: &'a dyn Reader) -> Self {
+        Self { reader, failed: RefCell::default() }
+    }
+
+    fn noting<T>(&self, read: Result<T, StoreError>) -> Option<T> {
+        read.map_err(|error| *self.failed.borrow_mut() = Some(error)).ok()
+    }
+}
 
 impl Nodes for StoredNodes<'_> {
     fn node(&self, level: u8, index: u64) -> Option<[u8; 32]> {
         if level >= 8 && level.is_multiple_of(8) {
-            return self.0.subtree(level, index).ok().flatten();
+            return self.noting(self.reader.subtree(level, index)).flatten();
         }
         if level > 8 {
             let (left, right) = (self.node(level - 1, index * 2)?, self.node(level - 1, index * 2 + 1)?);
             return Some(daypass_evidence::tree::node_hash(&left, &right));
         }
         let count = 1_u32 << level;
-        let mut hashes = self.0.leaves(index << level, count).ok()?;
+        let mut hashes = self.noting(self.reader.leaves(index << level, count))?;
         if hashes.len() != count as usize {
             return None;
         }

@@ -12,6 +12,10 @@ use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
 use tokio::task::JoinHandle;
 
+/// Checkpoints from long ago a second that are compared for one caller, and how many at once: a caller learns a newer one
+/// with each answer.
+const OLD_CHECKPOINTS: (u32, u32) = (1, 50);
+
 /// How often those who ask no more are forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 
@@ -49,6 +53,7 @@ pub struct Limits {
     clock: DefaultClock,
     issue: Option<Limiter>,
     failed: Option<Limiter>,
+    old: Option<Limiter>,
     /// Addresses whose proofs are not looked at, until when.
     shut: DashMap<u64, Instant>,
 }
@@ -76,6 +81,7 @@ impl Limits {
             clock: DefaultClock::default(),
             issue: limiter(rates.issue_per_s, rates.issue_burst),
             failed: limiter(rates.failed_proofs_per_s, rates.failed_proofs_burst),
+            old: limiter(OLD_CHECKPOINTS.0, OLD_CHECKPOINTS.1),
             shut: DashMap::new(),
         }
     }
@@ -85,7 +91,24 @@ impl Limits {
     /// # Errors
     /// Where it is one too many: how long to wait.
     pub fn issue(&self, caller: &str, instance: Option<&str>) -> Result<(), Duration> {
-        let Some(limiter) = &self.issue else { return Ok(()) };
+        self.one_more(self.issue.as_ref(), caller, instance)
+    }
+
+    /// One more checkpoint of `instance` of `caller` that must be compared with the store.
+    ///
+    /// # Errors
+    /// Where it is one too many: how long to wait.
+    pub fn old_checkpoint(&self, caller: &str, instance: Option<&str>) -> Result<(), Duration> {
+        self.one_more(self.old.as_ref(), caller, instance)
+    }
+
+    fn one_more(
+        &self,
+        limiter: Option<&Limiter>,
+        caller: &str,
+        instance: Option<&str>,
+    ) -> Result<(), Duration> {
+        let Some(limiter) = limiter else { return Ok(()) };
         let key = self.hashes.hash_one((caller, instance));
         limiter.check_key(&key).map_err(|until| until.wait_time_from(self.clock.now()))
     }
@@ -116,7 +139,7 @@ impl Limits {
 
     /// Forgets those who ask no more.
     pub fn forget(&self) {
-        for limiter in self.issue.iter().chain(&self.failed) {
+        for limiter in self.issue.iter().chain(&self.failed).chain(&self.old) {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -127,7 +150,8 @@ impl Limits {
     /// How many callers are remembered.
     #[must_use]
     pub fn remembered(&self) -> usize {
-        self.issue.iter().chain(&self.failed).map(Limiter::len).sum::<usize>() + self.shut.len()
+        self.issue.iter().chain(&self.failed).chain(&self.old).map(Limiter::len).sum::<usize>()
+            + self.shut.len()
     }
 }
 

@@ -14,6 +14,7 @@ mod halt;
 mod open;
 mod outcome;
 mod pace;
+mod past;
 mod settlement;
 mod start;
 mod work;
@@ -30,10 +31,12 @@ use daypass_evidence::entry::{Index, NewEntry, Reach};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
+use ring::signature::Ed25519KeyPair;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::signer::Statement;
 use crate::store::{Head, Live, SealedKey};
+use past::{Past, Proofs};
 use work::ENDED_PER_ENTRY;
 
 pub use alarm::{CLOCK, ROLLBACK};
@@ -43,6 +46,7 @@ pub use doubt::ClockWatch;
 pub use error::RecordError;
 pub use halt::Halt;
 pub use open::{LogSettings, create, open, read_state};
+pub use past::Compared;
 pub use settlement::Settlements;
 pub use start::{
     StartError, Started, evidence_key_entry, examine_from, examine_start, examine_store, examine_tail,
@@ -214,6 +218,9 @@ pub struct Log {
     watch: Arc<ClockWatch>,
     halt: Arc<Halt>,
     stopped: Arc<ArcSwapOption<String>>,
+    past: Arc<Past>,
+    proofs: Arc<Proofs>,
+    signs: Arc<Ed25519KeyPair>,
 }
 
 impl Log {
@@ -226,7 +233,7 @@ impl Log {
 
     /// Records a draft: on `Recorded` its entry is durable and its marks are spent.
     ///
-    /// `known` is the newest checkpoint that the caller holds, already verified.
+    /// `known` is the newest checkpoint that the caller holds, already verified, where it was found to be [`Compared::Ahead`].
     ///
     /// # Errors
     /// When nothing was recorded; [`RecordError`] says why.

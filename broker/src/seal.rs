@@ -170,7 +170,7 @@ fn verify(
     }
     let head = reader.head()?.ok_or_else(|| differs("there is no log".into()))?;
     let signed = Checkpoint::open(&head.checkpoint, key).map_err(|error| differs(error.to_string()))?;
-    let nodes = InFiles { stored: StoredNodes(reader), first: places.start / width, roots };
+    let nodes = InFiles { stored: StoredNodes::of(reader), first: places.start / width, roots };
     if root_of(head.size, &nodes) != Some(signed.root) {
         return Err(differs("the files lead to another root than the signed checkpoint's".into()));
     }

@@ -22,7 +22,7 @@ use url::Url;
 
 pub use ask::{WitnessUrlError, submission_url};
 
-use crate::index::{Readers, StoredNodes};
+use crate::index::{self, Readers};
 use crate::issue::Desk;
 use crate::store::StoreError;
 use ask::{Answer, Asker};
@@ -242,8 +242,7 @@ impl Rounds {
     async fn ask(&self, witness: &Witness, old: u64, offered: &Offered) -> Result<Answer, String> {
         let size = offered.checkpoint.size;
         let prove = move |reader: &dyn crate::store::Reader| {
-            consistency_proof(old, size, &StoredNodes(reader))
-                .ok_or_else(|| StoreError::Damaged("a node of the tree is missing".into()))
+            index::prove(reader, |nodes| consistency_proof(old, size, nodes))
         };
         let proof = self.readers.run(prove).await.map_err(|error| error.to_string())?;
         self.asker.add_checkpoint(&witness.url, old, &proof, &offered.note).await

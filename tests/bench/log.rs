@@ -209,7 +209,7 @@ fn lookups(reader: &dyn Reader, size: u64) -> Result<[Spread; 3], Fault> {
             return Err(format!("entry {index} was not found by its id").into());
         }
         let began = Instant::now();
-        let path = inclusion_proof(index, size, &StoredNodes(reader)).ok_or("no proof")?;
+        let path = inclusion_proof(index, size, &StoredNodes::of(reader)).ok_or("no proof")?;
         timed(2, began)?;
         verify_inclusion(row.leaf, index, size, &path, root)?;
     }

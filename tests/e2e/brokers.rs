@@ -75,6 +75,27 @@ async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
 }
 
 #[tokio::test]
+async fn a_caller_that_goes_from_broker_to_broker_shows_each_what_the_other_signed() {
+    let deployment = Deployment::start().await;
+    let other = second(&deployment).await;
+    let workload = deployment.workload(NIGHTLY);
+    let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
+    let here = deployment.connect(Some(&workload)).await;
+    let (mut newest, mut first) = (Default::default(), None);
+    for n in 0..12 {
+        let caller = if n % 2 == 0 { &here } else { &there };
+        let wanted = pb::IssueRequest { known_checkpoint: newest, ..task("post-invoices") };
+        newest = issue(caller, wanted).await.unwrap().receipt.unwrap().checkpoint;
+        first.get_or_insert_with(|| newest.clone());
+    }
+    for caller in [&here, &there] {
+        let wanted = pb::IssueRequest { known_checkpoint: first.clone().unwrap(), ..task("post-invoices") };
+        issue(caller, wanted).await.unwrap();
+    }
+    other.stop("the test is over").await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_activated_on_one_broker_is_in_force_on_the_other_within_a_second() {
     let deployment = Deployment::start().await;
     let other = second(&deployment).await;

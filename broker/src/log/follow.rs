@@ -1,7 +1,6 @@
 //! What other brokers wrote on the same log, taken over. Nothing is signed on a head that does not extend the newest
 //! one that this broker saw.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -17,6 +16,7 @@ use tokio::sync::watch;
 
 use super::batch::kind_folds;
 use super::open::fold;
+use super::past::{Past, Proofs};
 use super::work::unavailable;
 use super::{Published, RecordError};
 use crate::index::StoredNodes;
@@ -41,8 +41,8 @@ pub(super) struct Follower {
     pub(super) broker: Name,
     /// This broker's own run; none before it wrote that it started.
     pub(super) run: Option<Run>,
-    /// Where two heads that exclude each other are kept; none where there is no anchor.
-    pub(super) proofs: Option<PathBuf>,
+    pub(super) proofs: Arc<Proofs>,
+    pub(super) past: Arc<Past>,
 }
 
 /// The one field by which an entry that changes no state is told from one that does.
@@ -88,6 +88,7 @@ impl Follower {
         let mut state = State::clone(&newest.state);
         if head.size - newest.head.size > FAR {
             self.check_proof(head, &newest.head)?;
+            self.past.jumped(head);
             fold(&mut state, self.reader.as_ref(), newest.head.size, head.size).map_err(unavailable)?;
         } else {
             self.read_between(&mut state, head, &newest.head)?;
@@ -110,6 +111,7 @@ impl Follower {
     /// When the rows do not fold: the next batch reads them again, and nothing is written until it can.
     pub(super) fn take_own(&mut self, head: Head, rows: &[Row]) -> Result<(), RecordError> {
         let newest = self.newest();
+        self.past.grew(&newest.head, rows.iter().map(|row| row.leaf));
         if !rows.iter().any(|row| row.folds) {
             self.published
                 .store(Arc::new(Published { head: Arc::new(head), state: Arc::clone(&newest.state) }));
@@ -157,6 +159,7 @@ impl Follower {
         let failed = |error: &dyn std::fmt::Display| RecordError::Unavailable(error.to_string());
         let mut frontier =
             Frontier::from_parts(newest.size, newest.frontier.clone()).map_err(|error| failed(&error))?;
+        let mut leaves = Vec::new();
         while frontier.size() < head.size {
             let limit = u32::try_from(head.size - frontier.size()).unwrap_or(PAGE).min(PAGE);
             let rows = self.reader.rows(frontier.size(), limit).map_err(unavailable)?;
@@ -169,9 +172,14 @@ impl Follower {
                     fold_row(state, self.reader.as_ref(), &row).map_err(unavailable)?;
                 }
                 frontier.append(row.leaf);
+                leaves.push(row.leaf);
             }
         }
-        if frontier.nodes() == head.frontier { Ok(()) } else { Err(self.split_view(head, newest)) }
+        if frontier.nodes() != head.frontier {
+            return Err(self.split_view(head, newest));
+        }
+        self.past.grew(newest, leaves.into_iter());
+        Ok(())
     }
 
     /// RFC 6962, section 2.1.2. Whoever changed a node of the proof made it fail: it needs no trust.
@@ -179,7 +187,7 @@ impl Follower {
         let root = |head: &Head| Frontier::from_parts(head.size, head.frontier.clone()).map(|it| it.root());
         let failed = |error: tree::FrontierError| RecordError::Unavailable(error.to_string());
         let (first, second) = (root(newest).map_err(failed)?, root(head).map_err(failed)?);
-        let proof = consistency_proof(newest.size, head.size, &StoredNodes(self.reader.as_ref()))
+        let proof = consistency_proof(newest.size, head.size, &StoredNodes::of(self.reader.as_ref()))
             .ok_or_else(|| RecordError::Unavailable("a node of the tree is missing".into()))?;
         verify_consistency(newest.size, first, head.size, second, &proof)
             .map_err(|_| self.split_view(head, newest))
@@ -199,23 +207,11 @@ impl Follower {
 
     /// Keeps both heads, each with its signature: together they prove that the log was forked.
     pub(super) fn split_view(&self, found: &Head, seen: &Head) -> RecordError {
-        self.keep_proof(&seen.checkpoint, &found.checkpoint);
+        self.proofs.keep(&seen.checkpoint, &found.checkpoint);
         RecordError::SplitView(format!(
             "a signed head of size {} does not extend the one of size {} that was seen before",
             found.size, seen.size
         ))
-    }
-
-    pub(super) fn keep_proof(&self, seen: &[u8], found: &[u8]) {
-        let Some(path) = &self.proofs else { return };
-        for (kind, note) in [("seen", seen), ("found", found)] {
-            let mut path = path.clone().into_os_string();
-            path.push(format!(".split-view.{kind}"));
-            if let Err(error) = std::fs::write(&path, note) {
-                let note = String::from_utf8_lossy(note);
-                tracing::error!(%error, %note, "one of two heads that exclude each other could not be saved");
-            }
-        }
     }
 }
 

@@ -41,8 +41,11 @@ impl Halt {
     }
 
     /// # Errors
-    /// `Halted` where the switch is thrown.
+    /// `Halted` where the switch is thrown; what was found, where nothing may be written any more.
     pub fn check(&self) -> Result<(), RecordError> {
+        if let Some(broken) = self.broken.load().as_deref() {
+            return Err(broken.clone());
+        }
         self.why().map_or(Ok(()), |why| Err(RecordError::Halted(why)))
     }
 }

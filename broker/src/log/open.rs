@@ -15,6 +15,7 @@ use super::answer::{Covered, answer_all};
 use super::batch::{Assembly, Author};
 use super::doubt::ClockWatch;
 use super::follow::{Follower, fold_row};
+use super::past::{Past, Proofs};
 use super::work::{assembly_failed, push, unavailable};
 use super::writer::Writer;
 use super::{Anchor, Log, Published, RecordError, Recorded};
@@ -56,6 +57,8 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         .map_err(|error| StoreError::Damaged(error.to_string()))?;
     let (state_at, _) = watch::channel(state.at());
     let published = Published { head: Arc::new(head), state: Arc::new(state) };
+    let past = Arc::new(Past::beginning_at(&published.head));
+    let proofs = Arc::new(Proofs(settings.anchor.as_ref().map(|anchor| anchor.path().to_owned())));
     let (commands, queue) = mpsc::channel(QUEUE);
     let (answers, outbox) = mpsc::channel(QUEUE);
     let log = Log {
@@ -70,6 +73,9 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         halt: Arc::default(),
         watch: Arc::new(ClockWatch::new(Arc::clone(&settings.clock))),
         stopped: Arc::default(),
+        past: Arc::clone(&past),
+        proofs: Arc::clone(&proofs),
+        signs: Arc::clone(&settings.key),
     };
     let follower = Follower {
         reader,
@@ -78,7 +84,8 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         key: Arc::clone(&log.key),
         broker: settings.broker.clone(),
         run: None,
-        proofs: settings.anchor.as_ref().map(|anchor| anchor.path().to_owned()),
+        proofs,
+        past,
     };
     let writer = Writer {
         store,
@@ -91,7 +98,6 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         fault: Arc::clone(&log.fault),
         full: Arc::clone(&log.full),
         unresolved: None,
-        halted: None,
         halt: Arc::clone(&log.halt),
         watch: Arc::clone(&log.watch),
         expected: 0,

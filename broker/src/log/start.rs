@@ -210,7 +210,7 @@ fn concluded(mut audit: Audit, beside: &Beside, head: Head, key: &VerifierKey) -
 /// Whether the log of `head` begins with the tree of `earlier`.
 pub(crate) fn begins_with(reader: &dyn Reader, head: &Head, earlier: &Checkpoint) -> bool {
     let Ok(frontier) = Frontier::from_parts(head.size, head.frontier.clone()) else { return false };
-    let proof = consistency_proof(earlier.size, head.size, &StoredNodes(reader));
+    let proof = consistency_proof(earlier.size, head.size, &StoredNodes::of(reader));
     let root = frontier.root();
     proof.is_some_and(|proof| verify_consistency(earlier.size, earlier.root, head.size, root, &proof).is_ok())
 }

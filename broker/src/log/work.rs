@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use daypass_core::draft::{Draft, MarkKind};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry, Reach};
-use daypass_evidence::tree::Frontier;
 use daypass_verify::time::UnixMs;
 
 use super::batch::{Assembly, BatchError};
+use super::past::Past;
 use super::settlement::Waiting;
 use super::{Attached, Command, Ends, RecordError};
 use crate::ids::Ids;
@@ -58,10 +58,11 @@ pub(super) fn record_all(
     commands: &[Command],
     time: UnixMs,
     room: bool,
+    past: &Past,
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
     let mut fates: Vec<Fate> =
-        commands.iter().map(|command| before_spending(command, &head, time, room)).collect();
+        commands.iter().map(|command| before_spending(command, &head, time, room, past)).collect();
     let ready = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
         (Command::Record { draft, .. }, Fate::Ready) => Some(draft.marks()),
         _ => None,
@@ -76,9 +77,9 @@ pub(super) fn record_all(
     Ok(fates)
 }
 
-fn before_spending(command: &Command, head: &Head, time: UnixMs, room: bool) -> Fate {
+fn before_spending(command: &Command, head: &Head, time: UnixMs, room: bool, past: &Past) -> Fate {
     let Command::Record { draft, known, .. } = command else { return Fate::Nothing };
-    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head)) {
+    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head, past)) {
         return Fate::Refused(error);
     }
     if !room {
@@ -104,9 +105,10 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> F
     }
 }
 
-/// What a checkpoint in a caller's hand says against the head, if anything.
-fn contradicts(known: &Checkpoint, head: &Head) -> Option<RecordError> {
-    if known.origin != head.origin || known.size < head.size {
+/// What a checkpoint in a caller's hand says against the head, if anything. It was ahead of what this broker saw when
+/// it was shown: what others wrote since is in memory by now.
+fn contradicts(known: &Checkpoint, head: &Head, past: &Past) -> Option<RecordError> {
+    if known.origin != head.origin {
         return None;
     }
     if known.size > head.size {
@@ -114,9 +116,15 @@ fn contradicts(known: &Checkpoint, head: &Head) -> Option<RecordError> {
             format!("a caller holds a checkpoint of size {}, and the store has {}", known.size, head.size);
         return Some(RecordError::Rollback(detail));
     }
-    let same = Frontier::from_parts(head.size, head.frontier.clone()).is_ok_and(|it| it.root() == known.root);
-    let detail = || format!("a caller holds another checkpoint of size {}, signed by this log", known.size);
-    (!same).then(|| RecordError::SplitView(detail()))
+    match past.root_at(known.size) {
+        Some(root) if root == known.root => None,
+        Some(_) => Some(RecordError::SplitView(format!(
+            "a caller holds another checkpoint of size {}, signed by this log",
+            known.size
+        ))),
+        // So many were written since that they were not read: asked again, it is compared with the store.
+        None => Some(RecordError::StateMoved),
+    }
 }
 
 /// Appends all of a command's entries or none: half a bundle's changes would belong to no activation.

@@ -52,7 +52,6 @@ pub(super) struct Writer {
     pub(super) fault: Arc<ArcSwapOption<String>>,
     pub(super) full: Arc<AtomicBool>,
     pub(super) unresolved: Option<Unresolved>,
-    pub(super) halted: Option<RecordError>,
     pub(super) halt: Arc<Halt>,
     pub(super) watch: Arc<ClockWatch>,
     /// How many commands came together lately: the writer lingers for as many, so that one alone never waits.
@@ -126,7 +125,7 @@ impl Writer {
 
     /// Takes over what others wrote, for those who wait to read it.
     fn follow(&mut self, following: Vec<Command>) {
-        if following.is_empty() || self.halted.is_some() {
+        if following.is_empty() || self.halt.broken().is_some() {
             return;
         }
         if let Err(error) = self.follower.catch_up() {
@@ -179,7 +178,7 @@ impl Writer {
                 && let Ok(note) = known.sign(&self.settings.key)
             {
                 tracing::error!(%error, "a caller holds a checkpoint that excludes this log");
-                self.follower.keep_proof(&self.follower.newest().head.checkpoint, note.as_bytes());
+                self.follower.proofs.keep(&self.follower.newest().head.checkpoint, note.as_bytes());
             }
         }
     }
@@ -189,7 +188,6 @@ impl Writer {
         if error.is_fatal() {
             self.fault.store(Some(Arc::new(error.to_string())));
             self.halt.break_off(error);
-            self.halted = Some(error.clone());
         }
     }
 
@@ -208,8 +206,8 @@ impl Writer {
         commands: &[Command],
         settling: &mut Waiting,
     ) -> Result<(Vec<Fate>, Option<Assembled>), RecordError> {
-        if let Some(why) = &self.halted {
-            return Err(why.clone());
+        if let Some(why) = self.halt.broken() {
+            return Err(RecordError::clone(&why));
         }
         self.resolve_earlier()?;
         for _ in 0..ATTEMPTS {
@@ -251,7 +249,8 @@ impl Writer {
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time)?;
-        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room)?;
+        let past = &self.follower.past;
+        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room, past)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {
                 *fate = append(&mut assembly, transaction.as_mut(), entries, attached, room)?;

@@ -137,7 +137,8 @@ fn sealed_entries_are_read_found_and_proven_as_before() {
         let id = Entry::read(&log.rows[at].bytes).unwrap().envelope.id;
         assert_eq!(index::find(&reader, &id).unwrap().as_ref(), Some(&log.rows[at]));
         let place = u64::try_from(at).unwrap();
-        let (leaf, path) = (log.rows[at].leaf, inclusion_proof(place, 1_300, &StoredNodes(&reader)).unwrap());
+        let (leaf, path) =
+            (log.rows[at].leaf, inclusion_proof(place, 1_300, &StoredNodes::of(&reader)).unwrap());
         assert_eq!(verify_inclusion(leaf, place, 1_300, &path, log.root), Ok(()), "{at}");
     }
     let folded: Vec<Row> = log.rows.iter().filter(|row| row.folds).cloned().collect();

@@ -180,11 +180,11 @@ impl Service {
         &self,
         prove: impl FnOnce(&StoredNodes<'_>) -> Option<Vec<tree::Hash>> + Send + 'static,
     ) -> Result<Vec<tree::Hash>, Outgoing> {
-        let prove = move |reader: &dyn Reader| {
-            prove(&StoredNodes(reader))
-                .ok_or_else(|| StoreError::Damaged("a node of the tree is missing".into()))
-        };
-        self.0.readers.run(prove).await.map_err(|error| status::of_store(&error))
+        self.0
+            .readers
+            .run(move |reader| index::prove(reader, prove))
+            .await
+            .map_err(|error| status::of_store(&error))
     }
 
     fn reads_evidence(&self, caller: &Caller) -> bool {

@@ -43,7 +43,7 @@ pub(super) fn examine(
     base: u64,
     anchored: Option<Checkpoint>,
 ) -> Result<(Audit, Beside), StoreError> {
-    let kept = Kept { stored: StoredNodes(reader), seen: RefCell::default() };
+    let kept = Kept { stored: StoredNodes::of(reader), seen: RefCell::default() };
     let Some(before) = frontier(base, &kept) else {
         let mut audit = Audit::of_bytes_after(Frontier::empty(), &head.origin);
         audit.fault(
