@@ -14,7 +14,7 @@ use daypass_broker::init::{self, Deployment, InitError};
 use daypass_broker::keyring::ImportError;
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
-use daypass_broker::log::StartError;
+use daypass_broker::log::{QUEUE, StartError};
 use daypass_broker::recover::RecoverError;
 use daypass_broker::rotate::RotateError;
 use daypass_broker::scrub::Schedule;
@@ -228,6 +228,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         config: config.digest,
         clock: Arc::new(SystemClock),
         clock_trust: config.clock.trust,
+        queue: QUEUE,
         rates: Rates {
             issue_per_s: config.limits.issue_per_s,
             issue_burst: config.limits.issue_burst,

@@ -193,6 +193,7 @@ fn settings(deployment: &Deployment<'_>, evidence: &Made) -> Result<LogSettings,
         clock: Arc::clone(&deployment.clock),
         ids: Arc::new(Ids::system()),
         anchor: None,
+        queue: log::QUEUE,
     })
 }
 

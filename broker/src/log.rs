@@ -45,7 +45,7 @@ pub(crate) use batch::{completed, reads_like_state};
 pub use doubt::ClockWatch;
 pub use error::RecordError;
 pub use halt::Halt;
-pub use open::{LogSettings, create, open, read_state};
+pub use open::{LogSettings, QUEUE, create, open, read_state};
 pub use past::Compared;
 pub use settlement::Settlements;
 pub use start::{

@@ -20,8 +20,9 @@ use crate::ids::RandomnessFailed;
 use crate::init::{self, Deployment, InitError, Initialised, Opening};
 use crate::keyring::{Kek, KekError, KeyringError, open_evidence_key};
 use crate::log::{self, Anchor, AnchorError, RecordError, StartError, Started};
+use crate::serve::clock_in_doubt;
 use crate::store::{Reader, StoreAt, StoreError};
-use carry::{carry, carry_live, tell_of_rollback};
+use carry::{carry, carry_live, imported, tell_of_clock, tell_of_rollback};
 use place::Taken;
 
 pub use carry::Carried;
@@ -225,6 +226,8 @@ async fn open_anew(
     gap: &Gap,
 ) -> Result<(Initialised, Carried), RecoverError> {
     let state = log::read_state(old)?;
+    let clock = recovery.clock.as_ref();
+    let doubt = clock_in_doubt(old, &state, predecessor.size, &recovery.broker, clock)?;
     let deployment = Deployment {
         trust_domain: recovery.trust_domain.clone(),
         broker: recovery.broker.clone(),
@@ -243,7 +246,9 @@ async fn open_anew(
     let claimed = new.claim()?.ok_or_else(|| InitError::Exists(new.to_string()))?;
     let (opened, log, ids) = init::found(&deployment, &claimed, opening).await?;
     tell_of_rollback(&log, &ids, recovery.clock.now(), gap).await?;
+    tell_of_clock(&log, &ids, recovery.clock.now(), doubt).await?;
     let mut carried = carry(&log, &ids, recovery.clock.now(), &state).await?;
+    (carried.held, carried.imported) = (doubt.is_some(), imported(&state, recovery.clock.now()));
     drop(log);
     taken.wait_until_at_rest(new).await;
     carried.live = carry_live(new, old)?;

@@ -41,6 +41,7 @@ use crate::signer::Signer;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust, TrustEvent};
+pub(crate) use announce::clock_in_doubt;
 pub use error::ServeError;
 pub use keys::open_keys;
 pub(crate) use upkeep::append;
@@ -108,6 +109,8 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
     /// Whose word it takes that its clock is right after the machine booted.
     pub clock_trust: ClockTrust,
+    /// How many acts may wait for the log: past that, callers are told to come back.
+    pub queue: usize,
     /// How fast one caller may ask.
     pub rates: Rates,
     /// The socket for emergencies; none: there is none.
@@ -284,6 +287,7 @@ fn open_desk(mut opened: Verified, settings: &Settings) -> Result<(Desk, Arc<Kek
             clock: Arc::clone(&settings.clock),
             ids: Arc::clone(&ids),
             anchor: opened.anchor,
+            queue: settings.queue,
         },
     )?;
     let (configured, state) = (settings.trust_domain.clone(), log.state());

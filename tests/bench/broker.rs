@@ -229,6 +229,7 @@ fn settings(folder: &Path, seat: &Seat, issuer: u16) -> Result<Settings, Fault> 
         config: None,
         clock: Arc::new(SystemClock),
         clock_trust: ClockTrust::Kernel,
+        queue: daypass_broker::log::QUEUE,
         rates: Rates::NONE,
         emergency: None,
     })

@@ -111,6 +111,7 @@ async fn append(files: &Files, entries: u64) -> Result<(VerifierKey, Appended), 
             clock: Arc::clone(&clock) as Arc<_>,
             ids: Arc::clone(&ids),
             anchor: Some(Anchor::open(&files.anchor)?),
+            queue: daypass_broker::log::QUEUE,
         },
     )?;
     let mut writing = Writing::new(&log, ids, clock)?;

@@ -4,15 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use daypass_broker::activate;
+use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::emergency::order;
 use daypass_broker::ids::Ids;
 use daypass_broker::limits::Rates;
+use daypass_broker::log::Attached;
 use daypass_broker::serve::{self, Running, Settings};
 use daypass_core::bundle::compile;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Body, Entry};
+use daypass_evidence::entry::{Alarm, AlarmState, Body, Entry, NewEntry};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::get_proof_request::Of;
 use daypass_tests::harness::{
@@ -188,6 +190,13 @@ async fn a_broker_that_is_gone_for_good_is_no_gap_once_an_operator_says_so() {
     let other = second(&deployment).await;
     let at = deployment.settings.emergency.clone().unwrap();
     assert!(order(&at, "stopped b2").await.unwrap().starts_with("failed"), "it was heard a moment ago");
+    let gone = "b2".parse().unwrap();
+    let alarm = Alarm { code: "CLOCK".into(), state: AlarmState::Raised, raised: None, detail: None };
+    let id = other.desk.ids.draw(deployment.clock.now()).unwrap();
+    let entry = NewEntry { id, request: None, by: None, body: alarm.into() };
+    other.desk.log.append(vec![entry], Attached::default()).await.unwrap();
+    let alarmed = || async { deployment.broker().log().state().alarms().any(|(_, it)| it.broker == gone) };
+    eventually("its alarm is known", alarmed).await;
     // It is never heard again: it beats once a minute, and this test is over before.
     drop(other);
     deployment.clock.advance(130_000);
@@ -196,6 +205,7 @@ async fn a_broker_that_is_gone_for_good_is_no_gap_once_an_operator_says_so() {
     }
     let said = order(&at, "stopped b2 its machine is gone").await.unwrap();
     assert!(said.contains("says that `b2` is stopped"), "{said}");
+    assert!(!alarmed().await, "and its alarm, which would excuse late endings for ever, is over");
     deployment.clock.advance(130_000);
     deployment.stop().await;
     let findings = deployment.copied().open().unwrap().started.report.findings;

@@ -242,7 +242,18 @@ async fn only_who_may_rotate_does_and_a_proof_buys_one_order() {
     for usage in [CA, TOKEN] {
         assert_eq!(rotate(&security, order(usage, "")).await.unwrap_err().reason, "PROOF_REPLAYED");
     }
-    assert_eq!(changes().await, before, "an order that is refused leaves no trace");
+    assert_eq!(changes().await, before, "an order that is refused changes no key");
+    for (reason, says) in
+        [("ROLE_MISSING", "`rotate KEY_USE_TOKEN`"), ("ORDER_REFUSED", "`rotate KEY_USE_CA`")]
+    {
+        let (_, refused) = deployment
+            .entry("what was refused is evidence", |entry| match &entry.body {
+                Body::CredentialRefused(refused) if refused.reason == reason => Some((**refused).clone()),
+                _ => None,
+            })
+            .await;
+        assert!(refused.clause.contains(says) && refused.task.is_none(), "{refused:?}");
+    }
 }
 
 /// Writes what a broker writes first when it is told of a compromise, and ends one of what the key signed: as far as one

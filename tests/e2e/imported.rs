@@ -79,6 +79,9 @@ async fn a_task_that_needs_rs256_gets_tokens_that_pyjwt_verifies_by_the_publishe
     let service = deployment.service().await;
     let refused = issue(&service, task("post-invoices")).await.unwrap_err();
     assert_eq!(refused.reason, "HALTED", "nobody brought a key yet: {refused:?}");
+    let missing =
+        || async { deployment.broker().log().state().alarms().any(|(_, it)| it.code == "KEY_MISSING") };
+    eventually("operators are told", missing).await;
 
     let file = rsa(deployment.folder(), "rsa.pem", 2048, &[]).await;
     let dry = import(&deployment, &file, &["--dry-run"]).await;
@@ -87,6 +90,7 @@ async fn a_task_that_needs_rs256_gets_tokens_that_pyjwt_verifies_by_the_publishe
     let done = import(&deployment, &file, &["--days", "90"]).await;
     assert_eq!(done.code, Some(0), "{}", done.stderr);
     let [key] = imported(&deployment).await.try_into().unwrap();
+    eventually("it is not missed any more", || async { !missing().await }).await;
     assert!(done.stdout.contains(key.key.as_str()), "{}", done.stdout);
     assert_eq!((key.alg.as_str(), key.state), ("RS256", KeyState::Prepared));
     assert_eq!(key.sign_until_ms.millis_since(key.sign_from_ms), 90 * 86_400_000);

@@ -156,6 +156,33 @@ async fn what_is_issued_on_postgres_is_there_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_keeps_less_than_is_demanded_is_refused_with_what_was_found() {
+    let mut server = Postgres::start();
+    let made = Made::on(&server.database("daypass")).await;
+    let serving = made.serve().await;
+    issued(async || made.service().await).await;
+    drop(serving);
+    let text = std::fs::read_to_string(&made.config).unwrap();
+    std::fs::write(&made.config, text.replace("[store]\n", "[store]\ndurability = \"standby\"\n")).unwrap();
+    let refused = made.run("serve").await;
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(said.contains("`store.durability` demands a synchronous standby"), "{said}");
+    std::fs::write(&made.config, text).unwrap();
+    server.configure("fsync = off");
+    server.restart();
+    let refused = made.run("serve").await;
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(said.contains("`fsync` is off: what is committed can be lost"), "{said}");
+    server.configure("fsync = on");
+    server.restart();
+    let serving = made.serve().await;
+    issued(async || made.service().await).await;
+    drop(serving);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_killed_under_load_loses_nothing_that_a_caller_holds() {
     let mut server = Postgres::start();
     let made = Arc::new(Made::on(&server.database("daypass")).await);

@@ -1,7 +1,10 @@
 //! Who asks too fast, and a broker that is told to stop.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use daypass_broker::emergency::{lay_marker, marker, order};
@@ -38,6 +41,63 @@ async fn a_caller_that_asks_too_fast_is_told_when_to_come_back_and_spends_nothin
     issue(&deployment.job().await, task("post-invoices")).await.unwrap();
     tokio::time::sleep(wait).await;
     issue(&service, wanted).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_says_when_to_come_back_and_loses_nothing() {
+    const CALLERS: usize = 40;
+    let mut deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
+    (deployment.settings.rates, deployment.settings.queue) = (Rates::NONE, 4);
+    deployment.resume().await.unwrap();
+    // Each with a proof that buys one credential.
+    let callers = futures::future::join_all((0..CALLERS).map(|_| deployment.job())).await;
+    let store = rusqlite::Connection::open(deployment.store()).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let turned_away = Arc::new(AtomicUsize::new(0));
+    let calls: Vec<_> = callers
+        .into_iter()
+        .map(|caller| {
+            let turned_away = Arc::clone(&turned_away);
+            tokio::spawn(async move {
+                let request = caller.request(task("post-invoices")).unwrap();
+                let answer = caller.credentials().issue(request).await;
+                let refused = answer.as_ref().err().is_some_and(|it| it.code() == Code::ResourceExhausted);
+                turned_away.fetch_add(usize::from(refused), Ordering::Relaxed);
+                (caller, answer)
+            })
+        })
+        .collect();
+    let full = || async { turned_away.load(Ordering::Relaxed) >= CALLERS / 2 };
+    eventually("most are turned away", full).await;
+    store.execute_batch("ROLLBACK").unwrap();
+    let mut held = BTreeSet::new();
+    for call in calls {
+        let (caller, answer) = call.await.unwrap();
+        let mut answer = answer.map(tonic::Response::into_inner);
+        for _ in 0..20 {
+            let Err(refused) = &answer else { break };
+            // Its proof was not spent: the same one is shown again, when the broker said.
+            tokio::time::sleep(told_to_wait(refused)).await;
+            let request = caller.request(task("post-invoices")).unwrap();
+            answer = caller.credentials().issue(request).await.map(tonic::Response::into_inner);
+        }
+        let answer = answer.expect("there is room again");
+        held.insert(answer.credential_id);
+    }
+    assert_eq!(held.len(), CALLERS);
+    let entries = deployment.entries().await;
+    let issued = entries.iter().filter(|(_, entry)| matches!(entry.body, Body::CredentialIssued(_)));
+    assert_eq!(issued.count(), CALLERS, "and nothing was issued that nobody holds");
+}
+
+/// For how long a caller that was turned away is to stay away.
+fn told_to_wait(refused: &tonic::Status) -> Duration {
+    let details = refused.get_error_details();
+    let reason = details.error_info().unwrap().reason.as_str();
+    assert!(["RATE_LIMITED", "EVIDENCE_UNAVAILABLE"].contains(&reason), "{refused:?}");
+    let wait = details.retry_info().unwrap().retry_delay.unwrap();
+    assert!(wait > Duration::ZERO && wait <= Duration::from_secs(5), "{wait:?}");
+    wait
 }
 
 fn uuid(last: u8) -> String {

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use daypass_broker::dev::organisation::sample;
+use daypass_broker::recover::{Recovered, Recovery, recover};
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_core::state::Declaration;
 use daypass_evidence::entry::{AlarmState, Body, Change, EndedHow, Entry, LogOpened, ObjectType, OpenReason};
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, issue, program, run, task, token_of};
+use daypass_tests::harness::{
+    CI, Deployment, NIGHTLY, Output, eventually, issue, program, run, task, token_of,
+};
 
 /// A deployment that issued, was copied, issued more, and was then put back to the copy; what a caller was told last,
 /// and the proof that bought the credential that is lost.
@@ -131,6 +134,8 @@ async fn what_lived_in_the_old_log_ends_in_the_new_one_by_the_old_ones_name() {
     let index = issued.unwrap().index;
     drop(old);
     assert_eq!(put_back.daypass(&["recover"]).await.code, Some(0));
+    // The recovery ran under another boot than the log before it.
+    put_back.deployment.clock.synchronise(true);
     put_back.deployment.resume().await.unwrap();
     put_back.deployment.clock.advance(3_600_000);
     let (_, ended) = put_back
@@ -146,6 +151,52 @@ async fn what_lived_in_the_old_log_ends_in_the_new_one_by_the_old_ones_name() {
     );
     put_back.deployment.stop().await;
     put_back.deployment.copied().open().unwrap();
+}
+
+/// Recovers in the test's own time, where the test says when its machine booted.
+async fn recover_here(deployment: &Deployment) -> Recovered {
+    let recovery = Recovery {
+        trust_domain: deployment.settings.trust_domain.clone(),
+        broker: deployment.settings.broker.clone(),
+        store: &deployment.settings.store,
+        kek: &deployment.settings.kek,
+        lifetimes: deployment.settings.lifetimes,
+        anchor: &deployment.settings.anchor,
+        checkpoints: Vec::new(),
+        forked: false,
+        clock: deployment.settings.clock.clone(),
+    };
+    recover(&recovery).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_held_endings_holds_them_after_a_recovery_too() {
+    for rebooted in [false, true] {
+        let mut put_back = PutBack::made().await;
+        if rebooted {
+            put_back.deployment.clock.reboot();
+        }
+        let recovered = recover_here(&put_back.deployment).await;
+        assert_eq!(recovered.carried.held, rebooted);
+        put_back.deployment.resume().await.unwrap();
+        let deployment = &put_back.deployment;
+        deployment.clock.advance(3_600_000);
+        let over = || async {
+            let entries = deployment.entries().await;
+            entries.iter().any(|(_, it)| matches!(&it.body, Body::CredentialEnded(it) if it.log.is_some()))
+        };
+        if rebooted {
+            // A sweep is asked for each second.
+            tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
+            assert!(!over().await, "nothing tells yet that the clock is right");
+            deployment.clock.synchronise(true);
+        }
+        let ended = || async {
+            let alarms = deployment.broker().log().state();
+            over().await && !alarms.alarms().any(|(_, alarm)| alarm.code == "CLOCK")
+        };
+        eventually("they end, and no alarm stands", ended).await;
+    }
 }
 
 #[tokio::test]

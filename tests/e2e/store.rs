@@ -194,6 +194,13 @@ async fn a_restart_goes_on_with_the_same_log_and_says_how_the_last_run_ended() {
     assert_eq!(index, before.size);
     let previous = started.previous.as_ref().unwrap();
     assert_eq!((previous.index, previous.clean), (before.size - 1, true));
+    for (kind, version) in daypass_evidence::entry::KINDS {
+        assert_eq!(started.reads.get(*kind), Some(version), "it reads `{kind}`");
+    }
+    for (_, entry) in &entries {
+        let reads = started.reads.get(&entry.envelope.kind);
+        assert!(reads.is_some_and(|newest| entry.envelope.v <= *newest), "{}", entry.envelope.kind);
+    }
     issue(&deployment.service().await, task("post-invoices")).await.unwrap();
     deployment.stop().await;
     assert!(deployment.copied().open().unwrap().started.report.is_clean());

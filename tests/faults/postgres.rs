@@ -17,7 +17,7 @@ use super::load::Load;
 use super::report::stood;
 use super::{CLIENTS, TTL_S};
 use crate::simulation::op::Random;
-use cluster::{Cluster, ended};
+use cluster::{Cluster, over};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_killed_again_and_again_under_two_brokers_loses_and_doubles_nothing() {
@@ -38,15 +38,7 @@ async fn a_database_that_is_killed_again_and_again_under_two_brokers_loses_and_d
     for load in &loads {
         load.wait_for(load.received() + 10).await;
     }
-    let mut held = Vec::new();
-    for load in loads {
-        held.extend(load.stop().await);
-    }
-    // Each ends once, by one of the two: the ledger refuses a second ending.
-    let ledger = ended(&cluster).await;
-    ledger.compare(&held, &[]).unwrap();
-    first.stop().await;
-    second.stop().await;
+    let held = over(&cluster, loads, [first, second]).await;
     assert_eq!(cluster.check(&here).unwrap().unended(), 0);
     stood("P15", "PostgreSQL killed under two loaded brokers", kills);
     stood("P2", "PostgreSQL killed under two brokers, until each credential has ended", held.len());

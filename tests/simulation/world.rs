@@ -122,6 +122,7 @@ impl World {
             clock: Arc::clone(clock) as Arc<_>,
             ids: Arc::clone(&self.ids),
             anchor,
+            queue: daypass_broker::log::QUEUE,
         }
     }
 

@@ -373,6 +373,7 @@ fn settings(
         config: None,
         clock,
         clock_trust: ClockTrust::Kernel,
+        queue: daypass_broker::log::QUEUE,
         rates: Rates::default(),
         emergency: Some(folder.join("emergency.sock")),
     }

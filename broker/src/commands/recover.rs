@@ -55,4 +55,17 @@ fn print(done: &Recovered, store: &StoreAt) {
         "every signing key is new, the root of certificates included: verifiers that follow the published keys and the \
          trust bundle take nothing that was issued before; proofs that buy one credential must be newer than this"
     );
+    if carried.imported > 0 {
+        println!(
+            "imported {} key that was brought for RS256 is given up too, and no broker can make another: bring a new one by \
+             `daypass-broker import-key`, or tasks that declare `alg = \"RS256\"` get nothing",
+            carried.imported
+        );
+    }
+    if carried.held {
+        println!(
+            "clock    endings wait until a second source agrees with it: a time service, another broker, or \
+             `daypass-broker emergency clock-ok`"
+        );
+    }
 }

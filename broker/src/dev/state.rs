@@ -109,6 +109,7 @@ impl State {
             config: None,
             clock: Arc::clone(clock),
             clock_trust: ClockTrust::Own,
+            queue: crate::log::QUEUE,
             rates: Rates::default(),
             emergency: Some(self.path("emergency.sock")),
         })

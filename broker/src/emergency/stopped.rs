@@ -1,11 +1,11 @@
 //! An operator's word that another broker is gone for good: one that was killed cannot say so itself.
 
-use daypass_evidence::entry::{BrokerStopped, Entry, Index};
+use daypass_evidence::entry::{Alarm, AlarmState, BrokerStopped, Entry, Index, NewEntry};
 use daypass_verify::ids::Name;
 use daypass_verify::time::UnixMs;
 
 use super::{OrderError, Switches};
-use crate::serve::append;
+use crate::log::{Attached, CLOCK, RecordError};
 use crate::store::{Reader, StoreError};
 
 /// A broker is heard each minute: after two it is silent.
@@ -34,9 +34,24 @@ impl Switches {
             )));
         }
         let reason = format!("an operator's word: {reason}").trim_end_matches(": ").to_owned();
-        let place = append(&self.desk, BrokerStopped { reason, of: Some(broker.clone()) }.into()).await?;
-        Ok(format!("entry {} says that `{broker}` is stopped", place.index))
+        let mut bodies = vec![BrokerStopped { reason, of: Some(broker.clone()) }.into()];
+        // Who is gone for good clears nothing: its alarm would excuse late endings for ever.
+        let standing = published.state.alarms().filter(|(_, it)| it.broker == broker && it.code == CLOCK);
+        bodies.extend(standing.map(|(raised, _)| ended(raised, &broker).into()));
+        let now = self.desk.clock.now();
+        let draw = |body| self.desk.ids.draw(now).map(|id| NewEntry { id, request: None, by: None, body });
+        let entries: Result<Vec<_>, _> = bodies.into_iter().map(draw).collect();
+        let entries = entries.map_err(|error| RecordError::Unavailable(error.to_string()))?;
+        let places = self.desk.log.append(entries, Attached::default()).await?;
+        let at = places.first().map_or(0, |place| place.index);
+        Ok(format!("entry {at} says that `{broker}` is stopped"))
     }
+}
+
+/// The end of an alarm about the clock of a broker that is gone.
+fn ended(raised: Index, broker: &Name) -> Alarm {
+    let detail = Some(format!("broker `{broker}` is stopped, by an operator's word"));
+    Alarm { code: CLOCK.into(), state: AlarmState::Cleared, raised: Some(raised), detail }
 }
 
 /// When a broker wrote its newest entry, searched from the end of the log back to where its run began.

@@ -24,8 +24,11 @@ use crate::ids::Ids;
 use crate::signer::Statement;
 use crate::store::{Head, Reader, SealedKey, Store, StoreError};
 
-/// How many commands may wait: past that, callers are told to come back.
-const QUEUE: usize = 4_096;
+/// How many commands may wait, unless it is said otherwise: past that, callers are told to come back.
+pub const QUEUE: usize = 4_096;
+
+/// How many batches of answers may wait for the runtime.
+const OUTBOX: usize = 4_096;
 
 /// What a log is opened with.
 pub struct LogSettings {
@@ -41,6 +44,8 @@ pub struct LogSettings {
     pub ids: Arc<Ids>,
     /// Where the newest checkpoint is kept outside the store.
     pub anchor: Option<Anchor>,
+    /// How many commands may wait: past that, callers are told to come back.
+    pub queue: usize,
 }
 
 /// Starts the writer on an opened and verified store.
@@ -59,8 +64,8 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
     let published = Published { head: Arc::new(head), state: Arc::new(state) };
     let past = Arc::new(Past::beginning_at(&published.head));
     let proofs = Arc::new(Proofs(settings.anchor.as_ref().map(|anchor| anchor.path().to_owned())));
-    let (commands, queue) = mpsc::channel(QUEUE);
-    let (answers, outbox) = mpsc::channel(QUEUE);
+    let (commands, queue) = mpsc::channel(settings.queue.max(1));
+    let (answers, outbox) = mpsc::channel(OUTBOX);
     let log = Log {
         commands,
         published: Arc::new(ArcSwap::from_pointee(published)),

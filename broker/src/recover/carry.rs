@@ -2,13 +2,15 @@
 //! what may be alive.
 
 use daypass_core::bundle::Bundle;
-use daypass_core::state::State;
-use daypass_evidence::entry::{Alarm, AlarmState, BundleActivated, Change, Gap, NewEntry, RegistryChanged};
+use daypass_core::state::{IMPORTED, State, phase};
+use daypass_evidence::entry::{
+    Alarm, AlarmState, BundleActivated, Change, Gap, KeyChanged, KeyState, NewEntry, RegistryChanged,
+};
 use daypass_verify::time::UnixMs;
 
 use super::RecoverError;
 use crate::ids::{Ids, RandomnessFailed};
-use crate::log::{Attached, Log, ROLLBACK};
+use crate::log::{Attached, CLOCK, Log, ROLLBACK};
 use crate::store::{Batch, Live, PREDECESSOR, Reader, StoreAt, StoreError};
 
 /// How many characters of an alarm's detail are kept.
@@ -25,6 +27,10 @@ pub struct Carried {
     pub suspensions: usize,
     /// Credentials whose endings the new log will hold.
     pub live: usize,
+    /// Keys that were brought and signed, which no broker can make anew: given up like all others.
+    pub imported: usize,
+    /// Whether endings wait for a second source that agrees with the clock.
+    pub held: bool,
 }
 
 /// The alarm that the log could not take any more when it went back; and that it is over.
@@ -45,6 +51,31 @@ pub(super) async fn tell_of_rollback(
         raised = places.first().map(|place| place.index);
     }
     Ok(())
+}
+
+/// What held endings in the log before holds them in this one: nothing told meanwhile that the clock is right.
+pub(super) async fn tell_of_clock(
+    log: &Log,
+    ids: &Ids,
+    now: UnixMs,
+    doubt: Option<&str>,
+) -> Result<(), RecoverError> {
+    let Some(why) = doubt else { return Ok(()) };
+    let alarm = Alarm {
+        code: CLOCK.into(),
+        state: AlarmState::Raised,
+        raised: None,
+        detail: Some(format!("{why}: endings wait until a second source agrees with the clock")),
+    };
+    let entry = NewEntry { id: ids.draw(now)?, request: None, by: None, body: alarm.into() };
+    log.append(vec![entry], Attached::default()).await?;
+    Ok(())
+}
+
+/// Keys that were brought, and sign or are to sign.
+pub(super) fn imported(state: &State, now: UnixMs) -> usize {
+    let signs = |key: &&KeyChanged| matches!(phase(key, now), KeyState::Prepared | KeyState::Active);
+    state.keys().values().filter(|key| key.origin == IMPORTED).filter(signs).count()
 }
 
 /// The bundle in force with all that it declares, and the suspensions.

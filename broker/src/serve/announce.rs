@@ -1,6 +1,6 @@
 //! The first entry of a run, and what this broker's last one tells of its clock.
 
-use daypass_core::state::Run;
+use daypass_core::state::{Run, State};
 use daypass_evidence::entry::{
     Alarm, AlarmState, Body, BrokerStarted, ClockStatus, Entry, Index, KINDS, NewEntry, PreviousRun,
 };
@@ -38,10 +38,11 @@ pub(super) async fn announce(
         (published.head.size, run.map_or(published.head.size, |run| run.started), settings.broker.clone());
     let before = readers.run(move |reader| sign_of_life(reader, from, size, &broker)).await?;
     let opened = readers.run(opened_at).await?;
-    judge_clock(desk, settings, before.as_ref(), opened, published.head.time);
+    let standing = clock_alarm(&published.state, &settings.broker);
+    judge_clock(desk, settings, before.as_ref(), (opened, standing), published.head.time);
     let mut bodies: Vec<Body> = vec![started(settings, about, run).into()];
     let alarm = |state, raised, detail| Alarm { code: CLOCK.into(), state, raised, detail };
-    if let Some(raised) = before.and_then(|before| before.alarm) {
+    if let Some(raised) = standing {
         bodies.push(alarm(AlarmState::Cleared, Some(raised), Some("another run begins".into())).into());
     }
     let trouble = desk.log.watch().trouble();
@@ -90,6 +91,33 @@ pub(super) fn status(clock: &dyn Clock, alarm: Option<Index>) -> ClockStatus {
         boot_ms: Some(clock.boot_ms()),
         alarm,
     }
+}
+
+/// The alarm of a broker about its clock that nobody cleared.
+fn clock_alarm(state: &State, broker: &Name) -> Option<Index> {
+    let mut alarms = state.alarms();
+    alarms.find(|(_, alarm)| alarm.broker == *broker && alarm.code == CLOCK).map(|(index, _)| index)
+}
+
+/// Why the clock of a broker was not to be trusted when it last wrote, or may not be since: what held its endings holds
+/// them in a log that follows this one too.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) fn clock_in_doubt(
+    reader: &dyn Reader,
+    state: &State,
+    size: u64,
+    broker: &Name,
+    clock: &dyn Clock,
+) -> Result<Option<&'static str>, StoreError> {
+    if state.alarms().any(|(_, alarm)| alarm.code == CLOCK) {
+        return Ok(Some("the clock was in doubt when the log before this one was written"));
+    }
+    let from = state.run_of(broker).map_or(size, |run| run.started);
+    let before = sign_of_life(reader, from, size, broker)?;
+    let same_boot = before.is_some_and(|before| before.boot.is_some() && before.boot == clock.boot_id());
+    Ok((!same_boot).then_some("the log before this one was not written since this machine booted"))
 }
 
 /// The newest `broker.started` or `broker.heartbeat` of a broker, and the alarm about its clock that stood last.
@@ -141,7 +169,7 @@ fn judge_clock(
     desk: &Desk,
     settings: &Settings,
     before: Option<&SignOfLife>,
-    opened: Option<UnixMs>,
+    (opened, standing): (Option<UnixMs>, Option<Index>),
     newest: UnixMs,
 ) {
     let (clock, watch) = (settings.clock.as_ref(), desk.log.watch());
@@ -162,7 +190,7 @@ fn judge_clock(
         Some(before) => same_boot.is_some() && before.alarm.is_none(),
         None => opened.is_some_and(|opened| opened >= booted),
     };
-    if !trusted {
+    if !trusted || standing.is_some() {
         watch.hold(HELD);
     }
 }

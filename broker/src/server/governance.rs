@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use daypass_core::decision::Outward;
+use daypass_core::decision::{Denial, Outward, Why};
 use daypass_core::draft::Mark;
-use daypass_core::proof::Principal;
 use daypass_core::rotation::{Next, Order, OrderError};
 use daypass_evidence::entry::{By, KeyUse};
 use daypass_proto::v1 as pb;
@@ -89,7 +88,8 @@ impl Service {
         wire: &pb::RotateKeyRequest,
         caller: &Caller,
     ) -> Result<pb::RotateKeyResponse, Outgoing> {
-        let operator = self.operator(&caller.principal)?;
+        let ordered = format!("rotate {}", wire.r#use().as_str_name());
+        let operator = self.operator(caller, standing::ROTATE, &ordered)?;
         let order = Order {
             usage: usage(wire.r#use)?,
             compromised: convert::optional("compromised_key_id", &wire.compromised_key_id)?,
@@ -99,7 +99,7 @@ impl Service {
             return Err(Outgoing::malformed("reason", expected));
         }
         if wire.validate_only {
-            return self.preview(&order).await;
+            return self.preview(&order).await.map_err(|error| self.declined(caller, &ordered, error));
         }
         let authority = Authority {
             by: Some(By { operator: Some(operator), identity: None, proof: caller.principal.digest() }),
@@ -107,7 +107,8 @@ impl Service {
             reason: Some(wire.reason.clone()).filter(|reason| !reason.is_empty()),
             marks: Mark::of_proof(&caller.principal).into_iter().collect(),
         };
-        let rotated = self.0.rotation.order(&order, &authority).await.map_err(refused)?;
+        let rotated = self.0.rotation.order(&order, &authority).await;
+        let rotated = rotated.map_err(|error| self.declined(caller, &ordered, error))?;
         let mut answer = of_next(rotated.next.as_ref());
         let place = rotated.place.as_ref();
         answer.entry = place.map(|place| pb::EntryRef { log: place.origin.to_string(), index: place.index });
@@ -117,20 +118,38 @@ impl Service {
         Ok(answer)
     }
 
-    fn operator(&self, principal: &Principal) -> Result<Name, Outgoing> {
+    /// The operator that a caller is, where it has the role that `order` needs. Whoever has not leaves a trace.
+    fn operator(&self, caller: &Caller, role: &str, order: &str) -> Result<Name, Outgoing> {
         let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
         let found =
-            state.bundle().and_then(|bundle| standing::operator(principal, standing::ROTATE, bundle, now));
+            state.bundle().and_then(|bundle| standing::operator(&caller.principal, role, bundle, now));
         found.cloned().ok_or_else(|| {
-            Outgoing::new(Outward::NotAllowed, "changing keys is an operator's right (`rotate`)")
+            self.leave_trace(caller, "ROLE_MISSING", &format!("`{order}` needs the role `{role}`"));
+            Outgoing::new(Outward::NotAllowed, format!("this is an operator's right (`{role}`)"))
         })
     }
 
-    async fn preview(&self, order: &Order) -> Result<pb::RotateKeyResponse, Outgoing> {
+    /// An order that cannot be carried out as it was given leaves a trace; that the log or the store fails is not its
+    /// fault.
+    fn declined(&self, caller: &Caller, order: &str, error: RotateError) -> Outgoing {
+        if let RotateError::Order(why) = &error {
+            self.leave_trace(caller, "ORDER_REFUSED", &format!("`{order}`: {why}"));
+        }
+        refused(error)
+    }
+
+    fn leave_trace(&self, caller: &Caller, inner: &'static str, clause: &str) {
+        let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
+        let why = Why::new(inner, Outward::NotAllowed, clause);
+        let denial = Denial::of_order(why, &caller.principal, caller.client.clone(), &state, now);
+        self.0.refusals.denied(caller.request, denial, false);
+    }
+
+    async fn preview(&self, order: &Order) -> Result<pb::RotateKeyResponse, RotateError> {
         let rotation = &self.0.rotation;
-        let next = rotation.preview(order).map_err(refused)?;
+        let next = rotation.preview(order)?;
         let live = match &order.compromised {
-            Some(key) => rotation.live_by(key).await.map_err(refused)?,
+            Some(key) => rotation.live_by(key).await?,
             None => 0,
         };
         Ok(pb::RotateKeyResponse { live, ..of_next(next.as_ref()) })

@@ -9,8 +9,9 @@ use daypass_tests::harness::postgres::{Database, OWNER, SERVICE};
 use daypass_tests::harness::{Deployment, Output, program, run};
 
 use super::super::ENDED_WITHIN;
-use super::super::child::Files;
-use crate::simulation::check::Ledger;
+use super::super::child::{Child, Files};
+use super::super::load::Load;
+use crate::simulation::check::{Held, Ledger};
 
 pub(super) struct Cluster {
     pub(super) deployment: Deployment,
@@ -79,4 +80,22 @@ pub(super) async fn ended(cluster: &Cluster) -> Ledger {
         assert!(began.elapsed() < ENDED_WITHIN, "{} credentials have no ending", ledger.unended());
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// Ends the load on brokers and the brokers, once each credential ended, by one of them: the ledger refuses a second
+/// ending. What callers hold.
+pub(super) async fn over<const N: usize>(
+    cluster: &Cluster,
+    loads: [Load; N],
+    brokers: [Child; N],
+) -> Vec<Held> {
+    let mut held = Vec::new();
+    for load in loads {
+        held.extend(load.stop().await);
+    }
+    ended(cluster).await.compare(&held, &[]).unwrap();
+    for broker in brokers {
+        broker.stop().await;
+    }
+    held
 }

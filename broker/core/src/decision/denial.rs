@@ -10,6 +10,8 @@ use daypass_verify::time::UnixMs;
 
 use super::Decision;
 use super::grant::proof_record;
+use crate::proof::Principal;
+use crate::state::State;
 
 /// Declares [`Outward`] with the names of the API.
 macro_rules! outward {
@@ -108,7 +110,8 @@ pub struct Why {
 }
 
 impl Why {
-    pub(crate) fn new(inner: &'static str, outward: Outward, clause: impl Into<String>) -> Self {
+    /// A denial for the inner reason `inner`.
+    pub fn new(inner: &'static str, outward: Outward, clause: impl Into<String>) -> Self {
         let clause = clause.into();
         Self { inner, outward, clause, field: None, rules: BTreeSet::new(), suspension: None }
     }
@@ -152,6 +155,35 @@ pub struct Denial {
 }
 
 impl Denial {
+    /// An act of governance that is refused: it names no task, and `clause` says what was ordered and what failed.
+    #[must_use]
+    pub fn of_order(
+        why: Why,
+        principal: &Principal,
+        client: Option<Client>,
+        state: &State,
+        now: UnixMs,
+    ) -> Self {
+        let issuer_at = state.declared_at(ObjectType::Issuer, principal.issuer().as_str());
+        let clause = principal.operators().first().map_or(0, |(_, clause)| *clause);
+        Self {
+            inner: why.inner,
+            outward: why.outward,
+            clause: why.clause,
+            field: why.field,
+            rules: why.rules,
+            suspension: why.suspension,
+            identity: None,
+            task: String::new(),
+            target: None,
+            asked: None,
+            proof: proof_record(principal, issuer_at.unwrap_or_default(), clause),
+            client,
+            decision: state.bundle().map(|bundle| made_under(bundle.digest(), state)),
+            at: now,
+        }
+    }
+
     /// The entry for `count` denials like this one, the first of them at `first_ms`. None where no bundle was in
     /// force: there was nothing to decide under.
     #[must_use]
@@ -194,7 +226,6 @@ impl Known {
         let (principal, state) = (over.principal, over.state);
         let issuer_at = state.declared_at(ObjectType::Issuer, principal.issuer().as_str());
         let clause = principal.identities().first().map_or(0, |(_, clause)| *clause);
-        let under = |bundle: Digest| DecisionMade { bundle, state: state.at(), rules: BTreeSet::new() };
         Denial {
             inner: why.inner,
             outward: why.outward,
@@ -208,8 +239,12 @@ impl Known {
             asked: self.asked,
             proof: proof_record(principal, issuer_at.unwrap_or_default(), clause),
             client: over.request.client.clone(),
-            decision: state.bundle().map(|bundle| under(bundle.digest())),
+            decision: state.bundle().map(|bundle| made_under(bundle.digest(), state)),
             at: over.now,
         }
     }
+}
+
+fn made_under(bundle: Digest, state: &State) -> DecisionMade {
+    DecisionMade { bundle, state: state.at(), rules: BTreeSet::new() }
 }

@@ -68,6 +68,7 @@ async fn grow(store: &Path, kek: &Path, anchor: &Path) {
         clock: Arc::new(SystemClock),
         ids: Arc::clone(&ids),
         anchor: Some(Anchor::open(anchor).unwrap()),
+        queue: crate::log::QUEUE,
     };
     let log = crate::log::open(Box::new(opened), settings).unwrap();
     // Of a kind that the state is not folded from.

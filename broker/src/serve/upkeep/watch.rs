@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_core::rotation::{NearEnd, near_end};
-use daypass_evidence::entry::{Body, BrokerHeartbeat, Entry, Index};
+use daypass_core::state::{RS256, State, phase};
+use daypass_evidence::entry::{Body, BrokerHeartbeat, Entry, Index, KeyChanged, KeyState};
 use daypass_verify::ids::Name;
+use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -27,6 +29,8 @@ const LOOK_EVERY_MS: i64 = 1_000;
 
 const STORE_FULL: &str = "STORE_FULL";
 const SPLIT_VIEW: &str = "SPLIT_VIEW";
+const KEY_MISSING: &str = "KEY_MISSING";
+const RS256_SUBJECT: &str = "algorithm `RS256`";
 
 /// After how long a cause that is still there was found again.
 const INHERITED_FOR: Duration = Duration::from_secs(30);
@@ -166,7 +170,27 @@ async fn remind(watched: Watched) {
             );
         }
         standing = due;
+        match unsigned(&state, now) {
+            Some(task) => watched.alarms.raise(
+                KEY_MISSING,
+                RS256_SUBJECT,
+                &format!(
+                    "no key signs what task `{task}` declares: bring one by `daypass-broker import-key`"
+                ),
+            ),
+            None => watched.alarms.clear(KEY_MISSING, RS256_SUBJECT),
+        }
     }
+}
+
+/// A task whose tokens no key signs, now or soon: RSA keys are brought, and a recovery gives them up.
+fn unsigned(state: &State, now: UnixMs) -> Option<Name> {
+    let signs = |key: &KeyChanged| {
+        key.alg == RS256 && matches!(phase(key, now), KeyState::Prepared | KeyState::Active)
+    };
+    let mut tasks = state.bundle()?.declared().tasks.iter();
+    let (task, _) = tasks.find(|(_, task)| task.alg == RS256)?;
+    (!state.keys().values().any(signs)).then(|| task.clone())
 }
 
 fn subject(near: &NearEnd) -> String {
