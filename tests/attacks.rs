@@ -2,6 +2,7 @@
 
 mod discovery;
 mod grpc;
+mod http;
 mod jwt;
 mod methods;
 mod minting;

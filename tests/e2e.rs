@@ -12,6 +12,7 @@ mod imported;
 mod issue;
 mod known;
 mod lifetimes;
+mod oauth;
 mod organisation;
 mod outside;
 mod postgres;

@@ -47,7 +47,7 @@ pub use keys::open_keys;
 pub(crate) use upkeep::append;
 
 use crate::listen;
-use crate::web::{self, IssuerUrl, Site};
+use crate::web::{self, IssuerUrl};
 use crate::witness::{self, WitnessSettings};
 
 /// How often certificate files are looked at.
@@ -225,8 +225,13 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
     let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
     let listeners = vec![
-        serve_api(api_listener, &settings, api, &shutdown)?,
-        serve_web(web_listener, &settings, Arc::clone(&site), &shutdown)?,
+        serve_api(api_listener, &settings, Arc::clone(&api), &shutdown)?,
+        serve_web(
+            web_listener,
+            &settings,
+            web::router(Arc::clone(&site), web::oauth::routes(api)),
+            &shutdown,
+        )?,
         ready::serve_ops(ops_listener, &desk, &shutdown)?,
     ];
     let watched = watched(&settings, &desk, &readers, alarms);
@@ -366,10 +371,9 @@ fn serve_api(
 fn serve_web(
     listener: TcpListener,
     settings: &Settings,
-    site: Arc<Site>,
+    router: axum::Router,
     shutdown: &CancellationToken,
 ) -> Result<JoinHandle<()>, ServeError> {
     let tls = server_tls(&settings.web, Speaks::Http1And2, shutdown)?;
-    let router = web::router(site);
     Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, router, shutdown.clone())))
 }

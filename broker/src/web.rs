@@ -1,5 +1,5 @@
-//! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone; and, where
-//! that is wanted, the hashes of the log's tree.
+//! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone; where that is
+//! wanted, the hashes of the log's tree; and the OAuth endpoints.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 mod documents;
 mod issuer_url;
+pub mod oauth;
 mod page;
 mod tiles;
 
@@ -37,9 +38,9 @@ pub struct Site {
     pub authorities: Authorities,
 }
 
-/// The routes of the listener, for [`crate::listen::serve`]. URLs in what it serves are fixed beforehand: no header
+/// The routes of the listener, for [`crate::listen::serve`], with the OAuth `endpoints`. URLs in what it serves are fixed beforehand: no header
 /// of a request has a say in them.
-pub fn router(site: Arc<Site>) -> Router {
+pub fn router(site: Arc<Site>, endpoints: Router) -> Router {
     Router::new()
         .route("/.well-known/openid-configuration", get(discovery))
         .route("/.well-known/oauth-authorization-server", get(discovery))
@@ -47,8 +48,9 @@ pub fn router(site: Arc<Site>) -> Router {
         .route("/bundle", get(bundle))
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tiles::tile))
-        .layer(middleware::from_fn_with_state(Arc::clone(&site), strict))
-        .with_state(site)
+        .with_state(Arc::clone(&site))
+        .merge(endpoints)
+        .layer(middleware::from_fn_with_state(site, strict))
 }
 
 async fn discovery(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
@@ -91,6 +93,7 @@ enum Fault {
     ForeignHost,
     AmbiguousHost,
     Body,
+    Length,
 }
 
 /// Over HTTP/1 the connection ends too: what follows may be the content of this request or the next one.
@@ -99,6 +102,7 @@ fn refuse(fault: Fault, version: Version) -> Response {
         Fault::ForeignHost => (StatusCode::MISDIRECTED_REQUEST, "this server does not answer for that host"),
         Fault::AmbiguousHost => (StatusCode::BAD_REQUEST, "expected one host, and a path as request target"),
         Fault::Body => (StatusCode::BAD_REQUEST, "expected a request without content"),
+        Fault::Length => (StatusCode::LENGTH_REQUIRED, "expected a content-length, and no transfer-encoding"),
     };
     let says = Json(serde_json::json!({ "error": "invalid_request", "error_description": says }));
     let mut response = (status, says).into_response();
@@ -112,9 +116,16 @@ fn fault(request: &Request, authorities: &Authorities) -> Option<Fault> {
     match authority(request) {
         None => Some(Fault::AmbiguousHost),
         Some(authority) if !authorities.include(authority) => Some(Fault::ForeignHost),
-        Some(_) if has_content(request.headers()) => Some(Fault::Body),
-        Some(_) => None,
+        Some(_) if takes_content(request) => {
+            request.headers().contains_key(header::TRANSFER_ENCODING).then_some(Fault::Length)
+        }
+        Some(_) => has_content(request.headers()).then_some(Fault::Body),
     }
+}
+
+fn takes_content(request: &Request) -> bool {
+    request.method() == Method::POST
+        && oauth::ENDPOINTS.iter().any(|(_, path, _)| *path == request.uri().path())
 }
 
 /// The one authority that a request names (RFC 9110, section 7.2; RFC 9113, section 8.3.1); none when it names
@@ -131,7 +142,8 @@ fn authority(request: &Request) -> Option<&str> {
     }
 }
 
-/// No request that is answered here has content, so its length can be no matter of dispute with a proxy.
+/// No other request that is answered here has content, so its length can be no matter of dispute with a proxy; and
+/// where content belongs, one header alone says how long it is.
 fn has_content(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")

@@ -68,7 +68,6 @@ async fn entries_are_never_public() {
         "/tile/entries/000.p/1",
         "/metrics",
         "/healthz",
-        "/token",
         "/../etc/passwd",
     ] {
         assert_eq!(curl(&deployment, path, &status).await.stdout, "404", "{path}");

@@ -10,6 +10,7 @@ pub mod postgres;
 mod profiles;
 mod programs;
 mod tamper;
+mod web;
 mod witness;
 
 use std::net::SocketAddr;
@@ -48,6 +49,7 @@ pub use forge::Forge;
 pub use ports::free as free_port;
 pub use programs::{Output, left_out, nightly, program, python, run, run_with};
 pub use tamper::Copied;
+pub use web::{EXCHANGE, ID_TOKEN, JWT, Said, Web, certificate_digest, encoded, exchange};
 pub use witness::{Manner, WitnessServer};
 
 /// The nightly billing run of the sample organisation.

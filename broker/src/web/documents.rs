@@ -6,7 +6,7 @@ use daypass_verify::time::Seconds;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value, json};
 
-use super::{IssuerUrl, Page};
+use super::{IssuerUrl, Page, oauth};
 
 /// A public key that verifiers should trust. The JWK is as [`daypass_verify::jwks::p256_jwk`] writes it.
 #[derive(Debug, Clone)]
@@ -54,20 +54,38 @@ pub fn documents(issuer: &IssuerUrl, keys: &[PublishedKey], schedule: KeySchedul
     }
 }
 
-/// Only what is implemented is named: tokens are asked for over gRPC, so there is no token endpoint to name yet.
+/// RFC 8414, section 2, and OpenID Connect Discovery 1.0, section 3. Only what is there is named: nobody logs in here,
+/// so that there is no authorization endpoint, and the two members that OpenID Connect demands of one stay as they are
+/// for issuers without.
 fn discovery(issuer: &IssuerUrl, keys: &[PublishedKey]) -> Value {
     let mut algorithms: Vec<_> = token_keys(keys).filter_map(|jwk| jwk.get("alg")?.as_str()).collect();
     algorithms.sort_unstable();
     algorithms.dedup();
-    json!({
+    let endpoints = oauth::ENDPOINTS.map(|(name, path, _)| (name.to_owned(), issuer.at(path).into()));
+    let endpoints = Map::from_iter(endpoints);
+    let methods = oauth::ENDPOINTS
+        .map(|(name, _, methods)| (format!("{name}_auth_methods_supported"), methods.to_vec().into()));
+    let named = json!({
         "issuer": issuer.as_str(),
         "jwks_uri": issuer.at("/jwks"),
-        "response_types_supported": ["token"],
+        "grant_types_supported": oauth::GRANTS,
+        "response_types_supported": [],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": algorithms,
         "authorization_details_types_supported": ["task"],
         "tls_client_certificate_bound_access_tokens": true,
-    })
+        // The listener asks for a certificate and needs none, so that an endpoint needs no second address.
+        "mtls_endpoint_aliases": endpoints.clone(),
+    });
+    named
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .chain(endpoints)
+        .chain(methods)
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn token_keys(keys: &[PublishedKey]) -> impl Iterator<Item = &Value> {
@@ -127,8 +145,9 @@ mod tests {
         assert_eq!(discovery["issuer"], "https://daypass.example.org");
         assert_eq!(discovery["jwks_uri"], "https://daypass.example.org/jwks");
         assert_eq!(discovery["id_token_signing_alg_values_supported"], json!(["ES256"]));
-        for later in ["token_endpoint", "introspection_endpoint", "authorization_endpoint"] {
-            assert!(discovery.get(later).is_none(), "{later}");
+        assert_eq!(discovery["token_endpoint"], "https://daypass.example.org/token");
+        for absent in ["authorization_endpoint", "userinfo_endpoint", "scopes_supported"] {
+            assert!(discovery.get(absent).is_none(), "{absent}");
         }
     }
 

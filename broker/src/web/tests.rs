@@ -21,7 +21,7 @@ fn site(note: Option<&'static [u8]>) -> Router {
         tiles: note.map(|_| Tiles::new(Arc::new(|tile| Box::pin(async move { read(tile) })))),
         authorities: Authorities::new(&issuer, []),
     };
-    router(Arc::new(site))
+    router(Arc::new(site), Router::new())
 }
 
 /// A log of 700 entries whose hashes are all the same, and whose higher levels cannot be read.
