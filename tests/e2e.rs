@@ -2,13 +2,16 @@
 
 mod agent;
 mod brokers;
+mod canary;
 mod certificates;
+mod clients;
 mod clock;
 mod compromise;
 mod endings;
 mod evidence;
 mod go;
 mod imported;
+mod introspection;
 mod issue;
 mod known;
 mod lifetimes;

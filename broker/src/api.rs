@@ -1,6 +1,7 @@
 //! What is offered, before it is spelt as gRPC or as HTTP: who calls, what they get, and what they are told otherwise.
 
 pub(crate) mod caller;
+mod introspect;
 pub(crate) mod outgoing;
 pub(crate) mod standing;
 

@@ -227,7 +227,7 @@ fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
 }
 
 /// What is told of an entry is told of what was recorded: its bytes are held to their hash at each reading.
-fn read(row: &Row) -> Result<Entry, StoreError> {
+pub(crate) fn read(row: &Row) -> Result<Entry, StoreError> {
     if leaf_hash(&row.bytes) != row.leaf {
         let detail =
             format!("entry {}: its bytes do not have the hash that was stored beside them", row.index);

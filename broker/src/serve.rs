@@ -47,7 +47,7 @@ pub use keys::open_keys;
 pub(crate) use upkeep::append;
 
 use crate::listen;
-use crate::web::{self, IssuerUrl};
+use crate::web::{self, IssuerUrl, Site};
 use crate::witness::{self, WitnessSettings};
 
 /// How often certificate files are looked at.
@@ -217,23 +217,15 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         desk: desk.clone(),
         trust: trust.clone(),
         readers: readers.clone(),
-        limits: Arc::clone(&limits),
+        limits,
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
     });
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
     let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
-    let listeners = vec![
-        serve_api(api_listener, &settings, Arc::clone(&api), &shutdown)?,
-        serve_web(
-            web_listener,
-            &settings,
-            web::router(Arc::clone(&site), web::oauth::routes(api)),
-            &shutdown,
-        )?,
-        ready::serve_ops(ops_listener, &desk, &shutdown)?,
-    ];
+    let bound = [api_listener, web_listener, ops_listener];
+    let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
     let watched = watched(&settings, &desk, &readers, alarms);
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
@@ -254,6 +246,22 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         listeners,
         upkeep,
     })
+}
+
+fn listeners(
+    [api_listener, web_listener, ops_listener]: [TcpListener; 3],
+    settings: &Settings,
+    site: &Arc<Site>,
+    api: Arc<Api>,
+    shutdown: &CancellationToken,
+) -> Result<Vec<JoinHandle<()>>, ServeError> {
+    let router = web::router(Arc::clone(site), web::oauth::routes(Arc::clone(&api)));
+    let desk = api.desk.clone();
+    Ok(vec![
+        serve_api(api_listener, settings, api, shutdown)?,
+        serve_web(web_listener, settings, router, shutdown)?,
+        ready::serve_ops(ops_listener, &desk, shutdown)?,
+    ])
 }
 
 async fn bind_all(settings: &Settings) -> Result<[TcpListener; 3], ServeError> {

@@ -7,6 +7,7 @@ mod evidence;
 mod governance;
 mod later;
 mod status;
+mod trust;
 
 use std::sync::Arc;
 
@@ -41,7 +42,10 @@ pub fn routes(api: Arc<Api>, reflection: bool) -> Authenticate<Routes> {
             EvidenceServiceServer::new(evidence::Service(Arc::clone(&api)))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX),
         )
-        .add_service(TrustServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            TrustServiceServer::new(trust::Service(Arc::clone(&api)))
+                .max_decoding_message_size(MESSAGE_BYTES_MAX),
+        )
         .add_service(RegistryServiceServer::new(later::Later).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .add_service(
             GovernanceServiceServer::new(governance::Service(Arc::clone(&api)))

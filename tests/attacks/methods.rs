@@ -94,7 +94,6 @@ const NOT_YET: &[&str] = &[
     "/daypass.v1.RegistryService/PlanBundle",
     "/daypass.v1.RegistryService/ProposeBundle",
     "/daypass.v1.TrustService/GetTrust",
-    "/daypass.v1.TrustService/Introspect",
     "/daypass.v1.TrustService/Observe",
     "/daypass.v1.TrustService/WatchEndings",
     "/daypass.v1.TrustService/WatchTrust",

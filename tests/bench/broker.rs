@@ -48,6 +48,7 @@ struct Seat {
 pub(crate) struct Broker {
     pub(crate) process: Process,
     pub(crate) api: SocketAddr,
+    pub(crate) web: SocketAddr,
     ops: SocketAddr,
     child: Child,
 }
@@ -137,7 +138,8 @@ impl Broker {
             .stdin(Stdio::null())
             .spawn()?;
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let broker = Self { process: Process(child.id()), api: at(seat.api), ops: at(seat.ops), child };
+        let [api, web, ops] = [seat.api, seat.web, seat.ops].map(at);
+        let broker = Self { process: Process(child.id()), api, web, ops, child };
         broker.ready().await?;
         Ok(broker)
     }

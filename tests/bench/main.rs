@@ -10,6 +10,7 @@ mod log;
 mod process;
 mod raw;
 mod table;
+mod token;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,6 +80,18 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Tokens by HTTP/1.1 and HTTP/2 beside gRPC, by either proof
+    Token {
+        /// One JSON object a row instead of the table
+        #[arg(long)]
+        json: bool,
+        /// Seconds of load for each row
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// Only this many in flight
+        #[arg(long)]
+        in_flight: Option<usize>,
+    },
     /// A start on a log that `log` wrote
     #[command(hide = true)]
     LogStart { folder: PathBuf },
@@ -105,13 +118,20 @@ fn main() -> Result<(), Fault> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(expiry::run(json, credentials))
         }
+        What::Token { json, seconds, in_flight } => {
+            process::stay_on_core(1)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(token::run(json, Duration::from_secs(seconds), &sizes(in_flight)))
+        }
         What::Issue { json, seconds, case, in_flight } => {
             let wanted = |it: &&Case| case.as_deref().is_none_or(|name| it.name == name);
-            let sizes: Vec<usize> =
-                IN_FLIGHT.into_iter().filter(|n| in_flight.is_none_or(|one| one == *n)).collect();
-            issue(json, Duration::from_secs(seconds), CASES.iter().filter(wanted), &sizes)
+            issue(json, Duration::from_secs(seconds), CASES.iter().filter(wanted), &sizes(in_flight))
         }
     }
+}
+
+fn sizes(only: Option<usize>) -> Vec<usize> {
+    IN_FLIGHT.into_iter().filter(|size| only.is_none_or(|one| one == *size)).collect()
 }
 
 fn issue<'a>(

@@ -47,9 +47,9 @@ pub use answer::{Answer, Refused, certificate_of, claims_of, token_of};
 pub use clock::TestClock;
 pub use forge::Forge;
 pub use ports::free as free_port;
-pub use programs::{Output, left_out, nightly, program, python, run, run_with};
+pub use programs::{Output, left_out, nightly, node, program, python, run, run_with};
 pub use tamper::Copied;
-pub use web::{EXCHANGE, ID_TOKEN, JWT, Said, Web, certificate_digest, encoded, exchange};
+pub use web::{EXCHANGE, ID_TOKEN, JWT, Said, Web, certificate_digest, encoded, exchange, in_pem};
 pub use witness::{Manner, WitnessServer};
 
 /// The nightly billing run of the sample organisation.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use daypass_proto::v1::credential_service_client::CredentialServiceClient;
 use daypass_proto::v1::evidence_service_client::EvidenceServiceClient;
 use daypass_proto::v1::governance_service_client::GovernanceServiceClient;
+use daypass_proto::v1::trust_service_client::TrustServiceClient;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
@@ -75,6 +76,12 @@ impl Caller {
     #[must_use]
     pub fn governance(&self) -> GovernanceServiceClient<Channel> {
         GovernanceServiceClient::new(self.channel.clone())
+    }
+
+    /// A client of the trust service.
+    #[must_use]
+    pub fn trust(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.channel.clone())
     }
 
     /// The connection itself.

@@ -4,7 +4,6 @@ use std::pin::Pin;
 
 use daypass_core::decision::Outward;
 use daypass_proto::v1::registry_service_server::RegistryService;
-use daypass_proto::v1::trust_service_server::TrustService;
 use daypass_proto::v1::*;
 use futures::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -36,14 +35,6 @@ macro_rules! later {
         }
     };
 }
-
-later!(TrustService, [WatchTrustStream = WatchTrustResponse, WatchEndingsStream = WatchEndingsResponse], {
-    get_trust(GetTrustRequest) -> GetTrustResponse;
-    watch_trust(WatchTrustRequest) -> Self::WatchTrustStream;
-    introspect(IntrospectRequest) -> IntrospectResponse;
-    watch_endings(WatchEndingsRequest) -> Self::WatchEndingsStream;
-    observe(ObserveRequest) -> ObserveResponse;
-});
 
 later!(RegistryService, [ListObjectsStream = ListObjectsResponse, GetBundleStream = GetBundleResponse], {
     list_objects(ListObjectsRequest) -> Self::ListObjectsStream;

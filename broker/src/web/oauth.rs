@@ -2,6 +2,7 @@
 
 mod fault;
 mod form;
+mod introspect;
 mod token;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use http::{HeaderMap, HeaderValue, header};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::api::{self, Api, REQUEST_ID, REQUEST_TIME, too_late};
+use crate::api::{self, Api, Caller, REQUEST_ID, REQUEST_TIME, too_late};
 use crate::listen::Connection;
 
 use fault::Fault;
@@ -30,15 +31,19 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The endpoints, each a path that takes a form and nothing else: under which name metadata has it, where it is, and how
 /// clients prove themselves to it. At `/token` the subject token is the proof, or a certificate.
-pub(super) const ENDPOINTS: [(&str, &str, &[&str]); 1] =
-    [("token_endpoint", TOKEN, &["none", "tls_client_auth"])];
+pub(super) const ENDPOINTS: [(&str, &str, &[&str]); 2] = [
+    ("token_endpoint", TOKEN, &["none", "tls_client_auth"]),
+    ("introspection_endpoint", INTROSPECT, &["tls_client_auth", "Bearer"]),
+];
 
 const TOKEN: &str = "/token";
+const INTROSPECT: &str = "/introspect";
 
 /// The routes of the endpoints, for [`super::router`].
 pub fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route(TOKEN, post(token::answer))
+        .route(INTROSPECT, post(introspect::answer))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), named))
         .with_state(api)
 }
@@ -81,6 +86,31 @@ impl Asked {
 
     fn client(&self) -> Option<Client> {
         api::client(self.connection.as_deref(), &self.headers)
+    }
+
+    /// Who calls an endpoint that is not about the caller's own proof: by certificate, or by an ID token as bearer.
+    async fn proven(&self, api: &Api) -> Result<Caller, Fault> {
+        self.check_secrets()?;
+        let of_client = |told| Fault::from(told).of_client();
+        let token = api::bearer(&self.headers).map_err(of_client)?;
+        let caller = api::caller(api, self.connection.as_ref(), token, self.client(), self.id).await;
+        caller.map_err(of_client)
+    }
+
+    /// The token that the request is about.
+    fn token(&self) -> Result<&str, Fault> {
+        self.form.one("token").ok_or_else(|| Fault::malformed("`token` is missing"))
+    }
+
+    fn check_secrets(&self) -> Result<(), Fault> {
+        for secret in ["client_secret", "client_assertion", "client_assertion_type"] {
+            if self.form.one(secret).is_some() {
+                let detail =
+                    format!("`{secret}` is not accepted: a token or a client certificate is the proof");
+                return Err(Fault::malformed(detail).of_client());
+            }
+        }
+        Ok(())
     }
 
     fn has_certificate(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// How a program ended.
@@ -45,6 +45,23 @@ pub fn left_out(what: &str, why: &str) {
 pub fn python() -> PathBuf {
     let path = std::env::var_os("DAYPASS_TEST_PYTHON").map(PathBuf::from);
     path.expect("`DAYPASS_TEST_PYTHON` names no interpreter: run tests/run, which makes one with the packages of tests/stock/requirements.txt")
+}
+
+/// The scripts for Node.js in `folder`, beside the packages that `tests/stock/node/package-lock.json` names.
+pub fn node(folder: &Path) -> PathBuf {
+    let built = std::env::current_exe().unwrap();
+    let beside = || built.ancestors().nth(3).unwrap().join("test-node");
+    let packages =
+        std::env::var_os("DAYPASS_TEST_NODE").map_or_else(beside, PathBuf::from).join("node_modules");
+    assert!(packages.exists(), "`{}` is missing: run tests/run, which installs it", packages.display());
+    let (from, to) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("stock/node"), folder.join("node"));
+    std::fs::create_dir(&to).unwrap();
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+    std::os::unix::fs::symlink(packages, to.join("node_modules")).unwrap();
+    to
 }
 
 /// Runs a program to its end.

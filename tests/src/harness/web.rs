@@ -105,3 +105,9 @@ pub fn certificate_digest(certificate: &WorkloadCertificate) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, &certificate.chain[0]);
     URL_SAFE_NO_PAD.encode(digest)
 }
+
+/// The chain of a certificate and its key, both in PEM.
+pub fn in_pem(certificate: &WorkloadCertificate) -> (String, String) {
+    let chain = certificate.chain.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.as_ref())));
+    (chain.collect(), pem::encode(&pem::Pem::new("PRIVATE KEY", certificate.key.secret_pkcs8_der())))
+}

@@ -134,6 +134,7 @@ impl Check<'_> {
 
     fn is_declared(&self, kind: Kind, name: &str) -> bool {
         match kind {
+            "identity" => self.declared.identities.contains_key(name),
             "task" => self.declared.tasks.contains_key(name),
             "target" => self.declared.targets.contains_key(name),
             "issuer" => self.declared.issuers.contains_key(name),
@@ -148,6 +149,7 @@ impl Check<'_> {
             map.keys().map(AsRef::as_ref).collect()
         }
         match kind {
+            "identity" => all(&self.declared.identities),
             "task" => all(&self.declared.tasks),
             "target" => all(&self.declared.targets),
             "issuer" => all(&self.declared.issuers),

@@ -185,6 +185,9 @@ pub struct Target {
     /// How it is probed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<String>,
+    /// The identities that serve it: they may ask whether a credential for it still lives.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub served_by: BTreeSet<IdentityName>,
 }
 
 /// What kind of proof an issuer makes, and where its keys come from.

@@ -49,6 +49,7 @@ const REFUSED: &[Row] = &[
     ("operators.toml", "\"propose\"", "\"proposes\"", "unknown-reference", "proposes", "did you mean `propose`?"),
     ("operators.toml", "owner = \"p-1041\"", "owner = \"p-9\"", "unknown-reference", "p-9", "unknown owner"),
     ("targets.toml", "environment = \"test\"", "environment = \"tests\"", "unknown-reference", "tests", "did you mean `test`?"),
+    ("targets.toml", "served_by = [\"prod/web/frontend\"]", "served_by = [\"prod/web/fronted\"]", "unknown-reference", "fronted", "did you mean `prod/web/frontend`?"),
     ("issuers/issuers.toml", "environment = \"test\"", "environment = \"tests\"", "unknown-reference", "tests", "did you mean `test`?"),
     // ceilings
     ("tasks.toml", "audiences = [\"https://orders.example.org\"]", "audiences = [\"https://ledger.example.org\"]", "foreign-audience", "https://ledger.example.org", "none of its targets"),

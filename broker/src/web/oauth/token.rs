@@ -60,14 +60,7 @@ async fn exchanged(api: &Api, id: RequestId, request: HttpRequest) -> Result<Cre
 /// Who asks: the subject token, or the connection's certificate, is the proof, and nothing else is one.
 async fn proven(api: &Api, asked: &Asked) -> Result<Caller, Fault> {
     let form = &asked.form;
-    for secret in ["client_secret", "client_assertion", "client_assertion_type"] {
-        if form.one(secret).is_some() {
-            let detail = format!(
-                "`{secret}` is not accepted: the subject token or the client certificate is the proof"
-            );
-            return Err(Fault::malformed(detail).of_client());
-        }
-    }
+    asked.check_secrets()?;
     if asked.headers.contains_key(header::AUTHORIZATION) {
         let detail = "no `authorization` header is accepted here: expected the proof as `subject_token`, or a client certificate";
         return Err(Fault::malformed(detail).of_client());

@@ -204,7 +204,11 @@ pub(super) fn is_claim(name: &str) -> bool {
 }
 
 pub(super) fn target(check: &mut Check<'_>, name: &Name, it: &Target) {
-    check.environment(("target", name.as_str()), it.environment.as_str());
+    let subject = ("target", name.as_str());
+    check.environment(subject, it.environment.as_str());
+    for identity in &it.served_by {
+        check.refer(subject, "served_by", "identity", identity.as_str());
+    }
 }
 
 /// An audience belongs to exactly one target: else what is meant for one could be shown to the other.

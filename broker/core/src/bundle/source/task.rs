@@ -99,5 +99,6 @@ pub(super) fn target(section: &mut Section<'_>) -> Option<Target> {
         ttl_max_s: section.optional("ttl_max"),
         downstream_ttl_s: section.optional("downstream_ttl"),
         probe: section.optional("probe"),
+        served_by: section.set("served_by"),
     })
 }
