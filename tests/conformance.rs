@@ -4,15 +4,18 @@ mod contract;
 mod postgres;
 mod samples;
 mod sealing;
+mod shards;
 mod sqlite;
 
-use daypass_broker::store::{Sealer, Store, StoreError};
+use daypass_broker::store::{Reader, Sealer, Store, StoreError};
 use daypass_tests::memory::Memory;
 
 /// Where one store lies: it can be opened again and again, as another process would.
 trait Place: Sync {
     /// Opens the store; a new one at first.
     fn open(&self) -> Result<Box<dyn Store>, StoreError>;
+    /// A reader of one shard.
+    fn shard(&self, shard: u32) -> Result<Box<dyn Reader>, StoreError>;
     /// What seals it, where nobody else does.
     fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError>;
 }
@@ -20,6 +23,7 @@ trait Place: Sync {
 mod promises {
     pub(super) use super::contract::*;
     pub(super) use super::sealing::*;
+    pub(super) use super::shards::*;
 }
 
 impl Place for Memory {
@@ -29,6 +33,10 @@ impl Place for Memory {
 
     fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
         Ok(Some(Box::new(self.clone())))
+    }
+
+    fn shard(&self, _first: u32) -> Result<Box<dyn Reader>, StoreError> {
+        self.reader()
     }
 }
 
@@ -77,4 +85,18 @@ suites!([
     only_what_is_sealed_and_not_folded_leaves_the_store,
     entries_are_sealed_one_after_another_and_none_that_is_not_there,
     sealing_goes_on_beside_a_writer,
+]);
+
+/// What only stores that keep logs for years must keep.
+macro_rules! shard_suites {
+    ($promises:tt) => {
+        suite!(sqlite_shards, super::sqlite::File::new(), $promises);
+        suite!(postgres_shards, super::postgres::Tables::new(), $promises);
+    };
+}
+
+shard_suites!([
+    a_turn_moves_both_heads_or_none,
+    each_shard_is_read_alone_and_what_lives_is_shared,
+    each_shard_is_sealed_by_itself,
 ]);

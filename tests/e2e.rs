@@ -30,6 +30,7 @@ mod rotation;
 mod scrub;
 mod sdk;
 mod seal;
+mod shards;
 mod stock;
 mod store;
 mod tiles;

@@ -170,16 +170,21 @@ async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String], owner: &Ow
 async fn serve(path: &Path) -> Result<(), Failure> {
     let config = Config::read(path)?;
     telemetry::start_logs(&config.output.level)?;
-    let running = serve::start(settings(&config)?).await?;
-    tracing::info!(api = %running.api, web = %running.web, ops = %running.ops, "serving");
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|error| Failure::File("SIGTERM".into(), error))?;
-    let reason = tokio::select! {
-        _ = tokio::signal::ctrl_c() => "interrupted",
-        _ = terminated.recv() => "terminated",
-    };
-    running.stop(reason).await?;
-    Ok(())
+    loop {
+        let running = serve::start(settings(&config)?).await?;
+        tracing::info!(api = %running.api, web = %running.web, ops = %running.ops, "serving");
+        let reason = tokio::select! {
+            _ = tokio::signal::ctrl_c() => "interrupted",
+            _ = terminated.recv() => "terminated",
+            () = running.over() => {
+                running.turn().await?;
+                continue;
+            }
+        };
+        return Ok(running.stop(reason).await?);
+    }
 }
 
 fn check(path: &Path, bundle: Option<&Path>) -> Result<(), Failure> {
@@ -221,6 +226,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         checkpoint: config.web.checkpoint,
         tiles: config.web.tiles,
         witnesses: witnesses(config)?,
+        shard_entries: config.log.shard_entries,
         seal: SealSettings { entries: config.log.seal_entries, ..SealSettings::default() },
         ops: config.ops.listen,
         limits,

@@ -226,6 +226,15 @@ fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
     Ok(low)
 }
 
+/// When the log that is read began.
+///
+/// # Errors
+/// When the store fails or its first entry cannot be read.
+pub fn opened_at(reader: &dyn Reader) -> Result<Option<UnixMs>, StoreError> {
+    let first = reader.rows(0, 1)?;
+    first.first().map(|row| Ok(read(row)?.envelope.time)).transpose()
+}
+
 /// What is told of an entry is told of what was recorded: its bytes are held to their hash at each reading.
 pub(crate) fn read(row: &Row) -> Result<Entry, StoreError> {
     if leaf_hash(&row.bytes) != row.leaf {

@@ -17,7 +17,6 @@ use crate::ids::{Ids, RandomnessFailed};
 use crate::keyring::Keyring;
 use crate::log::{Log, Place, RecordError, Recorded, Recording, Voided};
 use crate::signer::{SignError, Signature, Signer};
-use crate::store::Live;
 
 /// How often a draft is decided again when the state moved under it.
 const DECIDE_AGAIN: u32 = 8;
@@ -116,12 +115,12 @@ fn gone() -> Refusal {
 
 /// Recorded, so it may be signed; signed, so it may leave. Either it leaves, or it is void.
 fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, Refusal> {
-    let live = Live { exp: recorded.what().exp(), index: recorded.place().index };
+    let live = recorded.place().live(recorded.what().exp());
     let signed = check_halt_and_phase(desk, &recorded).and_then(|()| Ok(desk.signer.sign(&recorded)?));
     match signed.and_then(|signature| Ok(recorded.seal(signature)?)) {
         Ok(credential) => {
             let released_at = desk.clock.now().max(credential.place.time);
-            desk.log.settlements().released((live.index, credential.digest(), released_at));
+            desk.log.settlements().released((credential.place.index, credential.digest(), released_at));
             Ok(credential)
         }
         Err(refusal) => {

@@ -7,6 +7,8 @@ mod alarm;
 mod anchor;
 mod answer;
 mod batch;
+mod carry;
+mod command;
 mod doubt;
 mod error;
 mod follow;
@@ -17,6 +19,7 @@ mod pace;
 mod past;
 mod settlement;
 mod start;
+mod turn;
 mod work;
 mod writer;
 
@@ -24,24 +27,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use daypass_core::draft::{Draft, Mark};
+use daypass_core::draft::Draft;
 use daypass_core::state::State;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Index, NewEntry, Reach};
+use daypass_evidence::entry::{Index, NewEntry};
 use daypass_evidence::note::VerifierKey;
-use daypass_verify::ids::Digest;
 use daypass_verify::time::UnixMs;
 use ring::signature::Ed25519KeyPair;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::signer::Statement;
-use crate::store::{Head, Live, SealedKey};
-use past::{Past, Proofs};
-use work::ENDED_PER_ENTRY;
+use crate::store::{Head, Live, base};
 
 pub use alarm::{CLOCK, ROLLBACK};
 pub use anchor::{Anchor, AnchorError};
 pub(crate) use batch::{completed, reads_like_state};
+pub use carry::Carried;
+pub(crate) use carry::carried;
+use command::Command;
+pub use command::{Attached, Ends};
 pub use doubt::ClockWatch;
 pub use error::RecordError;
 pub use halt::Halt;
@@ -53,6 +58,7 @@ pub use start::{
     examine_watched, verify_store,
 };
 pub(crate) use start::{begins_with, verify_without_key};
+pub use turn::{Shards, next_origin};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.
@@ -77,6 +83,16 @@ pub struct Place {
     pub inclusion: Vec<[u8; 32]>,
     /// The origin of the log.
     pub origin: Arc<str>,
+    /// Which of the logs in the store.
+    pub shard: u32,
+}
+
+impl Place {
+    /// What lives from here until `exp`.
+    #[must_use]
+    pub fn live(&self, exp: UnixMs) -> Live {
+        Live { exp, index: base(self.shard) + self.index }
+    }
 }
 
 impl<T> Recorded<T> {
@@ -130,7 +146,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(recorded) = self.recorded.take() {
-            let live = Live { exp: recorded.what.exp(), index: recorded.place.index };
+            let live = recorded.place.live(recorded.what.exp());
             self.settlements
                 .void(Voided { live, reason: "the caller was gone before the credential was signed".into() });
         }
@@ -143,35 +159,6 @@ impl std::fmt::Debug for Delivery {
     }
 }
 
-/// What goes with appended entries.
-#[derive(Debug, Default)]
-pub struct Attached {
-    /// Objects that the entries name by digest.
-    pub objects: Vec<(Digest, Vec<u8>)>,
-    /// Sealed keys.
-    pub keys: Vec<SealedKey>,
-    /// The newest state entry that the entries were decided under: where there is a newer one, nothing is written.
-    pub if_state: Option<Index>,
-    /// What the act spends: where a mark was spent before, nothing is written.
-    pub marks: Vec<Mark>,
-    /// Credentials that an order ends.
-    pub ends: Option<Box<Ends>>,
-}
-
-/// Credentials that an order ends, found live before: those that still are, are named by one entry.
-#[derive(Debug)]
-pub struct Ends {
-    /// The entry, without those that it names. It is not written where none is left.
-    pub entry: NewEntry,
-    /// Which, with the reach of their targets.
-    pub live: Vec<(Live, Reach)>,
-}
-
-impl Ends {
-    /// How many one entry can name within 16 KiB.
-    pub const MOST: usize = ENDED_PER_ENTRY;
-}
-
 /// What is in force, as of the newest batch.
 #[derive(Clone)]
 pub struct Published {
@@ -179,29 +166,6 @@ pub struct Published {
     pub head: Arc<Head>,
     /// The runtime state.
     pub state: Arc<State>,
-}
-
-enum Command {
-    Record {
-        draft: Box<Draft>,
-        known: Option<Checkpoint>,
-        answer: oneshot::Sender<Result<Recording, RecordError>>,
-    },
-    Append {
-        entries: Vec<NewEntry>,
-        attached: Attached,
-        answer: oneshot::Sender<Result<Vec<Place>, RecordError>>,
-    },
-    Sweep,
-    Flush,
-    Follow(Option<oneshot::Sender<()>>),
-}
-
-impl Command {
-    /// Whether somebody waits for what becomes of it.
-    fn is_waited_for(&self) -> bool {
-        matches!(self, Self::Record { .. } | Self::Append { .. })
-    }
 }
 
 /// A handle to the log; cheap to clone.
@@ -221,6 +185,7 @@ pub struct Log {
     past: Arc<Past>,
     proofs: Arc<Proofs>,
     signs: Arc<Ed25519KeyPair>,
+    over: CancellationToken,
 }
 
 impl Log {
@@ -306,6 +271,23 @@ impl Log {
     /// Asks the writer to take over what other brokers wrote.
     pub fn follow(&self) {
         drop(self.send(Command::Follow(None)));
+    }
+
+    /// Closes this log, and opens the one that follows it in the same store, in one transaction. Nothing more is written
+    /// here then, by any broker.
+    ///
+    /// # Errors
+    /// When the log goes on as it is, or another broker closed it.
+    pub async fn turn(&self, origin: String) -> Result<(), RecordError> {
+        let (answer, turned) = oneshot::channel();
+        self.send(Command::Turn { origin, answer })?;
+        turned.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Ends once this log is closed, or is to be: whoever serves it starts again.
+    #[must_use]
+    pub fn over(&self) -> &CancellationToken {
+        &self.over
     }
 
     /// What is in force, as of `size` entries or more, where the store has as many: others may have written them.

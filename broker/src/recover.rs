@@ -25,7 +25,7 @@ use crate::store::{Reader, StoreAt, StoreError};
 use carry::{carry, carry_live, imported, tell_of_clock, tell_of_rollback};
 use place::Taken;
 
-pub use carry::Carried;
+pub use crate::log::Carried;
 pub use place::aside;
 
 /// What is recovered, and from what is known.

@@ -24,7 +24,7 @@ pub use upkeep::SealSettings;
 pub(crate) use upkeep::start;
 
 use crate::index::StoredNodes;
-use crate::store::{Reader, Sealer, StoreError};
+use crate::store::{Reader, Sealer, StoreError, base};
 use crate::tiles;
 use archive::{Before, full};
 
@@ -89,7 +89,8 @@ fn seal_stepwise(
         before(Step::Verify)?;
         verify(reader, archive, from..until, key)?;
         before(Step::Mark)?;
-        sealer.seal(from, until)?;
+        let base = base(reader.head()?.map_or(0, |head| head.shard));
+        sealer.seal(base + from, base + until)?;
     }
     loop {
         before(Step::Drop)?;

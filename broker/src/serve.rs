@@ -30,7 +30,7 @@ use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek, Keyring};
 use crate::limits::{Limits, Rates};
-use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
+use crate::log::{self, Anchor, Attached, Log, LogSettings, RecordError, StartError, Started};
 use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
@@ -95,6 +95,8 @@ pub struct Settings {
     pub tiles: bool,
     /// Who signs its checkpoints too.
     pub witnesses: WitnessSettings,
+    /// At how many entries a log is closed, and another opened; 0: with the half-year alone.
+    pub shard_entries: u64,
     /// How old entries are sealed, where the store's place names a folder for them.
     pub seal: SealSettings,
     /// The listener for operators.
@@ -181,6 +183,7 @@ pub struct Running {
     /// Changes keys.
     pub rotation: Arc<Rotation>,
     refusals: Arc<Refusals>,
+    shard_entries: u64,
     shutdown: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
     upkeep: Vec<JoinHandle<()>>,
@@ -229,7 +232,10 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let watched = watched(&settings, &desk, &readers, alarms);
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    upkeep.push(tokio::spawn(keep_rotating(Arc::clone(&rotation))));
+    upkeep.extend([
+        tokio::spawn(keep_rotating(Arc::clone(&rotation))),
+        tokio::spawn(upkeep::look_for_turn(desk.clone(), settings.shard_entries)),
+    ]);
     upkeep.extend(upkeep::watch(watched, heard, &refusals));
     upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing).chain(sealing));
     Ok(Running {
@@ -242,6 +248,7 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         readers,
         rotation,
         refusals,
+        shard_entries: settings.shard_entries,
         shutdown,
         listeners,
         upkeep,
@@ -342,6 +349,28 @@ impl Running {
         upkeep::append(&self.desk, BrokerStopped { reason: reason.into(), of: None }.into()).await?;
         counted?;
         Ok(())
+    }
+
+    /// Waits until another log is to be served: because this one is closed, or is to be.
+    pub async fn over(&self) {
+        self.desk.log.over().cancelled().await;
+    }
+
+    /// Stops in order, and closes the log where that is due and no other broker did: whoever starts after it serves the
+    /// next one.
+    ///
+    /// # Errors
+    /// When the last entries cannot be written, or the log cannot be closed.
+    pub async fn turn(self) -> Result<(), ServeError> {
+        let (log, limit, clock) = (self.desk.log.clone(), self.shard_entries, Arc::clone(&self.desk.clock));
+        let closed_by_another = |error: &ServeError| matches!(error, ServeError::Record(RecordError::Turned));
+        let stopped = self.stop("the log goes on in another shard").await;
+        stopped.or_else(|error| if closed_by_another(&error) { Ok(()) } else { Err(error) })?;
+        let Some(origin) = log::next_origin(&log.published(), clock.now(), limit) else { return Ok(()) };
+        match log.turn(origin).await {
+            Ok(()) | Err(RecordError::Turned) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The log.

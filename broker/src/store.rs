@@ -19,6 +19,8 @@ pub use at::{About, Claimed, OpenReader, Opened, StoreAt};
 /// The newest state of the log, as the store holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
+    /// Which of the logs in this store that follow each other, from 0: a shard.
+    pub shard: u32,
     /// The origin of its checkpoints.
     pub origin: String,
     /// How many entries there are.
@@ -51,8 +53,23 @@ pub struct Row {
 pub struct Live {
     /// When it expires.
     pub exp: UnixMs,
-    /// The index of its issuance.
+    /// The index of its issuance: that in its log, raised by the shard's [`base`].
     pub index: Index,
+}
+
+/// Where the entries of a shard begin in the store: whoever reads one shard counts from there, and others never meet them.
+/// It is the beginning of a subtree of each kept level, so that those lie side by side too.
+#[must_use]
+pub const fn base(shard: u32) -> Index {
+    (shard as Index) << SHARD_BITS
+}
+
+const SHARD_BITS: u32 = 40;
+
+/// The shard in which what was raised by a [`base`] lies, and its index there.
+#[must_use]
+pub const fn place(raised: Index) -> (Index, Index) {
+    (raised >> SHARD_BITS, raised & ((1 << SHARD_BITS) - 1))
 }
 
 /// The index of a credential of the log before this one is its index there and this: what lived when that log ended
@@ -72,8 +89,22 @@ pub struct Batch {
     pub ended: Vec<Live>,
     /// Objects that entries name by digest.
     pub objects: Vec<(Digest, Vec<u8>)>,
+    /// Where the log ends with these entries, its head as they leave it; the head that is committed is then that of the
+    /// next shard, whose first entries follow.
+    pub turn: Option<Box<Turn>>,
     /// Key blobs, sealed. One that is there is replaced: by other times, or by nothing where the key is destroyed.
     pub keys: Vec<SealedKey>,
+}
+
+/// The turn from one shard to the next.
+#[derive(Debug)]
+pub struct Turn {
+    /// The head that the old shard is left with.
+    pub closed: Head,
+    /// The first entries of the next one, in order, from 0 on.
+    pub rows: Vec<Row>,
+    /// The subtrees that they complete.
+    pub subtrees: Vec<(u8, u64, [u8; 32])>,
 }
 
 /// A key as it lies in the store: its secret part sealed, its public part in the clear.
@@ -210,12 +241,20 @@ pub trait Transaction {
 }
 
 /// The reading side: what is committed, in any thread, never delaying the writer.
+///
+/// It reads one shard: the one that was the newest when it was opened, unless it was opened for another.
 pub trait Reader: Send {
     /// The head; none before the log is opened.
     ///
     /// # Errors
     /// When the store fails.
     fn head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// The heads of all shards in the store that are closed, from the first on.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn closed(&self) -> Result<Vec<Head>, StoreError>;
 
     /// At most `limit` entries from `start` on.
     ///
@@ -245,6 +284,12 @@ pub trait Reader: Send {
     /// When the store fails.
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError>;
 
+    /// The entry at a place, raised by its [`base`]: of whichever shard in this store.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn entry_at(&self, place: Index) -> Result<Option<Row>, StoreError>;
+
     /// The root of the perfect subtree of `2^level` leaves at `index`, where it was kept.
     ///
     /// # Errors
@@ -263,14 +308,20 @@ pub trait Reader: Send {
     /// When the store fails.
     fn keys(&self) -> Result<Vec<SealedKey>, StoreError>;
 
-    /// How many credentials live at `now`, as far as endings are written.
+    /// How many credentials live at `now`, as far as endings are written, of all shards.
     ///
     /// # Errors
     /// When the store fails.
     fn live(&self) -> Result<u64, StoreError>;
 
-    /// Credentials that live, by their end and then by index, at most `limit`: those that follow `after`,
-    /// or from the first.
+    /// The same of this shard alone.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn live_here(&self) -> Result<u64, StoreError>;
+
+    /// Credentials that live, of all shards, by their end and then by index, at most `limit`: those that
+    /// follow `after`, or from the first.
     ///
     /// # Errors
     /// When the store fails.

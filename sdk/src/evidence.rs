@@ -89,7 +89,7 @@ impl Client {
         let key = self.log_key().await?;
         let known = self.known(key)?;
         let note = self.checkpoint_note().await?;
-        let checkpoint = Checkpoint::open(&note, key).map_err(VerifyError::from)?;
+        let checkpoint = Checkpoint::open_shard(&note, key).map_err(VerifyError::from)?;
         self.follow_checkpoint(known, Newest { note: note.clone(), checkpoint: checkpoint.clone() }).await?;
         Ok((checkpoint, note))
     }
@@ -112,7 +112,7 @@ impl Client {
         let key = self.log_key().await?;
         let known = self.known(key)?;
         let proof = self.proof(Of::Index(index), 0).await?;
-        let checkpoint = Checkpoint::open(&proof.note, key).map_err(VerifyError::from)?;
+        let checkpoint = Checkpoint::open_shard(&proof.note, key).map_err(VerifyError::from)?;
         verify_inclusion(leaf, index, checkpoint.size, &proof.hashes, checkpoint.root)
             .map_err(|why| VerifyError::Receipt(why.into()))?;
         self.follow_checkpoint(known, Newest { note: proof.note, checkpoint: checkpoint.clone() }).await?;

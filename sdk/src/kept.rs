@@ -43,15 +43,16 @@ impl Kept {
     /// The newest checkpoint of the log that `key` signs for; none before the first call.
     pub(crate) fn newest(&self, key: &VerifierKey) -> Result<Option<Newest>, VerifyError> {
         if let Some(newest) = self.lock().clone() {
-            return Ok(Some(newest).filter(|it| it.checkpoint.origin == key.name()));
+            return Ok(Some(newest).filter(|it| is_shard(key, &it.checkpoint.origin)));
         }
         let Some(path) = self.file("checkpoint") else { return Ok(None) };
         let Ok(note) = std::fs::read(&path) else { return Ok(None) };
-        // Another log's checkpoint is no news about this one: a period has ended and its successor begun.
-        if !note.starts_with(format!("{}\n", key.name()).as_bytes()) {
+        // Another log's checkpoint is no news about this one, or those that go on for it.
+        let origin = note.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+        if !origin.is_some_and(|origin| is_shard(key, origin)) {
             return Ok(None);
         }
-        let checkpoint = Checkpoint::open(&note, key)
+        let checkpoint = Checkpoint::open_shard(&note, key)
             .map_err(|why| VerifyError::KeptCheckpoint { path: path.display().to_string(), why })?;
         let newest = Newest { note: note.into(), checkpoint };
         self.lock().get_or_insert_with(|| newest.clone());
@@ -94,6 +95,11 @@ impl Kept {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Newest>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `origin` is the log that `key` was trusted for, or one that goes on for it.
+fn is_shard(key: &VerifierKey, origin: &str) -> bool {
+    key.of_shard(origin).is_some()
 }
 
 fn make_private(path: &Path) -> std::io::Result<()> {

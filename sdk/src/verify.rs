@@ -237,6 +237,9 @@ pub(crate) fn trust_domain(grant: &Grant, log: &VerifierKey) -> Result<(), Verif
 /// Checks a receipt under the log's key.
 pub(crate) fn receipt(wire: &v1::Receipt, key: &VerifierKey) -> Result<Receipt, VerifyError> {
     let entry = wire.entry.as_ref().ok_or(VerifyError::Answer("receipt.entry"))?;
+    // The log that was trusted, or one that goes on for it under the same key.
+    let shard = key.of_shard(&entry.log);
+    let key = shard.as_ref().unwrap_or(key);
     same("receipt.entry.log", &key.name(), &entry.log)?;
     let leaf = hash(&wire.leaf_hash, "receipt.leaf_hash")?;
     let inclusion = hashes(&wire.inclusion, "receipt.inclusion")?;
@@ -254,11 +257,22 @@ pub(crate) fn hashes(all: &[bytes::Bytes], what: &'static str) -> Result<Vec<Has
     all.iter().map(|octets| hash(octets, what)).collect()
 }
 
+/// Where a log stands among those that follow each other: its half-year, and its numbers within.
+fn period(origin: &str) -> (&str, Vec<u64>) {
+    let name = origin.rsplit('/').next().unwrap_or_default();
+    let mut parts = name.split('-');
+    let half_year = parts.next().unwrap_or_default();
+    (half_year, parts.filter_map(|part| part.trim_start_matches('r').parse().ok()).collect())
+}
+
 /// Checks that `found` is not behind what is known, and is the same where the sizes are. True where a proof of
 /// consistency is needed besides.
 pub(crate) fn not_behind(kept: &Newest, found: &Checkpoint) -> Result<bool, VerifyError> {
     let known = &kept.checkpoint;
-    if found.size < known.size {
+    if found.origin != known.origin && period(&found.origin) >= period(&known.origin) {
+        return Ok(false);
+    }
+    if found.origin != known.origin || found.size < known.size {
         let origin = found.origin.clone();
         return Err(VerifyError::WentBack { origin, kept: known.size, found: found.size });
     }

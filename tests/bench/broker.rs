@@ -224,6 +224,7 @@ fn settings(folder: &Path, seat: &Seat, issuer: u16) -> Result<Settings, Fault> 
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
+        shard_entries: 0,
         seal: SealSettings::default(),
         ops: at(seat.ops),
         limits: Limits::default(),

@@ -15,6 +15,7 @@ pub(super) fn row(index: u64) -> Row {
 
 pub(super) fn head(size: u64, time: UnixMs) -> Head {
     Head {
+        shard: 0,
         origin: "example.org/evidence/2026h2".into(),
         size,
         state: size.saturating_sub(1),
@@ -31,6 +32,7 @@ pub(super) fn batch(size: u64) -> Batch {
         subtrees: vec![(8, size, [8; 32])],
         born: vec![Live { exp: NOON.plus_millis(300_000), index: size }],
         ended: Vec::new(),
+        turn: None,
         objects: vec![(object(size), b"an object".to_vec())],
         keys: vec![key(size)],
     }

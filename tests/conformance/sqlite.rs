@@ -38,6 +38,10 @@ impl File {
 }
 
 impl Place for File {
+    fn shard(&self, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
+        StoreAt::from(self.path()).shard(shard)
+    }
+
     fn sealer(&self) -> Result<Option<Box<dyn Sealer>>, StoreError> {
         StoreAt::from(self.path()).sealer()
     }

@@ -151,7 +151,7 @@ async fn what_is_issued_on_postgres_is_there_after_a_restart() {
         _ => None,
     });
     let started = started.unwrap();
-    assert_eq!((started.store.as_str(), started.schema), ("postgresql", 2));
+    assert_eq!((started.store.as_str(), started.schema), ("postgresql", 3));
     assert!(started.durability.contains("synchronous_commit=on"), "{}", started.durability);
 }
 

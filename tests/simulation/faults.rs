@@ -268,6 +268,18 @@ impl Reader for FaultyReader {
         self.reached()?.rows(start, limit)
     }
 
+    fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        self.reached()?.closed()
+    }
+
+    fn entry_at(&self, place: Index) -> Result<Option<Row>, StoreError> {
+        self.reached()?.entry_at(place)
+    }
+
+    fn live_here(&self) -> Result<u64, StoreError> {
+        self.reached()?.live_here()
+    }
+
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.reached()?.fold_rows(start, limit)
     }

@@ -63,6 +63,18 @@ impl Reader for TwoFacedReader {
         self.face().rows(start, limit)
     }
 
+    fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        self.face().closed()
+    }
+
+    fn entry_at(&self, place: Index) -> Result<Option<Row>, StoreError> {
+        self.face().entry_at(place)
+    }
+
+    fn live_here(&self) -> Result<u64, StoreError> {
+        self.face().live_here()
+    }
+
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.face().fold_rows(start, limit)
     }

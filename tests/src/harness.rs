@@ -182,6 +182,14 @@ impl Deployment {
         eventually("the store is at rest", whole).await;
     }
 
+    /// Waits until the log is over, and serves the one that goes on for it, as the program does.
+    pub async fn turn(&mut self) {
+        let running = self.running.take().expect("the broker runs");
+        tokio::time::timeout(Duration::from_secs(20), running.over()).await.expect("the log is not over");
+        running.turn().await.unwrap();
+        self.resume().await.unwrap();
+    }
+
     /// Serves again, and waits until it knows the keys of every issuer that behaves.
     pub async fn resume(&mut self) -> Result<(), ServeError> {
         self.running = Some(serve::start(self.settings.clone()).await?);
@@ -368,6 +376,7 @@ fn settings(
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
+        shard_entries: 0,
         seal: SealSettings::default(),
         ops: at(0),
         limits: Limits::default(),

@@ -60,6 +60,7 @@ pub struct Audit {
     expected: BTreeMap<u64, Vec<Checkpoint>>,
     origin: Option<String>,
     trust_domain: Option<TrustDomain>,
+    closed: bool,
     last_time: Option<UnixMs>,
     counts_by_kind: BTreeMap<String, u64>,
     credentials: Credentials,
@@ -266,6 +267,7 @@ impl Audit {
         *self.counts_by_kind.entry(envelope.kind.clone()).or_default() += 1;
         self.check_envelope(index, envelope);
         self.check_opening(index, &entry.body);
+        self.check_closing(index, &entry.body);
         self.register.check_author(index, entry, &mut self.findings);
         self.uptime.check(index, entry, &mut self.findings);
         self.check_body(index, entry);
@@ -295,6 +297,19 @@ impl Audit {
                 self.findings.add(FindingCode::Malformed, Some(index), "the log is opened twice");
             }
             _ => {}
+        }
+    }
+
+    fn check_closing(&mut self, index: Index, body: &Body) {
+        if self.closed {
+            self.findings.add(FindingCode::Malformed, Some(index), "the log was closed before");
+        }
+        let Body::LogClosed(closed) = body else { return };
+        self.closed = true;
+        let live = self.credentials.live();
+        if closed.live != live {
+            let detail = format!("the log is closed with {} live credentials, and has {live}", closed.live);
+            self.findings.add(FindingCode::Malformed, Some(index), detail);
         }
     }
 

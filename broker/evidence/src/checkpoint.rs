@@ -52,6 +52,17 @@ impl Checkpoint {
         Ok(note::sign(&self.text(), &self.origin, key)?)
     }
 
+    /// Reads a signed checkpoint of the log that `key` signs for, or of one that goes on for it under the same key: of
+    /// another shard.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_shard(note: &[u8], key: &VerifierKey) -> Result<Self, CheckpointError> {
+        let origin = note.split(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+        let shard = origin.and_then(|origin| key.of_shard(origin));
+        Self::open(note, shard.as_ref().unwrap_or(key))
+    }
+
     /// Reads a signed checkpoint of the log that `key` signs for. Lines after the root are passed over.
     ///
     /// # Errors

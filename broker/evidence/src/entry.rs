@@ -199,6 +199,8 @@ macro_rules! kinds {
 kinds! {
     /// A log begins.
     LogOpened = "log.opened" v 1,
+    /// A log ends: another follows it.
+    LogClosed = "log.closed" v 1,
     /// A checkpoint was kept outside the store.
     CheckpointAnchored = "checkpoint.anchored" v 1,
     /// A broker began to serve.

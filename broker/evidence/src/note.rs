@@ -78,6 +78,15 @@ impl VerifierKey {
         Self::new(name, public)
     }
 
+    /// The same key under the name of another log of the same trust domain, which goes on where this one's ended: of an
+    /// origin up to its last part. None where `origin` is no such log's.
+    #[must_use]
+    pub fn of_shard(&self, origin: &str) -> Option<Self> {
+        let (family, _) = self.name.rsplit_once('/')?;
+        let shard = origin.strip_prefix(family)?.strip_prefix('/')?;
+        (!shard.is_empty() && !shard.contains('/')).then(|| Self::new(origin, self.public).ok()).flatten()
+    }
+
     /// The name: for a log, its origin.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -7,6 +7,7 @@ use daypass_broker::config::Config;
 use daypass_broker::log::examine_store;
 use daypass_broker::seal;
 use daypass_broker::serve::ServeError;
+use daypass_broker::store::StoreError;
 use daypass_broker::store::sqlite::SqliteStore;
 
 use super::store::store_at;
@@ -55,20 +56,33 @@ fn beside(copy: &Path) -> PathBuf {
 
 /// Files come after the store: what the copy says is sealed was in them before, and stays there. How many entries.
 fn copy_sealed(from: Option<&Path>, copy: &Path, to: &Path) -> Result<u64, Failure> {
-    let reader = SqliteStore::open_reader(copy).map_err(ServeError::from)?;
-    Ok(seal::copy(reader.as_ref(), from, to).map_err(ServeError::from)?)
+    let copied =
+        shards(copy)?.map(|shard| seal::copy(SqliteStore::open_shard(copy, shard)?.as_ref(), from, to));
+    copied.sum::<Result<u64, StoreError>>().map_err(|error| ServeError::from(error).into())
+}
+
+/// The logs in a store, the newest last.
+fn shards(store: &Path) -> Result<std::ops::RangeInclusive<u32>, Failure> {
+    let head = SqliteStore::open_reader(store).and_then(|reader| reader.head()).map_err(ServeError::from)?;
+    Ok(0..=head.map_or(0, |head| head.shard))
 }
 
 /// The copy's own checkpoint, where all of it is sound.
 fn verified(copy: &Path, folder: &Path) -> Result<String, Failure> {
-    let reader = SqliteStore::open_reader(copy).and_then(|reader| seal::reading(reader, Some(folder)));
-    let reader = reader.map_err(ServeError::from)?;
-    let key = super::verify::named_by_log(reader.as_ref())?;
-    let started = examine_store(reader.as_ref(), &key, None).map_err(ServeError::from)?;
-    print_report(&started.report);
-    let changed = started.report.findings.iter().filter(|finding| !finding.code.is_of_operation()).count();
-    if changed > 0 {
-        return Err(Failure::NotVerified(changed));
+    let mut checkpoint = Vec::new();
+    for shard in shards(copy)? {
+        let reader =
+            SqliteStore::open_shard(copy, shard).and_then(|reader| seal::reading(reader, Some(folder)));
+        let reader = reader.map_err(ServeError::from)?;
+        let key = super::verify::named_by_log(reader.as_ref())?;
+        let started = examine_store(reader.as_ref(), &key, None).map_err(ServeError::from)?;
+        print_report(&started.report);
+        let changed =
+            started.report.findings.iter().filter(|finding| !finding.code.is_of_operation()).count();
+        if changed > 0 {
+            return Err(Failure::NotVerified(changed));
+        }
+        checkpoint = started.head.checkpoint;
     }
-    Ok(String::from_utf8_lossy(&started.head.checkpoint).into_owned())
+    Ok(String::from_utf8_lossy(&checkpoint).into_owned())
 }

@@ -42,7 +42,9 @@ pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
         .or_else(|| config.as_ref().map(|config| config.store.anchor.clone()).filter(|path| path.exists()));
     let store = store.ok_or_else(|| Failure::Value("name the store with --config or --store".into()))?;
     let store = if wanted.sealed.is_some() { store.sealed_in(wanted.sealed.as_deref()) } else { store };
-    let mut findings = verified(&store, wanted.key.as_deref(), anchor.as_deref(), wanted)?;
+    // What is examined is not written.
+    let newest = store.reader().map_err(ServeError::from)?;
+    let mut findings = verified(newest.as_ref(), wanted.key.as_deref(), anchor.as_deref(), wanted)?;
     if wanted.key.is_none() && !wanted.json {
         println!(
             "the checkpoint was checked with the key that the log itself names: give the one you kept with --key"
@@ -52,42 +54,57 @@ pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
     if findings == 0 { Ok(()) } else { Err(Failure::NotVerified(findings)) }
 }
 
-/// Verifies the logs before the one in `newest`, as far back as they are at hand, and counts what was found.
+/// Verifies the logs before the newest, in its store and before that, as far back as they are at hand, and counts what
+/// was found.
 fn before(newest: &StoreAt, wanted: &Wanted) -> Result<usize, Failure> {
     let mut findings = 0;
-    let (mut newer, mut given) = (newest.clone(), wanted.predecessor.clone());
-    while let Some(named) = predecessor_of(&newer)? {
-        let beside = || Some(recover::aside(newest, &named)).filter(|at| at.reader().is_ok());
-        let Some(older) =
-            given.take().map(|path| StoreAt::File(path).sealed_in(newest.sealed())).or_else(beside)
-        else {
-            eprintln!("`{}`, the log before it, is not at hand: give it with --predecessor", named.origin);
-            break;
-        };
-        findings += verified(&older, None, None, wanted)? + link(&older, &named, wanted.json)?;
-        newer = older;
+    let mut given = wanted.predecessor.clone();
+    let mut store = newest.clone();
+    let mut reader = store.reader().map_err(ServeError::from)?;
+    while let Some(named) = first_entry(reader.as_ref())?.and_then(|opened| opened.predecessor) {
+        let shard = reader.head().map_err(ServeError::from)?.map_or(0, |head| head.shard);
+        let key = if shard > 0 { wanted.key.as_deref() } else { None };
+        if shard == 0 {
+            let beside = || Some(recover::aside(newest, &named)).filter(|at| at.reader().is_ok());
+            let named_by_caller = given.take().map(|path| StoreAt::File(path).sealed_in(newest.sealed()));
+            let Some(older) = named_by_caller.or_else(beside) else {
+                eprintln!(
+                    "`{}`, the log before it, is not at hand: give it with --predecessor",
+                    named.origin
+                );
+                break;
+            };
+            store = older;
+        }
+        let older = if shard > 0 { store.shard(shard - 1) } else { store.reader() };
+        reader = older.map_err(ServeError::from)?;
+        findings += verified(reader.as_ref(), key, None, wanted)?;
+        findings += link(reader.as_ref(), &store, &named, wanted.json)?;
     }
     Ok(findings)
 }
 
-/// Verifies one store, prints what was found, and counts it.
+/// Verifies one log, prints what was found, and counts it.
 fn verified(
-    store: &StoreAt,
+    reader: &dyn Reader,
     key: Option<&str>,
     anchor: Option<&Path>,
     wanted: &Wanted,
 ) -> Result<usize, Failure> {
-    // What is examined is not written.
-    let reader = store.reader().map_err(ServeError::from)?;
     let key: VerifierKey = match key {
-        Some(text) => text.parse().map_err(|error| Failure::Value(format!("{error}")))?,
-        None => named_by_log(reader.as_ref())?,
+        Some(text) => {
+            let kept: VerifierKey = text.parse().map_err(|error| Failure::Value(format!("{error}")))?;
+            // One key signs for all logs that follow each other in one store.
+            let head = reader.head().map_err(ServeError::from)?;
+            head.and_then(|head| kept.of_shard(&head.origin)).unwrap_or(kept)
+        }
+        None => named_by_log(reader)?,
     };
     let anchor = anchor.map(Anchor::open).transpose().map_err(ServeError::from)?;
     let began = Instant::now();
     let started = match wanted.from {
-        Some(from) => examine_from(reader.as_ref(), &key, anchor.as_ref(), from),
-        None => watched(reader.as_ref(), &key, anchor.as_ref()),
+        Some(from) => examine_from(reader, &key, anchor.as_ref(), from),
+        None => watched(reader, &key, anchor.as_ref()),
     };
     let Started { report, .. } = started.map_err(ServeError::from)?;
     if wanted.json {
@@ -125,8 +142,7 @@ fn watched(
 }
 
 /// Whether the store at `older` is what the newer log says of it: how many findings there are.
-fn link(older: &StoreAt, named: &Predecessor, json: bool) -> Result<usize, Failure> {
-    let reader = older.reader().map_err(ServeError::from)?;
+fn link(reader: &dyn Reader, older: &StoreAt, named: &Predecessor, json: bool) -> Result<usize, Failure> {
     let head = reader.head().map_err(ServeError::from)?;
     let found = head.map(|head| {
         let frontier = daypass_evidence::tree::Frontier::from_parts(head.size, head.frontier);
@@ -143,11 +159,6 @@ fn link(older: &StoreAt, named: &Predecessor, json: bool) -> Result<usize, Failu
         ),
     }
     Ok(usize::from(!same))
-}
-
-fn predecessor_of(store: &StoreAt) -> Result<Option<Predecessor>, Failure> {
-    let reader = store.reader().map_err(ServeError::from)?;
-    Ok(first_entry(reader.as_ref())?.and_then(|opened| opened.predecessor))
 }
 
 /// The key in the log's first entry.

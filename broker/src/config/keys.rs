@@ -214,6 +214,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "log",
+        "shard_entries",
+        Some("0"),
+        "1000000000",
+        "At how many entries a log is closed and the next one opened, besides at each half-year; 0: at no number. A broker starts again then, by itself and within a second or so.",
+    ),
+    key(
+        "log",
         "seal_dir",
         Some(r#""""#),
         r#""/var/lib/daypass-sealed""#,

@@ -100,6 +100,8 @@ pub struct Log {
     pub witness_every_s: u64,
     /// After how long a silent witness is an alarm, in seconds.
     pub witness_silent_s: u64,
+    /// At how many entries a log is closed; 0: with the half-year alone.
+    pub shard_entries: u64,
     /// Where old entries are sealed; empty: nowhere.
     pub seal_dir: PathBuf,
     /// How many are sealed at once.

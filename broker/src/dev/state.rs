@@ -102,6 +102,7 @@ impl State {
             checkpoint: true,
             tiles: true,
             witnesses: WitnessSettings::default(),
+            shard_entries: 0,
             seal: SealSettings::default(),
             ops: at(self.ports.ops),
             limits: Limits::default(),

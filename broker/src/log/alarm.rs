@@ -47,7 +47,7 @@ impl Writer {
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         let written = |command: &Command| match command {
             Command::Append { entries, attached, .. } => {
-                append(&mut assembly, transaction.as_mut(), entries, attached, true)
+                append(&mut assembly, transaction.as_mut(), entries, attached, true, &self.shards)
             }
             _ => Ok(Fate::Nothing),
         };

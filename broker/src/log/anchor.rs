@@ -78,6 +78,18 @@ impl Anchor {
         Ok(slots.into_iter().flatten().max_by_key(|checkpoint| checkpoint.size))
     }
 
+    /// The checkpoints in it of other logs that go on under the same key: of other shards.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn of_other_shards(&self, key: &VerifierKey) -> Result<Vec<Checkpoint>, AnchorError> {
+        let read =
+            |slot| self.read_slot(slot).map_err(|source| AnchorError::File { path: "anchor".into(), source });
+        let notes = [read(0)?, read(1)?].into_iter().flatten();
+        let opened = notes.filter_map(|note| Checkpoint::open_shard(&note, key).ok());
+        Ok(opened.filter(|checkpoint| checkpoint.origin != key.name()).collect())
+    }
+
     /// The notes in the bytes of an anchor file; none where they are not of one.
     #[must_use]
     pub fn notes(bytes: &[u8]) -> Vec<&[u8]> {

@@ -37,6 +37,7 @@ pub(super) struct Covered {
     tree: tree::Batch,
     checkpoint: Arc<[u8]>,
     origin: Arc<str>,
+    shard: u32,
 }
 
 impl Covered {
@@ -48,6 +49,7 @@ impl Covered {
             tree,
             checkpoint: head.checkpoint.as_slice().into(),
             origin: head.origin.as_str().into(),
+            shard: head.shard,
         }
     }
 
@@ -60,6 +62,7 @@ impl Covered {
             checkpoint: Arc::clone(&self.checkpoint),
             inclusion: self.tree.proof(at)?,
             origin: Arc::clone(&self.origin),
+            shard: self.shard,
         })
     }
 }
@@ -91,7 +94,7 @@ pub(super) fn answer(
             };
             Some(Answer::Append(answer, outcome))
         }
-        (Command::Sweep | Command::Flush | Command::Follow(_), _) => None,
+        (Command::Sweep | Command::Flush | Command::Follow(_) | Command::Turn { .. }, _) => None,
     }
 }
 
@@ -99,6 +102,6 @@ pub(super) fn refused(command: Command, error: &RecordError) -> Option<Answer> {
     match command {
         Command::Record { answer, .. } => Some(Answer::Record(answer, Err(error.clone()))),
         Command::Append { answer, .. } => Some(Answer::Append(answer, Err(error.clone()))),
-        Command::Sweep | Command::Flush | Command::Follow(_) => None,
+        Command::Sweep | Command::Flush | Command::Follow(_) | Command::Turn { .. } => None,
     }
 }

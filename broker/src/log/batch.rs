@@ -74,6 +74,7 @@ pub(crate) fn completed(before: &Frontier, leaf: tree::Hash) -> impl Iterator<It
 /// A batch that grows.
 pub(super) struct Assembly<'a> {
     author: &'a Author<'a>,
+    shard: u32,
     origin: String,
     time: UnixMs,
     state: Index,
@@ -94,6 +95,7 @@ impl<'a> Assembly<'a> {
         let before = Frontier::from_parts(head.size, head.frontier.clone())?;
         Ok(Self {
             author,
+            shard: head.shard,
             origin: head.origin.clone(),
             time,
             state: head.state,
@@ -105,6 +107,11 @@ impl<'a> Assembly<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.adds.rows.is_empty()
+    }
+
+    /// Which of the logs in the store.
+    pub(super) fn shard(&self) -> u32 {
+        self.shard
     }
 
     /// The index of the newest entry that changes the runtime state, those of this batch included.
@@ -139,6 +146,7 @@ impl<'a> Assembly<'a> {
         let checkpoint =
             Checkpoint { origin: self.origin.clone(), size: frontier.size(), root: frontier.root() };
         let head = Head {
+            shard: self.shard,
             origin: self.origin,
             size: frontier.size(),
             state: self.state,

@@ -27,6 +27,9 @@ pub enum RecordError {
     /// Two signed heads exclude each other: the log was forked.
     #[error("the log was forked: {0}")]
     SplitView(String),
+    /// The log was closed, and another follows it.
+    #[error("the log goes on in another shard, and the broker starts again there")]
+    Turned,
     /// The queue is full.
     #[error("too many requests are waiting for the log")]
     Overloaded,
@@ -39,6 +42,6 @@ impl RecordError {
     /// Whether the broker must write nothing more until its operators have looked.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::Rollback(_) | Self::SplitView(_) | Self::Halted(_))
+        matches!(self, Self::Rollback(_) | Self::SplitView(_) | Self::Halted(_) | Self::Turned)
     }
 }

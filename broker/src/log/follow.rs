@@ -84,6 +84,9 @@ impl Follower {
         if *head == *newest.head {
             return Ok(());
         }
+        if head.shard != newest.head.shard {
+            return Err(RecordError::Turned);
+        }
         self.check_head(head, &newest.head)?;
         let mut state = State::clone(&newest.state);
         if head.size - newest.head.size > FAR {

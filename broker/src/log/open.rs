@@ -10,12 +10,14 @@ use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Name, TrustDomain};
 use ring::signature::Ed25519KeyPair;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Covered, answer_all};
 use super::batch::{Assembly, Author};
 use super::doubt::ClockWatch;
 use super::follow::{Follower, fold_row};
 use super::past::{Past, Proofs};
+use super::turn::Shards;
 use super::work::{assembly_failed, push, unavailable};
 use super::writer::Writer;
 use super::{Anchor, Log, Published, RecordError, Recorded};
@@ -81,7 +83,9 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         past: Arc::clone(&past),
         proofs: Arc::clone(&proofs),
         signs: Arc::clone(&settings.key),
+        over: CancellationToken::new(),
     };
+    let shards = Shards::of(reader.as_ref(), Arc::clone(&settings.ids), log.state().predecessor())?;
     let follower = Follower {
         reader,
         published: Arc::clone(&log.published),
@@ -107,6 +111,8 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         watch: Arc::clone(&log.watch),
         expected: 0,
         swept: None,
+        shards,
+        over: log.over.clone(),
         sweeping: false,
     };
     tokio::spawn(answer_all(outbox));
@@ -143,8 +149,15 @@ pub fn create(
     let time = settings.clock.now();
     let author =
         Author { trust_domain: &settings.trust_domain, broker: &settings.broker, key: &settings.key };
-    let empty =
-        Head { origin: origin.into(), size: 0, state: 0, time, frontier: Vec::new(), checkpoint: Vec::new() };
+    let empty = Head {
+        shard: 0,
+        origin: origin.into(),
+        size: 0,
+        state: 0,
+        time,
+        frontier: Vec::new(),
+        checkpoint: Vec::new(),
+    };
     let mut assembly = Assembly::new(&author, &empty, time).map_err(assembly_failed)?;
     for body in entries {
         push(&mut assembly, &settings.ids, time, body)?;

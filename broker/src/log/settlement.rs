@@ -6,6 +6,7 @@ use daypass_evidence::entry::{CredentialSettled, Released};
 use daypass_verify::time::UnixMs;
 
 use super::Voided;
+use crate::store::place;
 
 /// How many released credentials one entry can name within 16 KiB.
 const RELEASED_PER_ENTRY: usize = 120;
@@ -105,7 +106,8 @@ impl Waiting {
             .map(|chunk| CredentialSettled { released: chunk.to_vec(), void: Vec::new() })
             .chain(void.map(|chunk| CredentialSettled {
                 released: Vec::new(),
-                void: chunk.iter().map(|voided| (voided.live.index, voided.reason.clone())).collect(),
+                void:
+                    chunk.iter().map(|voided| (place(voided.live.index).1, voided.reason.clone())).collect(),
             }))
             .collect()
     }

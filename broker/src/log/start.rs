@@ -110,7 +110,7 @@ pub fn examine_watched(
 ) -> Result<Started, StartError> {
     let head = reader.head()?.ok_or(StartError::Empty)?;
     let mut audit = Audit::new();
-    if let Some(anchored) = anchored(anchor, key)? {
+    if let Some(anchored) = anchored(reader, &head, anchor, key)? {
         audit.expect(anchored);
     }
     let mut beside = Beside::default();
@@ -165,13 +165,29 @@ pub fn examine_from(
 ) -> Result<Started, StartError> {
     let head = reader.head()?.ok_or(StartError::Empty)?;
     let base = (from.min(head.size) >> KEPT_LEAST) << KEPT_LEAST;
-    let (mut audit, beside) = tail::examine(reader, &head, base, anchored(anchor, key)?)?;
+    let (mut audit, beside) = tail::examine(reader, &head, base, anchored(reader, &head, anchor, key)?)?;
     compare_beyond(&mut audit, reader, &head)?;
     Ok(concluded(audit, &beside, head, key))
 }
 
-fn anchored(anchor: Option<&Anchor>, key: &VerifierKey) -> Result<Option<Checkpoint>, AnchorError> {
-    Ok(anchor.map(|anchor| anchor.newest(key)).transpose()?.flatten())
+/// The newest checkpoint that was kept. Of a shard that this store does not have, or not as far, none can be held to the
+/// log: it is expected to be longer than it is.
+fn anchored(
+    reader: &dyn Reader,
+    head: &Head,
+    anchor: Option<&Anchor>,
+    key: &VerifierKey,
+) -> Result<Option<Checkpoint>, StartError> {
+    let Some(anchor) = anchor else { return Ok(None) };
+    let closed = reader.closed()?;
+    let is_here = |other: &Checkpoint| {
+        closed.iter().any(|closed| closed.origin == other.origin && other.size <= closed.size)
+    };
+    let beyond = anchor.of_other_shards(key)?.into_iter().find(|other| !is_here(other));
+    Ok(match beyond {
+        Some(other) => Some(Checkpoint { size: other.size.max(head.size + 1), ..other }),
+        None => anchor.newest(key)?,
+    })
 }
 
 /// Entries beyond the head that was read belong to a later head, of a broker that writes meanwhile, or to none.

@@ -10,10 +10,10 @@ use daypass_verify::time::UnixMs;
 use super::batch::{Assembly, BatchError};
 use super::past::Past;
 use super::settlement::Waiting;
+use super::turn::Shards;
 use super::{Attached, Command, Ends, RecordError};
 use crate::ids::Ids;
-use crate::store::PREDECESSOR;
-use crate::store::{Head, Live, StoreError, Transaction};
+use crate::store::{Head, Live, StoreError, Transaction, base, place};
 
 /// Endings wait out the leeway that receivers may give.
 const LEEWAY_MS: i64 = 30_000;
@@ -58,11 +58,11 @@ pub(super) fn record_all(
     commands: &[Command],
     time: UnixMs,
     room: bool,
-    past: &Past,
+    (past, shards): (&Past, &Shards),
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
-    let mut fates: Vec<Fate> =
-        commands.iter().map(|command| before_spending(command, &head, time, room, past)).collect();
+    let before = |command| before_spending(command, &head, time, room, (past, shards));
+    let mut fates: Vec<Fate> = commands.iter().map(before).collect();
     let ready = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
         (Command::Record { draft, .. }, Fate::Ready) => Some(draft.marks()),
         _ => None,
@@ -77,9 +77,15 @@ pub(super) fn record_all(
     Ok(fates)
 }
 
-fn before_spending(command: &Command, head: &Head, time: UnixMs, room: bool, past: &Past) -> Fate {
+fn before_spending(
+    command: &Command,
+    head: &Head,
+    time: UnixMs,
+    room: bool,
+    (past, shards): (&Past, &Shards),
+) -> Fate {
     let Command::Record { draft, known, .. } = command else { return Fate::Nothing };
-    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head, past)) {
+    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head, past, shards)) {
         return Fate::Refused(error);
     }
     if !room {
@@ -97,7 +103,7 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> F
         Some(MarkKind::Proof) => Fate::Refused(RecordError::Replayed),
         None => match assembly.push(draft.entry()) {
             Ok(index) => {
-                assembly.adds.born.push(Live { exp: draft.exp(), index });
+                assembly.adds.born.push(Live { exp: draft.exp(), index: base(assembly.shard()) + index });
                 Fate::Recorded(index)
             }
             Err(error) => Fate::Refused(assembly_failed(error)),
@@ -107,9 +113,12 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> F
 
 /// What a checkpoint in a caller's hand says against the head, if anything. It was ahead of what this broker saw when
 /// it was shown: what others wrote since is in memory by now.
-fn contradicts(known: &Checkpoint, head: &Head, past: &Past) -> Option<RecordError> {
+fn contradicts(known: &Checkpoint, head: &Head, past: &Past, shards: &Shards) -> Option<RecordError> {
     if known.origin != head.origin {
-        return None;
+        // Our own key signed it, for a log that is closed here, or for one that this store never had.
+        let detail =
+            || format!("a caller holds a checkpoint of `{}`, which the store does not know", known.origin);
+        return (!shards.has(&known.origin)).then(|| RecordError::Rollback(detail()));
     }
     if known.size > head.size {
         let detail =
@@ -134,6 +143,7 @@ pub(super) fn append(
     entries: &[NewEntry],
     attached: &Attached,
     room: bool,
+    shards: &Shards,
 ) -> Result<Fate, RecordError> {
     // Bundles are large, and can wait.
     if !room && !attached.objects.is_empty() {
@@ -146,7 +156,8 @@ pub(super) fn append(
         Some(ends) => still_live(assembly, transaction, ends)?,
         None => Vec::new(),
     };
-    let ended = attached.ends.as_ref().and_then(|ends| ended(ends, &ending));
+    let ended =
+        attached.ends.as_ref().map_or_else(Vec::new, |ends| ended(ends, &ending, assembly.shard(), shards));
     let entries = || entries.iter().chain(&ended);
     if let Err(error) = entries().try_for_each(|entry| assembly.check(entry)) {
         return Ok(Fate::Refused(assembly_failed(error)));
@@ -177,16 +188,26 @@ fn still_live(
     Ok(left.map(|(it, _)| *it).collect())
 }
 
-/// The entry that names what an order ends; none where nothing is left to end.
-fn ended(ends: &Ends, ending: &[(Live, Reach)]) -> Option<NewEntry> {
-    let Body::CredentialEnded(template) = &ends.entry.body else { return None };
-    let mut body = template.as_ref().clone();
-    body.ended = ending.iter().map(|(live, _)| live.index).collect();
-    body.ended.sort_unstable();
-    for (_, reach) in ending {
+/// The entries that name what an order ends, one for each log that issued any of it.
+fn ended(ends: &Ends, ending: &[(Live, Reach)], own: u32, shards: &Shards) -> Vec<NewEntry> {
+    let Body::CredentialEnded(template) = &ends.entry.body else { return Vec::new() };
+    let mut by_log: BTreeMap<Index, CredentialEnded> = BTreeMap::new();
+    for (live, reach) in ending {
+        let (shard, index) = place(live.index);
+        let body = by_log.entry(shard).or_insert_with(|| CredentialEnded {
+            log: shards.log_of(shard, own),
+            ..template.as_ref().clone()
+        });
+        body.ended.push(index);
         *body.reach.entry(reach.as_str().to_owned()).or_default() += 1;
     }
-    (!ending.is_empty()).then(|| NewEntry { body: body.into(), ..ends.entry.clone() })
+    let entry = |(at, mut body): (usize, CredentialEnded)| {
+        body.ended.sort_unstable();
+        // Each entry has an id of its own: the first keeps the one that was drawn for it.
+        let id = if at == 0 { Some(ends.entry.id) } else { shards.draw_beside(&ends.entry.id) };
+        id.map(|id| NewEntry { id, body: body.into(), ..ends.entry.clone() })
+    };
+    by_log.into_values().enumerate().filter_map(entry).collect()
 }
 
 /// Settles what was handed out and what was not. A credential that was revoked before it could be called void has its
@@ -217,7 +238,7 @@ pub(super) fn sweep(
     transaction: &mut dyn Transaction,
     ids: &Ids,
     time: UnixMs,
-    predecessor: Option<&str>,
+    shards: &Shards,
 ) -> Result<bool, RecordError> {
     let through = time.plus_millis(-LEEWAY_MS);
     #[cfg(feature = "sabotage")]
@@ -225,13 +246,21 @@ pub(super) fn sweep(
     let expired = transaction.expired(through, SWEEP).map_err(unavailable)?;
     let whole = expired.len() < SWEEP as usize;
     let expired: Vec<Live> = expired.into_iter().filter(|live| !assembly.adds.ended.contains(live)).collect();
-    let (own, before): (Vec<Live>, Vec<Live>) = expired.iter().partition(|live| live.index < PREDECESSOR);
-    for chunk in before.chunks(ENDED_PER_ENTRY) {
-        let indexes = chunk.iter().map(|live| live.index - PREDECESSOR).collect();
-        push(assembly, ids, time, expired_of(indexes, predecessor, None).into())?;
+    let is_own = |live: &&Live| place(live.index).0 == Index::from(assembly.shard());
+    let (own, before): (Vec<Live>, Vec<Live>) = expired.iter().partition(is_own);
+    let mut by_log: BTreeMap<Index, Vec<Index>> = BTreeMap::new();
+    before
+        .iter()
+        .map(|live| place(live.index))
+        .for_each(|(shard, at)| by_log.entry(shard).or_default().push(at));
+    for (shard, ended) in by_log {
+        let log = shards.log_of(shard, assembly.shard());
+        for chunk in ended.chunks(ENDED_PER_ENTRY) {
+            push(assembly, ids, time, expired_of(chunk.to_vec(), log.as_deref(), None).into())?;
+        }
     }
     for chunk in own.chunks(ENDED_PER_ENTRY) {
-        let indexes = chunk.iter().map(|live| live.index).collect();
+        let indexes = chunk.iter().map(|live| place(live.index).1).collect();
         let complete = whole && chunk.last() == own.last();
         // They come by their end: when one is named, all that ended before it are.
         let all_before = chunk.last().map(|live| live.exp.plus_millis(-1));

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use daypass_verify::time::UnixMs;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
+use tokio_util::sync::CancellationToken;
 
 use super::answer::{Answer, Covered, answer};
 use super::batch::{Assembled, Assembly, Author};
@@ -17,6 +18,7 @@ use super::follow::Follower;
 use super::open::LogSettings;
 use super::outcome::{Miss, Unresolved};
 use super::settlement::Waiting;
+use super::turn::Shards;
 use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
 use super::{Command, Halt, RecordError, Settlements};
 use crate::store::Store;
@@ -39,7 +41,7 @@ const REST_AFTER: u32 = 10;
 const SWEEP_AT_LEAST_MS: i64 = 30_000;
 
 /// How often a batch is tried again under a head that others moved meanwhile.
-const ATTEMPTS: u32 = 4;
+pub(super) const ATTEMPTS: u32 = 4;
 
 pub(super) struct Writer {
     pub(super) store: Box<dyn Store>,
@@ -59,6 +61,10 @@ pub(super) struct Writer {
     pub(super) swept: Option<UnixMs>,
     /// Whether more has expired than the newest batch ended.
     pub(super) sweeping: bool,
+    /// The logs before this one.
+    pub(super) shards: Shards,
+    /// Ends once the log is closed.
+    pub(super) over: CancellationToken,
 }
 
 impl Writer {
@@ -118,8 +124,14 @@ impl Writer {
 
     fn write(&mut self, mut commands: Vec<Command>) -> Vec<Answer> {
         let following = commands.extract_if(.., |command| matches!(command, Command::Follow(_))).collect();
+        let turns: Vec<Command> = commands.extract_if(.., |it| matches!(it, Command::Turn { .. })).collect();
         let answers = if commands.is_empty() { Vec::new() } else { self.write_all(commands) };
         self.follow(following);
+        for command in turns {
+            if let Command::Turn { origin, answer } = command {
+                let _unheard = answer.send(self.turn(&origin));
+            }
+        }
         answers
     }
 
@@ -184,7 +196,10 @@ impl Writer {
     }
 
     /// A log that is not the one that was seen must not be written any further, nor under another's name.
-    fn halt_if_fatal(&mut self, error: &RecordError) {
+    pub(super) fn halt_if_fatal(&mut self, error: &RecordError) {
+        if *error == RecordError::Turned {
+            self.over.cancel();
+        }
         if error.is_fatal() {
             self.fault.store(Some(Arc::new(error.to_string())));
             self.halt.break_off(error);
@@ -192,7 +207,7 @@ impl Writer {
     }
 
     /// What was not settled is settled later, unless it may be in the store already.
-    fn keep(&mut self, settling: Waiting) {
+    pub(super) fn keep(&mut self, settling: Waiting) {
         match self.unresolved.as_mut().filter(|unresolved| unresolved.settling.is_none()) {
             Some(unresolved) => unresolved.settling = Some(settling),
             None => self.settlements.put_back(settling),
@@ -237,6 +252,9 @@ impl Writer {
         self.sweeping = false;
         let mut transaction = self.store.begin().map_err(unavailable)?;
         let head = transaction.head().clone();
+        if head.shard != self.follower.newest().head.shard {
+            return Err(RecordError::Turned.into());
+        }
         if self.follower.is_far_behind(&head) {
             return Err(Miss::Moved);
         }
@@ -249,20 +267,19 @@ impl Writer {
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time)?;
-        let past = &self.follower.past;
-        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room, past)?;
+        let told = (self.follower.past.as_ref(), &self.shards);
+        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room, told)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {
-                *fate = append(&mut assembly, transaction.as_mut(), entries, attached, room)?;
+                *fate = append(&mut assembly, transaction.as_mut(), entries, attached, room, &self.shards)?;
             }
         }
         // No entry may come long after endings that were due: a log that ends so does not verify.
         let due = self.swept.is_none_or(|swept| time.millis_since(swept) >= SWEEP_AT_LEAST_MS);
         let asked = due || commands.iter().any(|command| matches!(command, Command::Sweep));
         if asked && !self.watch.holds_endings() {
-            let state = Arc::clone(&self.follower.newest().state);
-            let before = state.predecessor();
-            let whole = sweep(&mut assembly, transaction.as_mut(), &self.settings.ids, time, before)?;
+            let (ids, shards) = (&self.settings.ids, &self.shards);
+            let whole = sweep(&mut assembly, transaction.as_mut(), ids, time, shards)?;
             self.watch.swept(whole);
             self.swept = Some(time).filter(|_| whole);
             self.sweeping = !whole;

@@ -13,7 +13,7 @@ use daypass_verify::time::UnixMs;
 
 use super::{Authority, RotateError, Rotation};
 use crate::log::{Attached, Ends};
-use crate::store::{Live, PREDECESSOR, Reader, Row, StoreError};
+use crate::store::{Live, PREDECESSOR, Reader, Row, StoreError, place};
 
 /// How many entries are read at once.
 const ROWS: u32 = 128;
@@ -99,11 +99,14 @@ impl Rotation {
         let attached = Attached { ends: Some(Box::new(Ends { entry, live })), ..Attached::default() };
         let places = self.desk.log.append(Vec::new(), attached).await?;
         let Some(at) = places.first().map(|place| place.index) else { return Ok(0) };
-        let rows = self.readers.run(move |reader: &dyn Reader| reader.rows(at, 1)).await?;
-        Ok(rows.first().map_or(0, |row| match Entry::read(&row.bytes).map(|entry| entry.body) {
+        // One entry for each log that issued any of it.
+        let most = u32::try_from(places.len()).unwrap_or(u32::MAX);
+        let rows = self.readers.run(move |reader: &dyn Reader| reader.rows(at, most)).await?;
+        let named = rows.iter().map(|row| match Entry::read(&row.bytes).map(|entry| entry.body) {
             Ok(Body::CredentialEnded(ended)) => ended.ended.len() as u64,
             _ => 0,
-        }))
+        });
+        Ok(named.sum())
     }
 
     /// Goes on with what a broker was told and did not finish: another, or itself after its next start.
@@ -160,16 +163,24 @@ fn page(reader: &dyn Reader, key: &KeyId, after: Option<Live>) -> Result<Found, 
     let most = u32::try_from(Ends::MOST).unwrap_or(u32::MAX);
     let mut all = reader.live_after(after, most)?;
     let next = all.last().copied();
-    // No key of this log signed what lives of the one before it.
+    // No key of this log signed what lives of one before it in another store.
     all.retain(|live| live.index < PREDECESSOR);
     all.sort_by_key(|live| live.index);
+    let own = reader.head()?.map_or(0, |head| head.shard);
     let (mut live, mut rows): (_, Vec<Row>) = (Vec::new(), Vec::new());
     for one in all {
-        if rows.last().is_none_or(|last| last.index < one.index) {
-            rows = reader.rows(one.index, ROWS)?;
+        let (shard, index) = place(one.index);
+        let missing = || StoreError::Damaged(format!("entry {index} is missing"));
+        if shard != Index::from(own) {
+            let row = reader.entry_at(one.index)?.ok_or_else(missing)?;
+            live.extend(signed_by(&row, key)?.map(|reach| (one, reach)));
+            continue;
         }
-        let found = rows.binary_search_by_key(&one.index, |row| row.index).ok().and_then(|at| rows.get(at));
-        let row = found.ok_or_else(|| StoreError::Damaged(format!("entry {} is missing", one.index)))?;
+        if rows.last().is_none_or(|last| last.index < index) {
+            rows = reader.rows(index, ROWS)?;
+        }
+        let found = rows.binary_search_by_key(&index, |row| row.index).ok().and_then(|at| rows.get(at));
+        let row = found.ok_or_else(missing)?;
         live.extend(signed_by(row, key)?.map(|reach| (one, reach)));
     }
     Ok(Found { live, next })

@@ -33,6 +33,11 @@ impl Archive {
         Self { folder: folder.join(shard) }
     }
 
+    /// The archive of another shard beside it.
+    pub(super) fn of_shard(&self, origin: &str) -> Self {
+        Self::of_log(self.folder.parent().unwrap_or(&self.folder), origin)
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -8,7 +8,7 @@ use daypass_evidence::entry::Index;
 use daypass_verify::ids::Digest;
 
 use super::Archive;
-use crate::store::{Head, Live, Reader, Row, SealedKey, StoreError};
+use crate::store::{Head, Live, Reader, Row, SealedKey, StoreError, place};
 
 /// Reads the store, and the archive where entries are sealed.
 pub struct Archived {
@@ -78,6 +78,14 @@ impl Reader for Archived {
         self.store.head()
     }
 
+    fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        self.store.closed()
+    }
+
+    fn live_here(&self) -> Result<u64, StoreError> {
+        self.store.live_here()
+    }
+
     fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.read(
             start,
@@ -97,6 +105,21 @@ impl Reader for Archived {
 
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.store.fold_rows(start, limit)
+    }
+
+    fn entry_at(&self, at: Index) -> Result<Option<Row>, StoreError> {
+        let stored = self.store.entry_at(at)?;
+        if stored.is_some() {
+            return Ok(stored);
+        }
+        let (shard, index) = place(at);
+        let heads = self.store.closed()?.into_iter().chain(self.store.head()?);
+        let Some(head) = heads.into_iter().find(|head| Index::from(head.shard) == shard) else {
+            return Ok(None);
+        };
+        let archive = self.archive()?.of_shard(&head.origin);
+        let found = archive.entries(index..index + 1)?.pop();
+        Ok(found.map(|(leaf, bytes)| Row { index, leaf, bytes, folds: false }))
     }
 
     fn subtree(&self, level: u8, index: u64) -> Result<Option<[u8; 32]>, StoreError> {

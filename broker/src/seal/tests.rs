@@ -45,6 +45,7 @@ impl Sealing {
         };
         let signed = Checkpoint { origin: ORIGIN.into(), size, root: frontier.root() };
         let head = Head {
+            shard: 0,
             origin: ORIGIN.into(),
             size,
             state: 0,

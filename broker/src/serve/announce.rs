@@ -10,7 +10,7 @@ use daypass_verify::time::UnixMs;
 use super::{ServeError, Settings};
 use crate::alarms::Alarms;
 use crate::clock::{AGREES_WITHIN_MS, Clock, ClockTrust};
-use crate::index::Readers;
+use crate::index::{Readers, opened_at};
 use crate::issue::Desk;
 use crate::log::{Attached, CLOCK, RecordError};
 use crate::scrub::LEAF_MISMATCH;
@@ -193,10 +193,4 @@ fn judge_clock(
     if !trusted || standing.is_some() {
         watch.hold(HELD);
     }
-}
-
-/// When the log was opened.
-fn opened_at(reader: &dyn Reader) -> Result<Option<UnixMs>, StoreError> {
-    let first = reader.rows(0, 1)?;
-    Ok(first.first().and_then(|row| Entry::read(&row.bytes).ok()).map(|entry| entry.envelope.time))
 }

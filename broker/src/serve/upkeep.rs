@@ -16,7 +16,7 @@ pub(super) use watch::{Watched, watch};
 
 use super::documents;
 use crate::issue::Desk;
-use crate::log::{Attached, Place, RecordError};
+use crate::log::{Attached, Place, RecordError, next_origin};
 use crate::refusals::Refusals;
 use crate::telemetry::{TelemetryError, start_metrics};
 use crate::trust::Trust;
@@ -67,6 +67,19 @@ async fn settle(desk: Desk) {
     loop {
         ticks.tick().await;
         desk.log.flush();
+    }
+}
+
+/// Says that the log is over where its half-year is, or it has as many entries as it may have. Not by a clock in doubt.
+pub(super) async fn look_for_turn(desk: Desk, limit: u64) {
+    let mut ticks = interval(SWEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        let (log, now) = (&desk.log, desk.clock.now());
+        let is_sure = log.watch().trouble().is_none() && !log.watch().holds_endings();
+        if is_sure && next_origin(&log.published(), now, limit).is_some() {
+            return log.over().cancel();
+        }
     }
 }
 

@@ -91,7 +91,7 @@ impl Service {
         if wire.known_checkpoint.is_empty() {
             return Ok(None);
         }
-        let opened = Checkpoint::open(&wire.known_checkpoint, self.0.desk.log.key());
+        let opened = Checkpoint::open_shard(&wire.known_checkpoint, self.0.desk.log.key());
         opened.map(Some).map_err(|error| {
             Outgoing::malformed(
                 "known_checkpoint",
@@ -110,8 +110,15 @@ impl Service {
             // Denied in a moment, as it would be without: no reason to search the log for it.
             return Ok(None);
         }
-        let find = self.0.readers.run(move |reader| crate::index::find(reader, &id));
-        let found = find.await.map_err(|error| status::of_store(&error))?;
+        let find = self
+            .0
+            .readers
+            .run(move |reader| Ok((crate::index::find(reader, &id)?, crate::index::opened_at(reader)?)));
+        let (found, opened) = find.await.map_err(|error| status::of_store(&error))?;
+        if found.is_none() && opened.is_some_and(|opened| id.drawn_at() < opened) {
+            // Of a log before this one: an entry names only what is in its own.
+            return Ok(None);
+        }
         let own = |row: &crate::store::Row| crate::index::is_issued_to(row, &own);
         found.filter(own).map(|row| Some(row.index)).ok_or_else(|| {
             Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")

@@ -167,6 +167,18 @@ impl StoreAt {
         }
     }
 
+    /// A reader of one shard, which it never writes.
+    ///
+    /// # Errors
+    /// As for [`StoreAt::open`].
+    pub fn shard(&self, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
+        match self {
+            Self::File(path) => SqliteStore::open_shard(path, shard),
+            Self::Postgres(at) => PostgresStore::open_shard(at, shard),
+            Self::Sealed { at, folder } => seal::reading(at.shard(shard)?, Some(folder)),
+        }
+    }
+
     /// What seals the store, until it is dropped; none where another seals it.
     ///
     /// # Errors

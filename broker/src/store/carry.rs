@@ -39,7 +39,7 @@ pub fn carry<E: From<StoreError>>(
         }
         return verify(reader).map(|()| head);
     };
-    let filled = claimed.without(moving.sealed_until()?).and_then(|()| fill(&moving, to));
+    let filled = claimed.without(&moving.sealed()?).and_then(|()| fill(&moving, to));
     let came_over = filled.map_err(E::from).and_then(verify);
     match came_over {
         Ok(()) => Ok(moving.head().clone()),
@@ -52,7 +52,8 @@ pub fn carry<E: From<StoreError>>(
 }
 
 fn fill(moving: &Moving, to: &Arc<PostgresAt>) -> Result<Box<dyn Reader>, StoreError> {
-    let filled = PostgresStore::connect(to)?.fill(moving.head(), &|take| moving.each(take));
+    let filled =
+        PostgresStore::connect(to)?.fill(moving.head(), &moving.closed()?, &|take| moving.each(take));
     let reader = PostgresStore::open_reader(to)?;
     match filled {
         Ok(()) => {}

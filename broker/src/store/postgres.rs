@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::carry::Take;
 use super::columns::{minute, signed, unsigned};
-use super::{About, Batch, Head, Reader, Store, StoreError, Transaction};
+use super::{About, Batch, Head, Reader, Store, StoreError, Transaction, base};
 use connect::Session;
 use io::Io;
 use statements::{Columns, HeadColumns};
@@ -61,7 +61,7 @@ impl PostgresStore {
         let session = Session::open(&io, at)?;
         let about =
             About { kind: "postgresql", durability: session.durability.to_string(), schema: session.schema };
-        let reading = Arc::new(Reading::new(Arc::clone(&io), at)?);
+        let reading = Arc::new(Reading::new(Arc::clone(&io), at, None)?);
         Ok(Self { session: Some(session), at: Arc::clone(at), reading, io, about, marks_pruned_minute: 0 })
     }
 
@@ -70,9 +70,17 @@ impl PostgresStore {
     /// # Errors
     /// When the server cannot be reached, or its tables are missing or of an unknown version.
     pub fn open_reader(at: &Arc<PostgresAt>) -> Result<Box<dyn Reader>, StoreError> {
-        let reader = Arc::new(Reading::new(Arc::new(Io::start()?), at)?).reader();
+        let reader = Arc::new(Reading::new(Arc::new(Io::start()?), at, None)?).reader();
         reader.head()?;
         Ok(reader)
+    }
+
+    /// A reader of one shard.
+    ///
+    /// # Errors
+    /// As for [`PostgresStore::open_reader`].
+    pub fn open_shard(at: &Arc<PostgresAt>, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Arc::new(Reading::new(Arc::new(Io::start()?), at, Some(shard))?).reader())
     }
 
     /// Makes the tables, as their owner. None where a log lies in them.
@@ -85,6 +93,7 @@ impl PostgresStore {
     pub(super) fn fill(
         &mut self,
         head: &Head,
+        closed: &[Head],
         feed: &dyn Fn(&mut Take<'_>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if let Some(found) = self.lock()?.head {
@@ -97,8 +106,10 @@ impl PostgresStore {
             self.give_up();
             return Err(error);
         }
-        let values = HeadColumns::of(head, 0);
-        let steps = vec![session.statements.open_head(&session.client, &values)];
+        let values = HeadColumns::of(head, "", 0);
+        let closed: Vec<_> = closed.iter().map(|head| HeadColumns::of(head, "", 0)).collect();
+        let mut steps = vec![session.statements.open_head(&session.client, &values)];
+        steps.extend(closed.iter().map(|head| session.statements.close_head(&session.client, head)));
         transaction::finish(&self.io, session, steps)
     }
 
@@ -166,7 +177,7 @@ impl Store for PostgresStore {
             return Err(StoreError::HeadMoved { expected: 0, found: found.size });
         }
         let Some(session) = &self.session else { return Err(error::late("keep its connection")) };
-        let (columns, values) = (Columns::of(batch, &[]), HeadColumns::of(head, 0));
+        let (columns, values) = (Columns::of(batch, &[], base(head.shard)), HeadColumns::of(head, "", 0));
         let mut steps = vec![session.statements.open_head(&session.client, &values)];
         steps.extend(session.statements.add(&session.client, &columns));
         transaction::finish(&self.io, session, steps)

@@ -27,17 +27,18 @@ use reserve::Reserve;
 use write::{Failed, head_params, insert, write};
 
 use super::columns::{minute, signed, unsigned};
-use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction};
+use super::{Batch, Head, Live, Reader, Store, StoreError, Transaction, base};
 
 pub use copy::Alone;
 pub(crate) use copy::sync_folder_of;
 pub use sealed::SqliteSealer;
 
 /// The newest version of the tables; a store of a later one is refused.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
-/// The version that a new store has: see [`sealed`] for the later one.
+/// The version that a new store has: see [`sealed`] for the second. The third has a shard that is closed.
 const NEW: u32 = 1;
+const TURNED: u32 = 3;
 
 /// What the name of a store's reserve ends in.
 const RESERVE: &str = ".reserve";
@@ -67,6 +68,13 @@ const TABLES: &str = "
     CREATE TABLE marks (minute INTEGER, mark BLOB, PRIMARY KEY (minute, mark)) STRICT, WITHOUT ROWID;
     CREATE TABLE objects (digest BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
     CREATE TABLE keys (key TEXT PRIMARY KEY, sealed BLOB NOT NULL, certificate BLOB) STRICT;
+";
+
+/// Tables that stores of an earlier program get when they are opened; each is empty until it is needed.
+const LATER: &str = "
+    CREATE TABLE IF NOT EXISTS closed (shard INTEGER PRIMARY KEY, origin TEXT NOT NULL, size INTEGER NOT NULL, state INTEGER NOT NULL,
+                         time_ms INTEGER NOT NULL, frontier BLOB NOT NULL, checkpoint BLOB NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS sealed (shard INTEGER PRIMARY KEY, until INTEGER NOT NULL) STRICT;
 ";
 
 /// A store in one SQLite file.
@@ -111,6 +119,7 @@ impl SqliteStore {
                 .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={NEW}; COMMIT;"))
                 .map_err(failed)?;
         }
+        connection.execute_batch(LATER).map_err(failed)?;
         let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self { path: path.to_owned(), connection, mover, reserve: None, pages: 0, marks_pruned_minute: 0 })
     }
@@ -120,7 +129,15 @@ impl SqliteStore {
     /// # Errors
     /// As for [`SqliteStore::open_file`].
     pub fn open_reader(path: &Path) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(Box::new(read::SqliteReader::open(path)?))
+        Ok(Box::new(read::SqliteReader::open(path, None)?))
+    }
+
+    /// A reader of one shard.
+    ///
+    /// # Errors
+    /// As for [`SqliteStore::open_file`].
+    pub fn open_shard(path: &Path, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
+        Ok(Box::new(read::SqliteReader::open(path, Some(shard))?))
     }
 
     fn move_wal(&mut self) {
@@ -194,7 +211,7 @@ impl Store for SqliteStore {
         let prune = self.marks_pruned_minute;
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let head = read::head(&transaction)?.ok_or_else(|| {
+        let head = read::newest(&transaction, true)?.ok_or_else(|| {
             StoreError::Damaged("there is no log in this store: run `daypass-broker init` first".into())
         })?;
         let (pages, pruned, reserve) =
@@ -205,10 +222,10 @@ impl Store for SqliteStore {
     fn open(&mut self, batch: &Batch, head: &Head) -> Result<(), StoreError> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        if let Some(found) = read::head(&transaction)? {
+        if let Some(found) = read::newest(&transaction, true)? {
             return Err(StoreError::HeadMoved { expected: 0, found: found.size });
         }
-        insert(&transaction, batch).map_err(failed)?;
+        insert(&transaction, batch, base(head.shard)).map_err(failed)?;
         transaction
             .execute("INSERT INTO head VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)", head_params(head))
             .map_err(failed)?;
@@ -299,7 +316,7 @@ impl Transaction for SqliteTransaction<'_> {
         let Self { transaction, head: read, pages, pruned, prune_after, reserve } = *self;
         let now_minute = minute(head.time);
         let prune = (now_minute > prune_after).then_some(now_minute - write::MARK_GRACE_MINUTES);
-        let written = write(&transaction, batch, head, read.size, prune);
+        let written = write(&transaction, batch, head, &read, prune);
         let committed = match written {
             Ok(()) => transaction.commit().map_err(Failed::AtCommit),
             Err(failed) => {

@@ -57,6 +57,15 @@ pub struct LogOpened {
     pub gap: Option<Gap>,
 }
 
+/// `log.closed`: the last entry of a log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogClosed {
+    /// The origin of the log that follows.
+    pub successor: String,
+    /// How many credentials of this log have not ended: the logs that follow name their ends, with this log's origin.
+    pub live: u64,
+}
+
 /// `checkpoint.anchored`: a checkpoint of this log that is kept elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointAnchored {

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use daypass_evidence::entry::Index;
@@ -18,7 +18,7 @@ use super::connect::{column, prepare_reading};
 use super::error::{failed, late};
 use super::io::Io;
 use super::{signed, unsigned};
-use crate::store::{Head, Live, Reader, Row, SealedKey, StoreError};
+use crate::store::{Head, Live, Reader, Row, SealedKey, StoreError, base, place};
 
 /// How many connections read at once: as many as readers work at once, operators' and strangers', and one for the writer.
 const CONNECTIONS: usize = 17;
@@ -26,12 +26,16 @@ const CONNECTIONS: usize = 17;
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(35);
 
-const HEAD: &str = "SELECT origin, size, state, time_ms, frontier, checkpoint FROM (SELECT 1) AS once LEFT JOIN head ON id = 1";
+const HEAD: &str =
+    "SELECT origin, size, state, time_ms, frontier, checkpoint, (SELECT count(*)::integer FROM closed)
+    FROM (SELECT 1) AS once LEFT JOIN head ON id = 1";
+const CLOSED: &str =
+    "SELECT origin, size, state, time_ms, frontier, checkpoint, shard FROM closed ORDER BY shard";
 const ROWS: &str =
     "SELECT e.idx, e.leaf, e.bytes, f.idx IS NOT NULL FROM entries e LEFT JOIN folds f ON f.idx = e.idx
-    WHERE e.idx >= $1 ORDER BY e.idx LIMIT $2";
+    WHERE e.idx >= $1 AND e.idx < $3 ORDER BY e.idx LIMIT $2";
 const FOLDS: &str = "SELECT e.idx, e.leaf, e.bytes, true FROM folds f JOIN entries e ON e.idx = f.idx
-    WHERE f.idx >= $1 ORDER BY f.idx LIMIT $2";
+    WHERE f.idx >= $1 AND f.idx < $3 ORDER BY f.idx LIMIT $2";
 
 /// The connections that read.
 pub struct Reading {
@@ -39,6 +43,8 @@ pub struct Reading {
     pool: Pool,
     io: Arc<Io>,
     at: Arc<PostgresAt>,
+    /// Which shard: once it is known.
+    shard: OnceLock<u32>,
 }
 
 /// Connects with the password of the moment.
@@ -66,12 +72,16 @@ impl Connect for Connecting {
 }
 
 impl Reading {
-    pub(super) fn new(io: Arc<Io>, at: &Arc<PostgresAt>) -> Result<Self, StoreError> {
+    pub(super) fn new(io: Arc<Io>, at: &Arc<PostgresAt>, shard: Option<u32>) -> Result<Self, StoreError> {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(at.config()?, Connecting(Arc::clone(at)), recycling);
         let pool = Pool::builder(manager).max_size(CONNECTIONS).runtime(Runtime::Tokio1).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { pool, io, at: Arc::clone(at) })
+        let reading = Self { pool, io, at: Arc::clone(at), shard: OnceLock::new() };
+        if let Some(shard) = shard {
+            let _unset = reading.shard.set(shard);
+        }
+        Ok(reading)
     }
 
     /// A reader that takes one of the connections for each question.
@@ -95,6 +105,16 @@ impl Reading {
             }
         });
         asked.ok_or_else(|| late("answer a reader"))?
+    }
+
+    /// The shard that is read: where none was named, the newest one when this is first asked.
+    fn shard(&self) -> Result<u32, StoreError> {
+        if let Some(shard) = self.shard.get() {
+            return Ok(*shard);
+        }
+        let found = self.ask("SELECT count(*)::integer FROM closed", &[])?;
+        let count: i32 = found.first().map_or(Ok(0), |row| column(row, 0))?;
+        Ok(*self.shard.get_or_init(|| u32::try_from(count).unwrap_or_default()))
     }
 
     async fn client(&self) -> Result<Client, StoreError> {
@@ -122,16 +142,24 @@ struct PostgresReader(Arc<Reading>);
 
 impl PostgresReader {
     fn select(&self, sql: &str, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
-        let found = self.0.ask(sql, &[&signed(start), &i64::from(limit)])?;
+        let (from, beyond) = self.places(start)?;
+        let found = self.0.ask(sql, &[&from, &i64::from(limit), &beyond])?;
+        let base = base(self.0.shard()?);
         let row = |found: &Found| {
             Ok(Row {
-                index: unsigned(column(found, 0)?),
+                index: unsigned(column(found, 0)?) - base,
                 leaf: hash(column(found, 1)?)?,
                 bytes: column(found, 2)?,
                 folds: column(found, 3)?,
             })
         };
         found.iter().map(row).collect()
+    }
+
+    /// The places of entries from `start` on, and where those of other shards begin.
+    fn places(&self, start: Index) -> Result<(i64, i64), StoreError> {
+        let shard = self.0.shard()?;
+        Ok((signed(base(shard).saturating_add(start)), signed(base(shard + 1))))
     }
 
     /// The first column of the only row; none where there is no row.
@@ -147,7 +175,25 @@ impl PostgresReader {
 
 impl Reader for PostgresReader {
     fn head(&self) -> Result<Option<Head>, StoreError> {
-        self.one(HEAD, &[], |found| head(found, 0)).map(Option::flatten)
+        let shard = self.0.shard()?;
+        let newest = self.one(HEAD, &[], |found| head(found, 0))?.flatten();
+        match newest.filter(|head| head.shard == shard) {
+            None => Ok(self.closed()?.into_iter().find(|head| head.shard == shard)),
+            found => Ok(found),
+        }
+    }
+
+    fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        let found = self.0.ask(CLOSED, &[])?;
+        let heads: Result<Vec<_>, _> = found.iter().map(|found| head(found, 0)).collect();
+        Ok(heads?.into_iter().flatten().collect())
+    }
+
+    fn live_here(&self) -> Result<u64, StoreError> {
+        let (from, beyond) = self.places(0)?;
+        let sql = "SELECT count(*) FROM live WHERE idx >= $1 AND idx < $2";
+        let count = self.one(sql, &[&from, &beyond], |found| column(found, 0))?;
+        Ok(unsigned(count.unwrap_or_default()))
     }
 
     fn rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
@@ -155,23 +201,40 @@ impl Reader for PostgresReader {
     }
 
     fn leaves(&self, start: Index, limit: u32) -> Result<Vec<[u8; 32]>, StoreError> {
-        let sql = "SELECT leaf FROM entries WHERE idx >= $1 ORDER BY idx LIMIT $2";
-        let found = self.0.ask(sql, &[&signed(start), &i64::from(limit)])?;
+        let sql = "SELECT leaf FROM entries WHERE idx >= $1 AND idx < $3 ORDER BY idx LIMIT $2";
+        let (from, beyond) = self.places(start)?;
+        let found = self.0.ask(sql, &[&from, &i64::from(limit), &beyond])?;
         found.iter().map(|found| hash(column(found, 0)?)).collect()
     }
 
     fn sealed_until(&self) -> Result<Index, StoreError> {
-        let until = self.one("SELECT until FROM sealed WHERE id = 1", &[], |found| column(found, 0))?;
-        Ok(until.map_or(0, unsigned))
+        let shard = self.0.shard()?;
+        let number = i32::try_from(shard).unwrap_or(i32::MAX);
+        let sql = "SELECT until FROM sealed WHERE shard = $1";
+        let until = self.one(sql, &[&number], |found| column(found, 0))?;
+        Ok(until.map_or(0, |until| unsigned(until) - base(shard)))
     }
 
     fn fold_rows(&self, start: Index, limit: u32) -> Result<Vec<Row>, StoreError> {
         self.select(FOLDS, start, limit)
     }
 
+    fn entry_at(&self, at: Index) -> Result<Option<Row>, StoreError> {
+        let sql = "SELECT leaf, bytes, EXISTS (SELECT FROM folds f WHERE f.idx = e.idx) FROM entries e WHERE idx = $1";
+        self.one(sql, &[&signed(at)], |found| {
+            Ok(Row {
+                index: place(at).1,
+                leaf: hash(column(found, 0)?)?,
+                bytes: column(found, 1)?,
+                folds: column(found, 2)?,
+            })
+        })
+    }
+
     fn subtree(&self, level: u8, index: u64) -> Result<Option<[u8; 32]>, StoreError> {
         let sql = "SELECT hash FROM subtrees WHERE level = $1 AND idx = $2";
-        self.one(sql, &[&i16::from(level), &signed(index)], |found| hash(column(found, 0)?))
+        let index = signed((base(self.0.shard()?) >> level) + index);
+        self.one(sql, &[&i16::from(level), &index], |found| hash(column(found, 0)?))
     }
 
     fn object(&self, digest: &Digest) -> Result<Option<Vec<u8>>, StoreError> {
@@ -217,7 +280,9 @@ pub(super) fn head(found: &Found, first: usize) -> Result<Option<Head>, StoreErr
     if !rest.is_empty() {
         return Err(StoreError::Damaged("the frontier is cut".into()));
     }
+    let shard: i32 = column(found, first + 6)?;
     Ok(Some(Head {
+        shard: u32::try_from(shard).unwrap_or_default(),
         origin,
         size: unsigned(column(found, first + 1)?),
         state: unsigned(column(found, first + 2)?),

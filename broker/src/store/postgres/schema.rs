@@ -15,7 +15,7 @@ use super::io::Io;
 use crate::store::StoreError;
 
 /// The version of the tables that this program writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// How long making and migrating may take.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -33,6 +33,7 @@ struct Migration {
 const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, needs: 1, sql: include_str!("migrations/0001_log.sql") },
     Migration { version: 2, needs: 1, sql: include_str!("migrations/0002_sealed.sql") },
+    Migration { version: 3, needs: 3, sql: include_str!("migrations/0003_shards.sql") },
 ];
 
 const GRANTS: &str = include_str!("migrations/grants.sql");
@@ -65,21 +66,22 @@ impl Claim {
         column(&row, 0)
     }
 
-    /// Says of tables that are still empty that what comes into them lacks the entries below `until`, which are sealed.
-    pub(crate) fn without(&self, until: Index) -> Result<(), StoreError> {
-        if until == 0 {
-            return Ok(());
-        }
-        let sql = format!(
-            "UPDATE sealed SET until = {until}, dropped = {until}; UPDATE migrations SET needs = 2 WHERE version = 2"
-        );
+    /// Says of tables that are still empty that what comes into them lacks what is sealed: of shards, the entries below a
+    /// place.
+    pub(crate) fn without(&self, sealed: &[(u32, Index)]) -> Result<(), StoreError> {
+        let row = |(shard, until): &(u32, Index)| {
+            format!(
+                "DELETE FROM sealed WHERE shard = {shard}; INSERT INTO sealed VALUES ({shard}, {until}, {until});"
+            )
+        };
+        let sql: String = sealed.iter().map(row).collect();
         let said = self.io.wait(WITHIN, self.owner.batch_execute(&sql));
         said.ok_or_else(|| late("answer"))?.map_err(|error| failed(&error))
     }
 
     /// Empties the tables again.
     pub(crate) fn undo(self) {
-        let sql = "TRUNCATE entries, folds, subtrees, head, live, marks, objects, keys; UPDATE sealed SET dropped = 0, until = 0";
+        let sql = "TRUNCATE entries, folds, subtrees, head, live, marks, objects, keys, closed, sealed";
         match self.io.wait(WITHIN, self.owner.batch_execute(sql)) {
             Some(Ok(())) => {}
             Some(Err(error)) => tracing::error!(%error, "what was begun could not be removed"),
@@ -153,7 +155,7 @@ pub(super) async fn check(client: &Client) -> Result<u32, StoreError> {
     let version = known(client).await?;
     let sql = "SELECT bool_or(has_table_privilege(name, 'UPDATE') OR has_table_privilege(name, 'DELETE') \
                OR has_table_privilege(name, 'TRUNCATE')) OR has_function_privilege('drop_sealed(bigint)', 'EXECUTE') \
-               FROM unnest(ARRAY['entries', 'folds', 'subtrees', 'objects', 'sealed']) AS name";
+               FROM unnest(ARRAY['entries', 'folds', 'subtrees', 'objects', 'closed', 'sealed']) AS name";
     let row = client.query_one(sql, &[]).await.map_err(|error| failed(&error))?;
     if column::<bool>(&row, 0)? {
         return Err(StoreError::Unavailable(

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use daypass_core::draft::Mark;
+use daypass_evidence::entry::Index;
 use futures::future::join_all;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::durability::settings;
 use super::{minute, signed};
-use crate::store::{Batch, Head};
+use crate::store::{Batch, Head, Row};
 
 /// One statement on its way.
 pub(super) type Step<'a> = Pin<Box<dyn Future<Output = Result<u64, Error>> + Send + 'a>>;
@@ -48,7 +49,8 @@ statements! {
         "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, pg_is_in_recovery(),
                 current_setting('transaction_read_only') = 'on', ",
         settings!(),
-        ", head.origin, head.size, head.state, head.time_ms, head.frontier, head.checkpoint
+        ", head.origin, head.size, head.state, head.time_ms, head.frontier, head.checkpoint,
+            (SELECT count(*)::integer FROM closed)
          FROM (SELECT 1) AS once LEFT JOIN head ON head.id = 1"
     ),
     spent: "SELECT wanted.place FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS wanted (minute, mark, place)
@@ -59,7 +61,9 @@ statements! {
     open_head: "INSERT INTO head VALUES (1, $1, $2, $3, $4, $5, $6)",
     // Where the head is not the one that was read, this fails, and so takes the rest of the transaction with it.
     move_head: "WITH moved AS (UPDATE head SET origin = $1, size = $2, state = $3, time_ms = $4, frontier = $5,
-            checkpoint = $6 WHERE id = 1 AND size = $7 RETURNING 1) SELECT 1 / count(*) FROM moved",
+            checkpoint = $6 WHERE id = 1 AND size = $7 AND origin = $8 RETURNING 1) SELECT 1 / count(*) FROM moved",
+    close_head: "INSERT INTO closed (origin, size, state, time_ms, frontier, checkpoint, shard)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)",
     entries: "INSERT INTO entries SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])",
     folds: "INSERT INTO folds SELECT * FROM unnest($1::bigint[])",
     subtrees: "INSERT INTO subtrees SELECT * FROM unnest($1::smallint[], $2::bigint[], $3::bytea[])",
@@ -99,8 +103,15 @@ impl Statements {
     /// Moves the head from the size in `columns` that it must have.
     pub(super) fn move_head<'a>(&'a self, client: &'a Client, head: &'a HeadColumns<'a>) -> Step<'a> {
         let mut parameters = head.parameters();
-        parameters.push(&head.from);
+        parameters.extend([&head.from as &(dyn ToSql + Sync), &head.from_origin]);
         step(client, &self.move_head, parameters)
+    }
+
+    /// Keeps the head of a shard that is closed.
+    pub(super) fn close_head<'a>(&'a self, client: &'a Client, head: &'a HeadColumns<'a>) -> Step<'a> {
+        let mut parameters = head.parameters();
+        parameters.push(&head.shard);
+        step(client, &self.close_head, parameters)
     }
 
     pub(super) fn open_head<'a>(&'a self, client: &'a Client, head: &'a HeadColumns<'a>) -> Step<'a> {
@@ -121,9 +132,11 @@ pub(super) fn plain<'a>(client: &'a Client, sql: &'static str) -> Step<'a> {
     Box::pin(async move { client.batch_execute(sql).await.map(|()| 0) })
 }
 
+type Subtree = (u8, u64, [u8; 32]);
 type Certificates<'a> = Vec<Option<&'a [u8]>>;
 
 /// What a batch adds, column by column.
+#[derive(Default)]
 pub(super) struct Columns<'a> {
     entries: (Vec<i64>, Vec<&'a [u8]>, Vec<&'a [u8]>),
     folds: Vec<i64>,
@@ -136,23 +149,12 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn of(batch: &'a Batch, marks: &'a [Mark]) -> Self {
-        let rows = || batch.rows.iter();
+    /// What a batch adds where its entries begin at `base`.
+    pub(super) fn of(batch: &'a Batch, marks: &'a [Mark], base: Index) -> Self {
         // A statement writes a row once: the last is what stays.
         let last: BTreeMap<_, _> = batch.keys.iter().map(|key| (key.key.as_str(), key)).collect();
         let keys = || last.values();
         Self {
-            entries: (
-                rows().map(|row| signed(row.index)).collect(),
-                rows().map(|row| row.leaf.as_slice()).collect(),
-                rows().map(|row| row.bytes.as_slice()).collect(),
-            ),
-            folds: rows().filter(|row| row.folds).map(|row| signed(row.index)).collect(),
-            subtrees: (
-                batch.subtrees.iter().map(|(level, ..)| i16::from(*level)).collect(),
-                batch.subtrees.iter().map(|(_, index, _)| signed(*index)).collect(),
-                batch.subtrees.iter().map(|(.., hash)| hash.as_slice()).collect(),
-            ),
             born: (
                 batch.born.iter().map(|live| live.exp.get()).collect(),
                 batch.born.iter().map(|live| signed(live.index)).collect(),
@@ -174,11 +176,31 @@ impl<'a> Columns<'a> {
                 marks.iter().map(|mark| minute(mark.expires)).collect(),
                 marks.iter().map(|mark| mark.key.as_slice()).collect(),
             ),
+            ..Self::of_entries(&batch.rows, &batch.subtrees, base)
+        }
+    }
+
+    /// The same of entries alone, with the subtrees that they complete.
+    pub(super) fn of_entries(rows: &'a [Row], subtrees: &'a [Subtree], base: Index) -> Self {
+        let raised = |row: &Row| signed(base + row.index);
+        Self {
+            entries: (
+                rows.iter().map(raised).collect(),
+                rows.iter().map(|row| row.leaf.as_slice()).collect(),
+                rows.iter().map(|row| row.bytes.as_slice()).collect(),
+            ),
+            folds: rows.iter().filter(|row| row.folds).map(raised).collect(),
+            subtrees: (
+                subtrees.iter().map(|(level, ..)| i16::from(*level)).collect(),
+                subtrees.iter().map(|(level, index, _)| signed((base >> level) + index)).collect(),
+                subtrees.iter().map(|(.., hash)| hash.as_slice()).collect(),
+            ),
+            ..Self::default()
         }
     }
 }
 
-/// A head as columns, and the size of the one that it follows.
+/// A head as columns, and the log and size of the one that it follows.
 pub(super) struct HeadColumns<'a> {
     origin: &'a str,
     size: i64,
@@ -186,11 +208,13 @@ pub(super) struct HeadColumns<'a> {
     time: i64,
     frontier: Vec<u8>,
     checkpoint: &'a [u8],
+    shard: i32,
+    from_origin: &'a str,
     from: i64,
 }
 
 impl<'a> HeadColumns<'a> {
-    pub(super) fn of(head: &'a Head, from: u64) -> Self {
+    pub(super) fn of(head: &'a Head, from_origin: &'a str, from: u64) -> Self {
         Self {
             origin: &head.origin,
             size: signed(head.size),
@@ -198,6 +222,8 @@ impl<'a> HeadColumns<'a> {
             time: head.time.get(),
             frontier: head.frontier.concat(),
             checkpoint: &head.checkpoint,
+            shard: i32::try_from(head.shard).unwrap_or(i32::MAX),
+            from_origin,
             from: signed(from),
         }
     }

@@ -13,7 +13,7 @@ use super::error::{failed, failed_with_commit};
 use super::io::Io;
 use super::statements::{Columns, HeadColumns, Step, plain, send};
 use super::{ANSWER, COMMIT, PostgresStore, minute, read, signed};
-use crate::store::{Batch, Head, Live, StoreError, Transaction};
+use crate::store::{Batch, Head, Live, StoreError, Transaction, base};
 
 /// Marks outlive what they guard by the leeway that proofs are given.
 const MARK_GRACE_MINUTES: i64 = 2;
@@ -84,7 +84,7 @@ pub(super) fn finish<'a>(io: &Io, session: &'a Session, mut steps: Vec<Step<'a>>
 
 /// Adds rows to a transaction that goes on.
 pub(super) fn add(io: &Io, session: &Session, batch: &Batch, marks: &[Mark]) -> Result<(), StoreError> {
-    let columns = Columns::of(batch, marks);
+    let columns = Columns::of(batch, marks, 0);
     let adding = async {
         let answers = send(session.statements.add(&session.client, &columns)).await;
         answers.into_iter().collect::<Result<Vec<u64>, _>>()
@@ -193,10 +193,19 @@ impl Transaction for PostgresTransaction<'_> {
         let Some(session) = store.session.as_ref() else {
             return Err(StoreError::Unavailable("the connection is gone".into()));
         };
-        let (columns, values) = (Columns::of(batch, spending), HeadColumns::of(head, before.size));
+        let columns = Columns::of(batch, spending, base(before.shard));
+        let values = HeadColumns::of(head, &before.origin, before.size);
+        let turn = batch.turn.as_deref().map(|turn| {
+            let first = Columns::of_entries(&turn.rows, &turn.subtrees, base(head.shard));
+            (HeadColumns::of(&turn.closed, "", 0), first)
+        });
         let (statements, client) = (&session.statements, &session.client);
         let mut steps = vec![statements.move_head(client, &values)];
         steps.extend(statements.add(client, &columns));
+        if let Some((closed, first)) = &turn {
+            steps.push(statements.close_head(client, closed));
+            steps.extend(statements.add(client, first));
+        }
         let (now_minute, forget) = (minute(head.time), minute(head.time) - MARK_GRACE_MINUTES);
         if now_minute > store.marks_pruned_minute {
             steps.push(statements.forget(client, &forget));

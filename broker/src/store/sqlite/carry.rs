@@ -9,11 +9,11 @@ use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior};
 
 use super::read::{self, SqliteReader};
-use super::{LOCK_TIMEOUT, check_known, failed, unsigned};
+use super::{LATER, LOCK_TIMEOUT, check_known, failed, unsigned};
 use crate::store::carry::Take;
-use crate::store::{Batch, Head, Live, Reader as _, StoreError};
+use crate::store::{Batch, Head, Live, Reader as _, StoreError, base};
 
-const HEAD: &str = "SELECT origin, size, state, time_ms, frontier, checkpoint FROM moved_head WHERE id = 1";
+const HEAD: &str = "SELECT (SELECT count(*) FROM closed), origin, size, state, time_ms, frontier, checkpoint FROM moved_head WHERE id = 1";
 
 /// How many rows are carried at once.
 const PAGE: u32 = 2_000;
@@ -22,7 +22,7 @@ const CHUNK: usize = 2_000;
 /// A store that was marked as moved.
 pub(crate) struct Moving {
     connection: Connection,
-    reader: SqliteReader,
+    shards: Vec<SqliteReader>,
     head: Head,
 }
 
@@ -39,6 +39,7 @@ impl Moving {
         let known = moved_to(&connection)?;
         if known.is_none() {
             check_known(&connection, path)?;
+            connection.execute_batch(LATER).map_err(failed)?;
         }
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
@@ -53,11 +54,12 @@ impl Moving {
             Some(known) if known == place => {}
             Some(known) => return Err(moved(&known)),
         }
-        let head = read::head_in(&transaction, HEAD)?;
+        let head = read::heads_in(&transaction, HEAD, [])?.pop();
         let head = head.ok_or_else(|| StoreError::Damaged("there is no log in this store".into()))?;
         transaction.commit().map_err(failed)?;
-        let reader = SqliteReader::open_moved(path)?;
-        Ok(Self { connection, reader, head })
+        let shards = (0..=head.shard).map(|shard| SqliteReader::open_moved(path, shard));
+        let shards = shards.collect::<Result<_, _>>()?;
+        Ok(Self { connection, shards, head })
     }
 }
 
@@ -67,9 +69,14 @@ impl Moving {
         &self.head
     }
 
-    /// Below this its entries are sealed, and are not carried.
-    pub(crate) fn sealed_until(&self) -> Result<Index, StoreError> {
-        self.reader.sealed_until()
+    /// The heads of the shards that are closed.
+    pub(crate) fn closed(&self) -> Result<Vec<Head>, StoreError> {
+        self.shards.first().map_or_else(|| Ok(Vec::new()), |reader| reader.closed())
+    }
+
+    /// In each shard, the place below which its entries are sealed, and are not carried.
+    pub(crate) fn sealed(&self) -> Result<Vec<(u32, Index)>, StoreError> {
+        self.all("SELECT shard, until FROM sealed", |row| Ok((row.get(0)?, unsigned(row.get(1)?))))
     }
 
     /// Takes the mark away: the store is served here again.
@@ -82,12 +89,15 @@ impl Moving {
 
     /// Gives all that lies in it to `take`, page by page.
     pub(crate) fn each(&self, take: &mut Take<'_>) -> Result<(), StoreError> {
-        let mut from = 0;
-        loop {
-            let rows = self.reader.rows(from, PAGE)?;
-            let Some(last) = rows.last() else { break };
-            from = last.index + 1;
-            take(&Batch { rows, ..Batch::default() }, &[])?;
+        for (shard, reader) in (0..).zip(&self.shards) {
+            let mut from = 0;
+            loop {
+                let mut rows = reader.rows(from, PAGE)?;
+                let Some(last) = rows.last() else { break };
+                from = last.index + 1;
+                rows.iter_mut().for_each(|row| row.index += base(shard));
+                take(&Batch { rows, ..Batch::default() }, &[])?;
+            }
         }
         let batch = |batch: Batch, take: &mut Take<'_>| take(&batch, &[]);
         for live in self.all("SELECT exp_ms, idx FROM live", read_live)?.chunks(CHUNK) {
@@ -103,7 +113,8 @@ impl Moving {
             }
             batch(Batch { objects: vec![(digest, object.1)], ..Batch::default() }, take)?;
         }
-        batch(Batch { keys: self.reader.keys()?, ..Batch::default() }, take)?;
+        let keys = self.shards.first().map_or_else(|| Ok(Vec::new()), |reader| reader.keys())?;
+        batch(Batch { keys, ..Batch::default() }, take)?;
         for marks in self.all("SELECT minute, mark FROM marks", read_mark)?.chunks(CHUNK) {
             take(&Batch::default(), marks)?;
         }

@@ -6,24 +6,20 @@ use std::path::Path;
 use daypass_evidence::entry::Index;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{LOCK_TIMEOUT, check_known, failed, read, signed, unknown, unsigned, version};
-use crate::store::{Sealer, StoreError};
+use super::{LATER, LOCK_TIMEOUT, check_known, failed, read, signed, unknown, unsigned, version};
+use crate::store::{SHARD_BITS, Sealer, StoreError, base, place};
 
 /// The first version that has sealed entries. A store becomes one when it is first sealed: until then programs of the
 /// version before can serve it, and from then on they must not.
 const SEALED: u32 = 2;
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS sealed (id INTEGER PRIMARY KEY CHECK (id = 1), until INTEGER NOT NULL) STRICT";
-
-pub(super) fn until(connection: &Connection) -> Result<Index, StoreError> {
-    if version(connection)? < SEALED {
-        return Ok(0);
-    }
+/// Where what is sealed of a shard ends, as a place in the store.
+pub(super) fn until(connection: &Connection, shard: u32) -> Result<Option<Index>, StoreError> {
     let until = connection
-        .prepare_cached("SELECT until FROM sealed WHERE id = 1")
-        .and_then(|mut select| select.query_row([], |row| row.get(0)).optional())
+        .prepare_cached("SELECT until FROM sealed WHERE shard = ?1")
+        .and_then(|mut select| select.query_row([shard], |row| row.get(0)).optional())
         .map_err(failed)?;
-    Ok(until.map_or(0, unsigned))
+    Ok(until.map(unsigned))
 }
 
 /// Seals the store in one file, by a connection of its own.
@@ -40,6 +36,7 @@ impl SqliteSealer {
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
         check_known(&connection, path)?;
+        connection.execute_batch(LATER).map_err(failed)?;
         connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").map_err(failed)?;
         Ok(Self(connection))
     }
@@ -52,31 +49,31 @@ impl SqliteSealer {
 impl Sealer for SqliteSealer {
     fn seal(&mut self, from: Index, to: Index) -> Result<(), StoreError> {
         let transaction = self.begin()?;
-        let size = read::head(&transaction)?.map_or(0, |head| head.size);
-        let until = until(&transaction)?;
-        if until != from || to <= from || to > size {
+        let shard = u32::try_from(place(from).0).unwrap_or(u32::MAX);
+        let size = read::head_of(&transaction, shard)?.map_or(0, |head| head.size);
+        let until = until(&transaction, shard)?.unwrap_or(base(shard));
+        if until != from || to <= from || to > base(shard) + size {
             return Err(StoreError::Damaged(format!(
                 "entries {from} to {to} cannot be sealed where {until} of {size} are"
             )));
         }
         if version(&transaction)? < SEALED {
-            let sql = format!("{TABLE}; PRAGMA user_version={SEALED};");
-            transaction.execute_batch(&sql).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", SEALED).map_err(failed)?;
         }
-        let sql = "INSERT INTO sealed VALUES (1, ?1) ON CONFLICT (id) DO UPDATE SET until = ?1";
-        transaction.execute(sql, [signed(to)]).map_err(failed)?;
+        let sql = "INSERT INTO sealed VALUES (?1, ?2) ON CONFLICT (shard) DO UPDATE SET until = ?2";
+        transaction.execute(sql, params![shard, signed(to)]).map_err(failed)?;
         transaction.commit().map_err(unknown)
     }
 
     fn drop_sealed(&mut self, limit: u32) -> Result<bool, StoreError> {
         let transaction = self.begin()?;
-        let until = until(&transaction)?;
         let dropped = transaction
             .prepare_cached(
                 "DELETE FROM entries WHERE idx IN
-                 (SELECT idx FROM entries WHERE idx < ?1 AND idx NOT IN (SELECT idx FROM folds) ORDER BY idx LIMIT ?2)",
+                 (SELECT idx FROM sealed JOIN entries ON idx >= shard << ?1 AND idx < until
+                  WHERE idx NOT IN (SELECT idx FROM folds) ORDER BY idx LIMIT ?2)",
             )
-            .and_then(|mut delete| delete.execute(params![signed(until), limit]))
+            .and_then(|mut delete| delete.execute(params![SHARD_BITS, limit]))
             .map_err(failed)?;
         transaction.commit().map_err(unknown)?;
         Ok(dropped > 0)

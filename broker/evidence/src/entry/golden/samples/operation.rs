@@ -10,6 +10,7 @@ use super::{at, digest, key, p};
 pub(super) fn full() -> Vec<Body> {
     vec![
         opened().into(),
+        LogClosed { successor: "example.org/evidence/2027h1".into(), live: 17 }.into(),
         anchored().into(),
         started().into(),
         heartbeat().into(),
