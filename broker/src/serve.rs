@@ -210,7 +210,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     rotation.look_at_start().await;
     let shutdown = CancellationToken::new();
     let switches = emergency::start(&desk, &readers, &settings, &shutdown).await?;
-
     let (cosignatures, witnesses) =
         witness::start(desk.clone(), readers.clone(), settings.broker.clone(), settings.witnesses.clone());
     let refusals = Arc::new(Refusals::default());
@@ -229,15 +228,12 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
     let bound = [api_listener, web_listener, ops_listener];
     let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
-    let watched = watched(&settings, &desk, &readers, alarms);
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    upkeep.extend([
-        tokio::spawn(keep_rotating(Arc::clone(&rotation))),
-        tokio::spawn(upkeep::look_for_turn(desk.clone(), settings.shard_entries)),
-    ]);
-    upkeep.extend(upkeep::watch(watched, heard, &refusals));
-    upkeep.extend(witnesses.into_iter().chain(switches).chain([forgetting]).chain(scrubbing).chain(sealing));
+    let turning = tokio::spawn(upkeep::look_for_turn(desk.clone(), settings.shard_entries));
+    upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, turning]);
+    upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
+    upkeep.extend(witnesses.into_iter().chain(switches).chain(scrubbing).chain(sealing));
     Ok(Running {
         api: api_at,
         web: web_at,

@@ -65,6 +65,21 @@ fn a_store_of_a_newer_program_is_refused() {
 }
 
 #[test]
+fn a_store_that_was_sealed_before_there_were_shards_stays_sealed() {
+    let before = "DROP TABLE closed; DROP TABLE sealed;
+        CREATE TABLE sealed (id INTEGER PRIMARY KEY CHECK (id = 1), until INTEGER NOT NULL) STRICT;
+        INSERT INTO sealed VALUES (1, 1); PRAGMA user_version=2";
+    let file = File::spoiled(before);
+    let sealed = || SqliteStore::open_reader(&file.path()).unwrap().sealed_until().unwrap();
+    assert_eq!(sealed(), 1, "to whom only reads");
+    drop(file.open().unwrap());
+    assert_eq!(sealed(), 1);
+    drop(file.open().unwrap());
+    let sealer = file.sealer().unwrap().unwrap().seal(0, 1);
+    assert!(sealer.is_err(), "it goes on from there");
+}
+
+#[test]
 fn a_file_that_is_no_store_is_refused_and_left_alone() {
     let file = File::new();
     let text = "a letter to a friend, long enough to be no empty database\n".repeat(100);

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
 use daypass_broker::dev::organisation::sample;
+use daypass_broker::init::shard;
 use daypass_broker::log::Attached;
 use daypass_broker::store::StoreAt;
 use daypass_evidence::audit::Audit;
@@ -17,6 +19,7 @@ use daypass_evidence::entry::{Alarm, AlarmState, Body, Change, EndedHow, Entry, 
 use daypass_sdk::IssueRequest;
 use daypass_tests::harness::postgres::Postgres;
 use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, free_port, issue, program, python, run, task};
+use daypass_verify::time::UnixMs;
 
 /// A deployment whose log goes on in another one at so many entries.
 async fn closing_at(entries: u64) -> Deployment {
@@ -135,6 +138,73 @@ async fn a_stranger_verifies_each_log_alone_with_either_verifier() {
         let verified = run(python(), arguments).await;
         assert_eq!(verified.code, Some(0), "{verified:?}");
     }
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+/// How long it is until another half-year begins, and its name.
+fn next_half_year(now: UnixMs) -> (i64, String) {
+    let midnight = now.get().div_euclid(DAY_MS) * DAY_MS;
+    let mut mornings = (1..).map(|day| UnixMs::new(midnight + day * DAY_MS));
+    let first = mornings.find(|morning| shard(*morning) != shard(now)).unwrap();
+    (first.millis_since(now), shard(first))
+}
+
+fn origin(deployment: &Deployment) -> String {
+    deployment.broker().log().state().origin().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn each_half_year_has_a_log_of_its_own_from_its_first_minute_on() {
+    let mut deployment = Deployment::start().await;
+    deployment.stop().await;
+    let (left_ms, next) = next_half_year(deployment.clock.now());
+    deployment.clock.advance(left_ms - 60_000);
+    deployment.resume().await.unwrap();
+    let old = origin(&deployment);
+    let first = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!deployment.broker().log().over().is_cancelled(), "its half-year is not over");
+    deployment.clock.advance(90_000);
+    deployment.turn().await;
+    let (family, _) = old.rsplit_once('/').unwrap();
+    assert_eq!(origin(&deployment), format!("{family}/{next}"));
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!deployment.broker().log().over().is_cancelled(), "it turns once");
+    deployment.clock.advance(3_600_000);
+    let ended = first.receipt.unwrap().entry.unwrap();
+    deployment
+        .entry("the end of what the log before issued", |entry| match &entry.body {
+            Body::CredentialEnded(it) => {
+                (it.log.as_ref() == Some(&ended.log) && it.ended == [ended.index]).then_some(())
+            }
+            _ => None,
+        })
+        .await;
+    deployment.stop().await;
+    let logs = shards(&deployment.settings.store);
+    assert_eq!(logs.len(), 2);
+    let config = deployment.config_file();
+    let verified = daypass_broker(&["verify", "--config", config.to_str().unwrap()]).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}
+
+#[tokio::test]
+async fn a_clock_in_doubt_begins_no_half_year() {
+    let mut deployment = Deployment::start().await;
+    let old = origin(&deployment);
+    let (left_ms, next) = next_half_year(deployment.clock.now());
+    deployment.stop().await;
+    deployment.clock.reboot();
+    deployment.clock.advance(left_ms + 60_000);
+    deployment.resume().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert!(!deployment.broker().log().over().is_cancelled());
+    assert_eq!(origin(&deployment), old);
+    deployment.clock.synchronise(true);
+    deployment.turn().await;
+    assert!(origin(&deployment).ends_with(&format!("/{next}")), "a second source agrees");
 }
 
 /// How often each issuance of each log was ended, in whichever log.

@@ -80,25 +80,15 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         halt: Arc::default(),
         watch: Arc::new(ClockWatch::new(Arc::clone(&settings.clock))),
         stopped: Arc::default(),
-        past: Arc::clone(&past),
-        proofs: Arc::clone(&proofs),
+        past,
+        proofs,
         signs: Arc::clone(&settings.key),
         over: CancellationToken::new(),
     };
     let shards = Shards::of(reader.as_ref(), Arc::clone(&settings.ids), log.state().predecessor())?;
-    let follower = Follower {
-        reader,
-        published: Arc::clone(&log.published),
-        state_at: log.state_at.clone(),
-        key: Arc::clone(&log.key),
-        broker: settings.broker.clone(),
-        run: None,
-        proofs,
-        past,
-    };
     let writer = Writer {
         store,
-        follower,
+        follower: follower(reader, &log, &settings),
         settings,
         queue,
         answers,
@@ -121,6 +111,19 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         .spawn(move || writer.run())
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
     Ok(log)
+}
+
+fn follower(reader: Box<dyn Reader>, log: &Log, settings: &LogSettings) -> Follower {
+    Follower {
+        reader,
+        published: Arc::clone(&log.published),
+        state_at: log.state_at.clone(),
+        key: Arc::clone(&log.key),
+        broker: settings.broker.clone(),
+        run: None,
+        proofs: Arc::clone(&log.proofs),
+        past: Arc::clone(&log.past),
+    }
 }
 
 /// The runtime state as the store's entries fold to it.

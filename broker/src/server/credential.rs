@@ -110,12 +110,13 @@ impl Service {
             // Denied in a moment, as it would be without: no reason to search the log for it.
             return Ok(None);
         }
-        let find = self
-            .0
-            .readers
-            .run(move |reader| Ok((crate::index::find(reader, &id)?, crate::index::opened_at(reader)?)));
+        let find = self.0.readers.run(move |reader| {
+            let found = crate::index::find(reader, &id)?;
+            let opened = if found.is_none() { crate::index::opened_at(reader)? } else { None };
+            Ok((found, opened))
+        });
         let (found, opened) = find.await.map_err(|error| status::of_store(&error))?;
-        if found.is_none() && opened.is_some_and(|opened| id.drawn_at() < opened) {
+        if opened.is_some_and(|opened| id.drawn_at() < opened) {
             // Of a log before this one: an entry names only what is in its own.
             return Ok(None);
         }

@@ -119,7 +119,7 @@ impl SqliteStore {
                 .execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} PRAGMA user_version={NEW}; COMMIT;"))
                 .map_err(failed)?;
         }
-        connection.execute_batch(LATER).map_err(failed)?;
+        add_later(&connection)?;
         let mover = Mover::start(path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         Ok(Self { path: path.to_owned(), connection, mover, reserve: None, pages: 0, marks_pruned_minute: 0 })
     }
@@ -199,6 +199,19 @@ fn check_known(connection: &Connection, path: &Path) -> Result<(), StoreError> {
             "the store has schema version {newer}, and this program knows versions up to {SCHEMA}: run a newer one"
         ))),
     }
+}
+
+/// A store that was sealed before there were shards says so of its only one.
+fn add_later(connection: &Connection) -> Result<(), StoreError> {
+    if !connection.column_exists(None, "sealed", "id").map_err(failed)? {
+        return connection.execute_batch(LATER).map_err(failed);
+    }
+    let sql = format!(
+        "BEGIN IMMEDIATE; ALTER TABLE sealed RENAME TO sealed_alone; {LATER}
+         INSERT INTO sealed SELECT 0, until FROM sealed_alone; DROP TABLE sealed_alone;
+         PRAGMA user_version={TURNED}; COMMIT;"
+    );
+    connection.execute_batch(&sql).map_err(failed)
 }
 
 fn version(connection: &Connection) -> Result<u32, StoreError> {

@@ -9,7 +9,7 @@ use daypass_verify::time::UnixMs;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, TransactionBehavior};
 
 use super::read::{self, SqliteReader};
-use super::{LATER, LOCK_TIMEOUT, check_known, failed, unsigned};
+use super::{LOCK_TIMEOUT, add_later, check_known, failed, unsigned};
 use crate::store::carry::Take;
 use crate::store::{Batch, Head, Live, Reader as _, StoreError, base};
 
@@ -39,7 +39,7 @@ impl Moving {
         let known = moved_to(&connection)?;
         if known.is_none() {
             check_known(&connection, path)?;
-            connection.execute_batch(LATER).map_err(failed)?;
+            add_later(&connection)?;
         }
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;

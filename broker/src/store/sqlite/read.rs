@@ -97,7 +97,7 @@ impl Reader for SqliteReader {
 
     fn sealed_until(&self) -> Result<Index, StoreError> {
         if !self.shards {
-            return Ok(0);
+            return super::sealed::alone(&self.connection);
         }
         let until = super::sealed::until(&self.connection, self.shard)?;
         Ok(until.map_or(0, |until| until - base(self.shard)))

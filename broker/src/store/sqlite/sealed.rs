@@ -6,7 +6,7 @@ use std::path::Path;
 use daypass_evidence::entry::Index;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{LATER, LOCK_TIMEOUT, check_known, failed, read, signed, unknown, unsigned, version};
+use super::{LOCK_TIMEOUT, add_later, check_known, failed, read, signed, unknown, unsigned, version};
 use crate::store::{SHARD_BITS, Sealer, StoreError, base, place};
 
 /// The first version that has sealed entries. A store becomes one when it is first sealed: until then programs of the
@@ -20,6 +20,18 @@ pub(super) fn until(connection: &Connection, shard: u32) -> Result<Option<Index>
         .and_then(|mut select| select.query_row([shard], |row| row.get(0)).optional())
         .map_err(failed)?;
     Ok(until.map(unsigned))
+}
+
+/// The same in a store that knows of no shards, and that nobody has opened to write since there are any.
+pub(super) fn alone(connection: &Connection) -> Result<Index, StoreError> {
+    if version(connection)? < SEALED {
+        return Ok(0);
+    }
+    let until = connection
+        .query_row("SELECT until FROM sealed WHERE id = 1", [], |row| row.get(0))
+        .optional()
+        .map_err(failed)?;
+    Ok(until.map_or(0, unsigned))
 }
 
 /// Seals the store in one file, by a connection of its own.
@@ -36,7 +48,7 @@ impl SqliteSealer {
         let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(LOCK_TIMEOUT).map_err(failed)?;
         check_known(&connection, path)?;
-        connection.execute_batch(LATER).map_err(failed)?;
+        add_later(&connection)?;
         connection.execute_batch("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0").map_err(failed)?;
         Ok(Self(connection))
     }
