@@ -44,7 +44,7 @@ pub use alarm::{CLOCK, ROLLBACK};
 pub use anchor::{Anchor, AnchorError};
 pub(crate) use batch::{completed, reads_like_state};
 pub use carry::Carried;
-pub(crate) use carry::carried;
+pub(crate) use carry::{COMPROMISE_OVER_MS, carried};
 use command::Command;
 pub use command::{Attached, Ends};
 pub use doubt::ClockWatch;

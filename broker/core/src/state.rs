@@ -44,7 +44,6 @@ pub struct State {
     suspensions: Arc<Suspensions>,
     brokers: Arc<Brokers>,
     alarms: Arc<Alarms>,
-    predecessor: Option<Arc<str>>,
     proofs_from: Option<UnixMs>,
 }
 
@@ -155,7 +154,6 @@ impl State {
         let (domain, _) = opened.origin.split_once('/').ok_or_else(refuse)?;
         self.trust_domain = Some(domain.parse().map_err(|_| refuse())?);
         self.origin = Some(opened.origin.as_str().into());
-        self.predecessor = opened.predecessor.as_ref().map(|before| before.origin.as_str().into());
         if opened.reason == OpenReason::Recovered {
             self.proofs_from = Some(time.plus_millis(RECOVERY_LEEWAY_MS));
         }
@@ -192,12 +190,6 @@ impl State {
     #[must_use]
     pub fn origin(&self) -> Option<&str> {
         self.origin.as_deref()
-    }
-
-    /// The origin of the log before this one.
-    #[must_use]
-    pub fn predecessor(&self) -> Option<&str> {
-        self.predecessor.as_deref()
     }
 
     /// Where a log was opened after a loss: a proof that buys one credential may have bought it in the part that is

@@ -5,6 +5,9 @@ use daypass_core::state::State;
 use daypass_evidence::entry::{Body, BundleActivated, Change, KeyChanged, KeyState, KeyUse, RegistryChanged};
 use daypass_verify::time::UnixMs;
 
+/// How long after a compromise nothing can live that the key signed.
+pub(crate) const COMPROMISE_OVER_MS: i64 = 25 * 3_600_000;
+
 /// How much was carried over.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Carried {
@@ -49,10 +52,16 @@ pub(crate) fn carried(now: UnixMs, state: &State) -> (Carried, Vec<Body>) {
     (carried, bodies)
 }
 
-/// The keys as they are, the one that signs checkpoints first. What is destroyed and known to nobody stays behind.
+/// The keys as they are, the one that signs checkpoints first. What is destroyed stays behind, and what others know once
+/// nothing can live that it signed: until then somebody may still have to end that.
 pub(crate) fn keys(now: UnixMs, state: &State) -> Vec<KeyChanged> {
     let over = |key: &KeyChanged| {
-        matches!(key.state, KeyState::Destroyed | KeyState::Compromised) && key.publish_until_ms <= now
+        let since = now.millis_since(key.publish_until_ms);
+        match key.state {
+            KeyState::Destroyed => since >= 0,
+            KeyState::Compromised => since >= COMPROMISE_OVER_MS,
+            _ => false,
+        }
     };
     let (mut first, rest): (Vec<_>, Vec<_>) = state
         .keys()

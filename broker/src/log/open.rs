@@ -85,7 +85,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         signs: Arc::clone(&settings.key),
         over: CancellationToken::new(),
     };
-    let shards = Shards::of(reader.as_ref(), Arc::clone(&settings.ids), log.state().predecessor())?;
+    let shards = Shards::of(reader.as_ref(), Arc::clone(&settings.ids))?;
     let writer = Writer {
         store,
         follower: follower(reader, &log, &settings),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use daypass_core::state::State;
-use daypass_evidence::entry::{Body, Index, LogClosed, LogOpened, OpenReason, Predecessor};
+use daypass_evidence::entry::{Body, Entry, Index, LogClosed, LogOpened, OpenReason, Predecessor};
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::tree::Frontier;
 use daypass_verify::ids::{CredentialId, Digest};
@@ -19,7 +19,7 @@ use super::writer::{ATTEMPTS, Writer};
 use super::{Published, RecordError};
 use crate::ids::Ids;
 use crate::init::shard;
-use crate::store::{Head, Reader, StoreError, Turn};
+use crate::store::{Head, Reader, StoreError, Turn, base};
 
 /// For so long after a loss the log is not closed: it says from when on proofs are believed.
 const AFTER_A_LOSS_MS: i64 = 86_400_000;
@@ -32,13 +32,14 @@ pub struct Shards {
 }
 
 impl Shards {
-    pub(super) fn of(
-        reader: &dyn Reader,
-        ids: Arc<Ids>,
-        predecessor: Option<&str>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn of(reader: &dyn Reader, ids: Arc<Ids>) -> Result<Self, StoreError> {
         let origins = reader.closed()?.into_iter().map(|head| head.origin).collect();
-        Ok(Self { origins, predecessor: predecessor.map(str::to_owned), ids })
+        let first = reader.entry_at(base(0))?.and_then(|row| Entry::read(&row.bytes).ok());
+        let predecessor = match first.map(|entry| entry.body) {
+            Some(Body::LogOpened(opened)) => opened.predecessor.map(|before| before.origin),
+            _ => None,
+        };
+        Ok(Self { origins, predecessor, ids })
     }
 
     /// The origin of the log in which what lies in `shard` was issued; none where that is the own one.

@@ -12,16 +12,14 @@ use daypass_verify::ids::KeyId;
 use daypass_verify::time::UnixMs;
 
 use super::{Authority, RotateError, Rotation};
-use crate::log::{Attached, Ends};
+use crate::log::{Attached, COMPROMISE_OVER_MS, Ends};
 use crate::store::{Live, PREDECESSOR, Reader, Row, StoreError, place};
 
 /// How many entries are read at once.
 const ROWS: u32 = 128;
 
-/// How long after a compromise others leave the revocation to the broker that was told, and how long after it nothing
-/// can live that the key signed.
+/// How long after a compromise others leave the revocation to the broker that was told.
 const LEFT_ALONE_MS: i64 = 10_000;
-const OVER_MS: i64 = 25 * 3_600_000;
 
 /// The reason of RFC 5280, section 5.3.1.
 const KEY_COMPROMISE: &str = "keyCompromise";
@@ -115,7 +113,7 @@ impl Rotation {
         let done = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let open = state.keys().values().filter(|key| {
             let since = now.millis_since(key.publish_until_ms);
-            key.state == KeyState::Compromised && since < OVER_MS && !done.contains(&key.key)
+            key.state == KeyState::Compromised && since < COMPROMISE_OVER_MS && !done.contains(&key.key)
         });
         for key in open {
             let found = key.key.clone();
