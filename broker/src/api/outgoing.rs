@@ -153,6 +153,7 @@ pub(crate) fn of_record(error: &RecordError) -> Outgoing {
             Outward::Rollback,
             "the broker's log was forked: nothing is issued until its operators recover it",
         ),
+        RecordError::Turned => retry(Outward::Halted, "the broker begins a new log: come back", 1),
         RecordError::Overloaded => retry(Outward::RateLimited, "too many requests are waiting: come back", 1),
         RecordError::Halted(_) => retry(Outward::Halted, "the broker issues nothing at the moment", 5),
     }
