@@ -39,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::signer::Statement;
 use crate::store::{Head, Live, base};
+use past::{Past, Proofs};
 
 pub use alarm::{CLOCK, ROLLBACK};
 pub use anchor::{Anchor, AnchorError};

@@ -30,7 +30,7 @@ const SEATS: usize = 2;
 pub enum Compared {
     /// Ours.
     Same,
-    /// Larger than what this broker saw: the writer compares it with the head, under the lock.
+    /// Larger than what this broker saw, or of another log: the writer compares it with the head, under the lock.
     Ahead,
     /// From before what is in memory: compare it with the store.
     Older,
@@ -138,10 +138,7 @@ impl Log {
     /// `SplitView` where it is not ours: from then on nothing is issued.
     pub fn compare(&self, known: &Checkpoint) -> Result<Compared, RecordError> {
         let head = Arc::clone(&self.published.load().head);
-        if known.origin != head.origin {
-            return Ok(Compared::Same);
-        }
-        if known.size > head.size {
+        if known.origin != head.origin || known.size > head.size {
             return Ok(Compared::Ahead);
         }
         match self.past.root_at(known.size) {
@@ -230,6 +227,7 @@ mod tests {
 
     fn head(tree: &Frontier) -> Head {
         Head {
+            shard: 0,
             origin: "example.org/evidence/2027h1".into(),
             size: tree.size(),
             state: 0,
