@@ -4,6 +4,7 @@ mod announce;
 mod documents;
 mod error;
 mod keys;
+mod next;
 mod ready;
 mod upkeep;
 
@@ -30,7 +31,7 @@ use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek, Keyring};
 use crate::limits::{Limits, Rates};
-use crate::log::{self, Anchor, Attached, Log, LogSettings, RecordError, StartError, Started};
+use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
 use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
@@ -345,28 +346,6 @@ impl Running {
         upkeep::append(&self.desk, BrokerStopped { reason: reason.into(), of: None }.into()).await?;
         counted?;
         Ok(())
-    }
-
-    /// Waits until another log is to be served: because this one is closed, or is to be.
-    pub async fn over(&self) {
-        self.desk.log.over().cancelled().await;
-    }
-
-    /// Stops in order, and closes the log where that is due and no other broker did: whoever starts after it serves the
-    /// next one.
-    ///
-    /// # Errors
-    /// When the last entries cannot be written, or the log cannot be closed.
-    pub async fn turn(self) -> Result<(), ServeError> {
-        let (log, limit, clock) = (self.desk.log.clone(), self.shard_entries, Arc::clone(&self.desk.clock));
-        let closed_by_another = |error: &ServeError| matches!(error, ServeError::Record(RecordError::Turned));
-        let stopped = self.stop("the log goes on in another shard").await;
-        stopped.or_else(|error| if closed_by_another(&error) { Ok(()) } else { Err(error) })?;
-        let Some(origin) = log::next_origin(&log.published(), clock.now(), limit) else { return Ok(()) };
-        match log.turn(origin).await {
-            Ok(()) | Err(RecordError::Turned) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// The log.
