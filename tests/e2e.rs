@@ -1,6 +1,8 @@
 //! What the parts promise together, by topic.
 
 mod agent;
+mod agent_units;
+mod agent_workload;
 mod brokers;
 mod canary;
 mod certificates;

@@ -3,6 +3,7 @@
 //! What counts as failure: a caller holds a credential that the log has no record of, or has as other bytes; the log
 //! does not verify; the broker does not start again on what a kill left; a credential does not end once, in time.
 
+mod agent;
 mod brokers;
 mod child;
 mod clock;

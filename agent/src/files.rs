@@ -10,6 +10,7 @@ mod version;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use daypass_verify::ids::CredentialId;
 use rustix::fs::{
@@ -44,18 +45,20 @@ impl fmt::Display for FilesError {
 
 impl std::error::Error for FilesError {}
 
-/// The directory of one credential.
+/// The directory of one credential. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Directory {
     path: PathBuf,
     owner: Option<Owner>,
+    /// Held while something is changed; true once nothing may be written any more.
+    closed: Arc<Mutex<bool>>,
 }
 
 impl Directory {
     /// The directory at `path`, an absolute path, whose files belong to `owner`.
     #[must_use]
     pub fn new(path: PathBuf, owner: Option<Owner>) -> Self {
-        Self { path, owner }
+        Self { path, owner, closed: Arc::default() }
     }
 
     /// Where it is.
@@ -71,13 +74,22 @@ impl Directory {
     /// When the place is not safe, something else is in the way, or the disk does not take it: then what was there
     /// before is still there.
     pub fn replace(&self, id: CredentialId, files: &[File]) -> Result<(), FilesError> {
+        let closed = self.lock();
+        if *closed {
+            return Err(FilesError { path: self.path.clone(), what: "nothing is written any more".into() });
+        }
         let directory = self.opened()?;
         let failed = |what: &str, error: Errno| self.refuse(what, error);
+        let former = current(&directory);
         self.check_current(&directory)?;
         for (name, _) in files {
             self.link(&directory, name)?;
         }
         let version = version::name(id);
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p16") {
+            Self::point(&directory, &version).ok();
+        }
         let written = version::write(&directory, &version, files, self.owner)
             .and_then(|()| Self::point(&directory, &version));
         if let Err(error) = written {
@@ -85,7 +97,8 @@ impl Directory {
             version::remove(&directory, &version).ok();
             return Err(failed("cannot be written", error));
         }
-        fsync(&directory).map_err(|error| failed("cannot be synced", error))
+        fsync(&directory).map_err(|error| failed("cannot be synced", error))?;
+        self.remove_all_but(&directory, &[Some(version), former])
     }
 
     /// Removes every credential but the current one.
@@ -93,12 +106,15 @@ impl Directory {
     /// # Errors
     /// When the place is not safe, or does not let go of something.
     pub fn sweep(&self) -> Result<(), FilesError> {
+        let _lock = self.lock();
         let directory = self.opened()?;
-        let current = readlinkat(&directory, CURRENT, Vec::new()).ok();
-        let current = current.as_ref().and_then(|it| it.to_str().ok());
-        let swept = version::all(&directory).and_then(|versions| {
-            let mut old = versions.iter().filter(|it| Some(it.as_str()) != current);
-            old.try_for_each(|it| version::remove(&directory, it))
+        self.remove_all_but(&directory, &[current(&directory)])
+    }
+
+    fn remove_all_but(&self, directory: &OwnedFd, kept: &[Option<String>]) -> Result<(), FilesError> {
+        let swept = version::all(directory).and_then(|versions| {
+            let mut old = versions.into_iter().filter(|it| !kept.contains(&Some(it.clone())));
+            old.try_for_each(|it| version::remove(directory, &it))
         });
         swept.map_err(|error| self.refuse("an old credential cannot be removed", error))
     }
@@ -108,13 +124,23 @@ impl Directory {
     /// # Errors
     /// When the place is not safe, or does not let go of something.
     pub fn clear(&self) -> Result<(), FilesError> {
+        let _lock = self.lock();
         let directory = self.opened()?;
         match unlinkat(&directory, CURRENT, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(self.refuse("cannot be removed", error)),
         }
         fsync(&directory).map_err(|error| self.refuse("cannot be synced", error))?;
-        self.sweep()
+        self.remove_all_but(&directory, &[])
+    }
+
+    /// Removes the credential, for good: from now on nothing is written here.
+    ///
+    /// # Errors
+    /// When the place is not safe, or does not let go of something.
+    pub fn close(&self) -> Result<(), FilesError> {
+        *self.lock() = true;
+        self.clear()
     }
 
     /// The text of a file of the credential that is there, for instance from before a restart.
@@ -123,6 +149,10 @@ impl Directory {
         let directory = self.opened().ok()?;
         let target = readlinkat(&directory, CURRENT, Vec::new()).ok()?;
         version::read(&directory, target.to_str().ok()?, name).ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn opened(&self) -> Result<OwnedFd, FilesError> {
@@ -170,6 +200,11 @@ impl Directory {
     fn refuse(&self, what: &str, error: Errno) -> FilesError {
         FilesError { path: self.path.clone(), what: format!("{what}: {}", std::io::Error::from(error)) }
     }
+}
+
+/// What `current` points to.
+fn current(directory: &OwnedFd) -> Option<String> {
+    readlinkat(directory, CURRENT, Vec::new()).ok()?.into_string().ok()
 }
 
 /// How directories are opened: to be read, never through a link.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daypass_sdk::{Client, Credential, CredentialSource, Error, IssueRequest, Secret};
+use daypass_sdk::{Client, Credential, CredentialSource, Error, IssueRequest, Kind, Secret};
 use daypass_verify::ids::Name;
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub(crate) type Changes = watch::Receiver<Option<Arc<Fresh>>>;
 pub(crate) struct Kept {
     /// What it is called.
     pub(crate) name: Name,
+    /// Token or certificate.
+    pub(crate) kind: Kind,
     /// Each credential as it arrives, and none once the last one ended.
     pub(crate) changes: Changes,
     sources: watch::Receiver<CredentialSource>,
@@ -38,10 +40,11 @@ pub(crate) struct Kept {
 impl Kept {
     /// Begins to keep. To be called within a tokio runtime.
     pub(crate) fn new(name: Name, request: IssueRequest, clients: watch::Receiver<Client>) -> Self {
+        let kind = request.kind.clone();
         let keeper = Keeper::new(name.clone(), request, clients);
         let (changes, sources) = (keeper.changes.subscribe(), keeper.sources.subscribe());
         tokio::spawn(keeper.run());
-        Self { name, changes, sources }
+        Self { name, kind, changes, sources }
     }
 
     /// The credential as it is now: never one that is over.

@@ -13,9 +13,12 @@ mod oneshot;
 mod output;
 mod ready;
 mod run;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod signals;
 mod socket;
 mod token;
+mod workload;
 
 pub use oneshot::run_once;
 pub use run::{Failure, keep_memory_private, run};

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use daypass_agent::config::Config;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
 use daypass_agent::{Failure, keep_memory_private, run, run_once};
 
 /// Keeps credentials fresh for workloads that cannot ask a broker themselves: in files, at a Unix socket, to a child
@@ -62,8 +66,10 @@ fn begin(args: &Args) -> Result<u8, (u8, String)> {
 fn start(config: &Config, work: impl Future<Output = Result<u8, Failure>>) -> Result<u8, (u8, String)> {
     let failed = |what: &str, error: std::io::Error| (FAILED, format!("{what}: {error}"));
     keep_memory_private().map_err(|error| failed("cannot keep the memory private", error))?;
-    let output = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(config.level);
-    output.with_target(false).init();
+    // Only what this program and the client say: a library that talks to others may show what it sends.
+    let own = Targets::new().with_targets([("daypass_agent", config.level), ("daypass_sdk", config.level)]);
+    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    tracing_subscriber::registry().with(output).with(own).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let runtime = runtime.map_err(|error| failed("cannot start", error))?;
     let ended = runtime.block_on(work).map_err(|failure| (failure.exit_code(), failure.to_string()));

@@ -11,7 +11,7 @@ use crate::files::Directory;
 use crate::keep::{Fresh, once};
 use crate::output::files;
 use crate::ready::Board;
-use crate::run::{Failure, clear};
+use crate::run::{Failure, close};
 use crate::signals::Signals;
 
 /// What is recorded beside a revocation.
@@ -27,9 +27,12 @@ pub async fn run_once(config: &Config, command: Vec<String>) -> Result<u8, Failu
     let mut signals =
         Signals::listen().map_err(|error| Failure::Other(format!("cannot listen to signals: {error}")))?;
     let client = clients::open(&config.connection).map_err(Failure::Client)?;
-    let mut fetched = Vec::new();
+    let (mut fetched, mut directories) = (Vec::new(), Vec::new());
     for credential in &config.credentials {
-        fetched.push(fetch(&client, credential).await?);
+        let to = credential.files.as_ref();
+        let directory = to.map(|files| Directory::new(files.directory.clone(), files.owner));
+        fetched.push(fetch(&client, credential, directory.as_ref()).await?);
+        directories.extend(directory);
     }
     let given = config.exec.as_ref().map(|exec| exec.command.clone());
     let command = if command.is_empty() { given.unwrap_or_default() } else { command };
@@ -38,19 +41,22 @@ pub async fn run_once(config: &Config, command: Vec<String>) -> Result<u8, Failu
     }
     let exec = Exec { command, reload_signal: None, reload: Vec::new(), restart: Restart::Never };
     let ended = exec::run(&exec, &Board::complete_already(), &mut signals).await.map_err(Failure::Other);
-    clear(config);
+    close(&directories);
     for fresh in &fetched {
         revoke(&client, fresh).await;
     }
     ended
 }
 
-async fn fetch(client: &Client, credential: &Credential) -> Result<Fresh, Failure> {
+async fn fetch(
+    client: &Client,
+    credential: &Credential,
+    directory: Option<&Directory>,
+) -> Result<Fresh, Failure> {
     let fresh = once(client, credential.request.clone()).await.map_err(Failure::Client)?;
     let (id, until) = (fresh.credential.id, fresh.credential.granted.expires_at);
     info!("`{}` is there: {id} until {until}", credential.name);
-    if let Some(to) = &credential.files {
-        let directory = Directory::new(to.directory.clone(), to.owner);
+    if let Some(directory) = directory {
         let put = directory.replace(id, &files(&fresh)).and_then(|()| directory.sweep());
         put.map_err(|error| Failure::Other(error.to_string()))?;
     }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use daypass_sdk::Error;
+use daypass_sdk::{Client, Error};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
@@ -19,6 +20,7 @@ use crate::ready::Board;
 use crate::signals::Signals;
 use crate::socket::Bound;
 use crate::token;
+use crate::workload;
 
 /// Why the agent could not go on.
 #[derive(Debug)]
@@ -71,13 +73,13 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         Signals::listen().map_err(|error| Failure::Other(format!("cannot listen to signals: {error}")))?;
     let clients = clients::follow(config.connection.clone()).map_err(Failure::Client)?;
     let board = Board::waiting_for(config.credentials.iter().map(|it| it.name.clone()).collect());
-    let mut all = Vec::new();
+    let (mut all, mut directories) = (Vec::new(), Vec::new());
     for credential in &config.credentials {
         let kept = Kept::new(credential.name.clone(), credential.request.clone(), clients.clone());
-        put_out(credential, &kept, &board);
+        directories.extend(put_out(credential, &kept, &board));
         all.push(kept);
     }
-    let serving = serve_sockets(&config.sockets, &all)?;
+    let serving = serve_sockets(&config.sockets, &all, &clients)?;
     tokio::spawn(tell_when_complete(board.clone()));
     let ended = match &config.exec {
         Some(exec) => exec::run(exec, &board, &mut signals).await.map_err(Failure::Other),
@@ -90,13 +92,17 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
     drop(serving);
     if config.exec.is_some() {
         // Whoever they were for is gone.
-        clear(config);
+        close(&directories);
     }
     ended
 }
 
 /// Serves every socket until what is returned is dropped.
-fn serve_sockets(sockets: &[Socket], all: &[Kept]) -> Result<JoinSet<()>, Failure> {
+fn serve_sockets(
+    sockets: &[Socket],
+    all: &[Kept],
+    clients: &watch::Receiver<Client>,
+) -> Result<JoinSet<()>, Failure> {
     let mut serving = JoinSet::new();
     for socket in sockets {
         let bound = Bound::new(&socket.path, socket.allowed.clone())
@@ -104,25 +110,24 @@ fn serve_sockets(sockets: &[Socket], all: &[Kept]) -> Result<JoinSet<()>, Failur
         let served = all.iter().filter(|kept| socket.credentials.contains(&kept.name)).cloned().collect();
         match socket.serves {
             Serves::Token => serving.spawn(token::serve(bound, served)),
+            Serves::WorkloadApi => serving.spawn(workload::serve(bound, served, clients.clone())),
         };
     }
     Ok(serving)
 }
 
-/// Puts a credential where it is wanted.
-fn put_out(credential: &Credential, kept: &Kept, board: &Board) {
-    match &credential.files {
-        Some(files) => {
-            let directory = Directory::new(files.directory.clone(), files.owner);
-            let hook = Hook::new(files.reload.clone());
-            let output =
-                Output::new(credential.name.clone(), directory, kept.changes.clone(), hook, board.clone());
-            tokio::spawn(output.run());
-        }
-        None => {
-            tokio::spawn(announce(kept.clone(), board.clone()));
-        }
-    }
+/// Puts a credential where it is wanted; the directory, where it goes to one.
+fn put_out(credential: &Credential, kept: &Kept, board: &Board) -> Option<Directory> {
+    let Some(files) = &credential.files else {
+        tokio::spawn(announce(kept.clone(), board.clone()));
+        return None;
+    };
+    let directory = Directory::new(files.directory.clone(), files.owner);
+    let hook = Hook::new(files.reload.clone());
+    let name = credential.name.clone();
+    let output = Output::new(name, directory.clone(), kept.changes.clone(), hook, board.clone());
+    tokio::spawn(output.run());
+    Some(directory)
 }
 
 /// Says of a credential that goes to sockets only when it is there.
@@ -139,9 +144,10 @@ async fn tell_when_complete(board: Board) {
     notify::tell(State::Ready);
 }
 
-pub(crate) fn clear(config: &Config) {
-    for files in config.credentials.iter().filter_map(|it| it.files.as_ref()) {
-        if let Err(error) = Directory::new(files.directory.clone(), files.owner).clear() {
+/// Takes away what is in these directories, for good.
+pub(crate) fn close(directories: &[Directory]) {
+    for directory in directories {
+        if let Err(error) = directory.close() {
             warn!("{error}");
         }
     }

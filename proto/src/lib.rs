@@ -1,5 +1,5 @@
 //! The messages and services of `daypass.v1`, generated from the files under `proto/daypass/v1/`, which say what
-//! each field means. Nothing else lives here.
+//! each field means. And the SPIFFE Workload API.
 
 /// The package `daypass.v1`.
 #[allow(
@@ -10,6 +10,17 @@
 )]
 pub mod v1 {
     tonic::include_proto!("daypass.v1");
+}
+
+/// The SPIFFE Workload API, from `proto/spiffe/workload.proto`: its standard gives it no package.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    reason = "generated: the comments stand in the .proto file, where enums' values and services keep theirs"
+)]
+pub mod spiffe {
+    tonic::include_proto!("_");
 }
 
 /// The encoded `google.protobuf.FileDescriptorSet` of the package and all that it imports, for reflection.

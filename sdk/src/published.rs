@@ -32,6 +32,8 @@ pub struct Published {
     pub token_keys: KeySet,
     /// The keys of JWT-SVIDs: `/bundle`.
     pub svid_keys: KeySet,
+    /// The same as a JWK set (RFC 7517), for others who verify.
+    pub svid_jwks: String,
     /// The roots of certificates: `/bundle`.
     pub roots: Vec<CertificateDer<'static>>,
 }
@@ -95,7 +97,8 @@ impl Web {
         // A broker that signs no JWT-SVIDs publishes no key for them.
         let svid_keys = KeySet::parse_bundle(&bundle).map(|(keys, _)| keys).unwrap_or_default();
         let roots = roots(&bundle).map_err(|why| self.unusable("/bundle", why))?;
-        Ok(Published { issuer: self.issuer.clone(), token_keys, svid_keys, roots })
+        let svid_jwks = svid_jwks(&bundle);
+        Ok(Published { issuer: self.issuer.clone(), token_keys, svid_keys, svid_jwks, roots })
     }
 
     async fn document(&self, path: &str) -> Result<Vec<u8>, Error> {
@@ -127,6 +130,15 @@ fn check_issuer(metadata: &[u8], expected: &str) -> Result<(), String> {
         Some(issuer) => Err(format!("the issuer is `{issuer}`: name it so as `web`, not `{expected}`")),
         None => Err("expected a JSON object with `issuer`".to_owned()),
     }
+}
+
+/// The keys of JWT-SVIDs in a SPIFFE bundle that was parsed before, and nothing else of it.
+fn svid_jwks(bundle: &[u8]) -> String {
+    let document = parse_limited(bundle, &Limits::DOCUMENT).unwrap_or_default();
+    let keys = document.get("keys").and_then(Value::as_array).into_iter().flatten();
+    let keys: Vec<_> =
+        keys.filter(|key| key.get("use").and_then(Value::as_str) == Some("jwt-svid")).collect();
+    serde_json::json!({ "keys": keys }).to_string()
 }
 
 /// The X.509 authorities of a SPIFFE bundle (SPIFFE Trust Domain and Bundle, section 4.2).

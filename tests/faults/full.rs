@@ -19,11 +19,11 @@ use super::report::stood;
 use crate::simulation::check::Held;
 
 /// A small file system of its own; taken away where it is dropped.
-struct SmallDisk(TempDir);
+pub(super) struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// None where this machine does not let us mount one.
-    fn mount(megabytes: u32) -> Option<Self> {
+    pub(super) fn mount(megabytes: u32) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={megabytes}m");
         let mounted =
@@ -37,12 +37,12 @@ impl SmallDisk {
         None
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Takes all room but some bytes.
-    fn fill(&self, but: usize) -> PathBuf {
+    pub(super) fn fill(&self, but: usize) -> PathBuf {
         let ballast = self.path().join("ballast");
         let mut length = 0;
         let chunk = vec![1; 4096];

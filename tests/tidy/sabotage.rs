@@ -14,7 +14,7 @@ fn no_released_program_can_break_a_promise() {
     if cfg!(feature = "sabotage") {
         return;
     }
-    for name in ["daypass-broker", "daypass"] {
+    for name in ["daypass-broker", "daypass", "daypass-agent"] {
         let bytes = std::fs::read(program(name)).unwrap();
         let found = bytes.windows(SWITCH.len()).any(|window| window == SWITCH.as_bytes());
         assert!(!found, "`{name}` knows of sabotage: build it again without that feature");
@@ -37,7 +37,7 @@ fn nothing_turns_sabotage_on_by_itself() {
 #[test]
 fn every_sabotage_is_behind_its_feature() {
     let mut seen = 0;
-    for source in sources::program("broker/src") {
+    for source in ["broker/src", "agent/src"].into_iter().flat_map(sources::program) {
         let lines = source.code();
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("sabotage::breaks")) {
             seen += 1;

@@ -52,6 +52,15 @@ impl Credential {
     pub fn is_token(&self) -> bool {
         matches!(self.request.kind, Kind::Token { .. })
     }
+
+    /// Whether it is one of the two kinds that the SPIFFE Workload API gives.
+    #[must_use]
+    pub fn is_svid(&self) -> bool {
+        let Kind::Certificate { profile, .. } = &self.request.kind else {
+            return matches!(self.request.kind, Kind::Token { profile: Some(Profile::JwtSvid), .. });
+        };
+        *profile == CertificateProfile::X509Svid
+    }
 }
 
 /// The words for kinds: those of tasks, and two for whatever the task declares first.

@@ -169,7 +169,13 @@ pub const KEYS: &[Key] = &[
         r#""/run/daypass/billing.sock""#,
         "Where the Unix socket is. Its directory must be as safe as one for files.",
     ),
-    key(SOCKET, "serves", None, r#""token""#, "`token`: `GET /token?task=TASK` over HTTP/1.1."),
+    key(
+        SOCKET,
+        "serves",
+        None,
+        r#""token""#,
+        "`token`: `GET /token?task=TASK` over HTTP/1.1. `workload-api`: the SPIFFE Workload API, for credentials of kind `x509-svid` and `jwt-svid`.",
+    ),
     key(
         SOCKET,
         "credentials",

@@ -28,6 +28,8 @@ pub struct Socket {
 pub enum Serves {
     /// `GET /token?task=TASK`.
     Token,
+    /// The SPIFFE Workload API.
+    WorkloadApi,
 }
 
 /// Who may ask: whoever meets every condition that is given.
@@ -67,7 +69,7 @@ pub enum Restart {
 
 impl Value for Serves {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        word(value, &[("token", Self::Token)])
+        word(value, &[("token", Self::Token), ("workload-api", Self::WorkloadApi)])
     }
 }
 
@@ -119,7 +121,7 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
     if let Some(path) = &path {
         section.call(&format!("socket `{}`", path.display()));
     }
-    let serves = section.required("serves", "`token`");
+    let serves = section.required("serves", "`token` or `workload-api`");
     let named: Vec<Name> = section.list("credentials");
     let allowed =
         Allowed { uids: section.list("uids"), gids: section.list("gids"), units: section.list("units") };
@@ -133,8 +135,9 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
 
 /// The credentials that a socket gives: those that are named, or all that fit.
 fn served(section: &Section<'_>, serves: Serves, named: Vec<Name>, all: &[Credential]) -> Vec<Name> {
-    let fits = |it: &Credential| match serves {
-        Serves::Token => it.is_token(),
+    let (fits, expected): (fn(&Credential) -> bool, _) = match serves {
+        Serves::Token => (Credential::is_token, "a token"),
+        Serves::WorkloadApi => (Credential::is_svid, "one of kind `x509-svid` or `jwt-svid`"),
     };
     for name in &named {
         match all.iter().find(|it| it.name == *name) {
@@ -143,7 +146,7 @@ fn served(section: &Section<'_>, serves: Serves, named: Vec<Name>, all: &[Creden
                 section.wrong("credentials", &format!("there is no credential `{name}`{near}"));
             }
             Some(credential) if !fits(credential) => {
-                section.wrong("credentials", &format!("`{name}` is of another kind: expected a token"));
+                section.wrong("credentials", &format!("`{name}` is of another kind: expected {expected}"));
             }
             Some(_) => {}
         }
@@ -154,7 +157,7 @@ fn served(section: &Section<'_>, serves: Serves, named: Vec<Name>, all: &[Creden
         named
     };
     if chosen.is_empty() {
-        section.refuse("it would give nothing: expected a `[[credential]]` that is a token");
+        section.refuse(&format!("it would give nothing: expected a `[[credential]]` that is {expected}"));
     }
     let mut identities = all.iter().filter(|it| chosen.contains(&it.name)).map(|it| &it.request.identity);
     if let Some(first) = identities.next()

@@ -122,3 +122,17 @@ fn the_reference_page_is_the_one_that_the_program_writes() {
     let hint = "run the test with DAYPASS_BLESS=1 to write it anew";
     assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), reference(), "{hint}");
 }
+
+#[test]
+fn what_is_shown_to_readers_is_accepted() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sample = std::fs::read_to_string(top.join("../docs/examples/agent.toml")).unwrap();
+    let page = std::fs::read_to_string(top.join("README.md")).unwrap();
+    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let mut seen = 0;
+    for text in blocks.chain([sample.as_str()]) {
+        parse(text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
+}

@@ -1,5 +1,7 @@
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use tempfile::TempDir;
 
 use super::*;
@@ -95,6 +97,18 @@ fn what_a_cut_off_attempt_left_is_in_nobodys_way() {
     assert_eq!(names(&directory).len(), 4);
 }
 
+#[test]
+fn however_often_they_are_replaced_two_are_there_at_most() {
+    let (_top, directory) = place();
+    for number in 1..10 {
+        directory.replace(id(number), &pair("one")).unwrap();
+    }
+    assert_eq!(names(&directory).iter().filter(|name| name.starts_with('.')).count(), 2);
+    directory.close().unwrap();
+    assert!(directory.replace(id(11), &pair("late")).is_err(), "nothing comes after the end");
+    assert!(!directory.path().join("tls.key").exists());
+}
+
 /// Puts something in the way, and says what the error must contain.
 type Spoiled = (fn(&Path), &'static str);
 
@@ -177,25 +191,32 @@ fn whatever_else_has_a_name_is_never_written_through_or_replaced() {
 fn readers_in_between_always_find_a_pair() {
     let (_top, directory) = place();
     directory.replace(id(0), &pair("0")).unwrap();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let (stop, pairs) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
-            let mut pairs = 0;
-            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            while !stop.load(Ordering::SeqCst) {
                 let folder = std::fs::File::open(directory.path().join(CURRENT)).unwrap();
                 let at = |name: &str| {
                     let file = openat(&folder, name, OFlags::RDONLY, Mode::empty()).unwrap();
                     std::io::read_to_string(std::fs::File::from(file)).unwrap()
                 };
-                assert_eq!(at("tls.crt").strip_prefix("certificate "), at("tls.key").strip_prefix("key "));
-                pairs += 1;
+                let (certificate, key) = (at("tls.crt"), at("tls.key"));
+                assert_eq!(
+                    certificate.strip_prefix("certificate ").unwrap(),
+                    key.strip_prefix("key ").unwrap()
+                );
+                pairs.fetch_add(1, Ordering::SeqCst);
             }
-            pairs
         });
         for number in 1..100 {
+            // One replacement at most falls into one reading: they are further apart than that.
+            let before = pairs.load(Ordering::SeqCst);
+            while pairs.load(Ordering::SeqCst) == before && !reading.is_finished() {
+                std::thread::yield_now();
+            }
             directory.replace(id(number), &pair(&number.to_string())).unwrap();
         }
-        stop.store(true, std::sync::atomic::Ordering::SeqCst);
-        assert!(reading.join().unwrap() > 0);
+        stop.store(true, Ordering::SeqCst);
+        reading.join().unwrap();
     });
 }

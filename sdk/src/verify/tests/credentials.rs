@@ -30,8 +30,13 @@ impl Minter {
         let (kid, jwk) = p256_jwk(key.public_key().as_ref().try_into().unwrap(), "sig");
         let set = json!({ "keys": [jwk] }).to_string();
         let (token_keys, _) = KeySet::parse(set.as_bytes()).unwrap();
-        let published =
-            Published { issuer: ISSUER.into(), token_keys, svid_keys: KeySet::default(), roots: Vec::new() };
+        let published = Published {
+            issuer: ISSUER.into(),
+            token_keys,
+            svid_keys: KeySet::default(),
+            svid_jwks: String::new(),
+            roots: Vec::new(),
+        };
         Self { key, published, kid: kid.to_string() }
     }
 

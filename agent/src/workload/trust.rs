@@ -1,0 +1,60 @@
+//! What receivers believe: the roots and token keys of the trust domain, as the broker publishes them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use daypass_sdk::{Client, Error};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::warn;
+
+/// How often is looked whether something else is published; the client asks the broker every five minutes.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// How long until the first is asked for again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Roots and keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Trust {
+    /// The trust domain.
+    pub(super) trust_domain: String,
+    /// The roots of certificates, DER one after another.
+    pub(super) roots: Bytes,
+    /// The keys of JWT-SVIDs: a JWK set.
+    pub(super) token_keys: Bytes,
+}
+
+/// The newest; none until the broker was reached.
+pub(super) fn follow(clients: watch::Receiver<Client>) -> watch::Receiver<Option<Arc<Trust>>> {
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(look(clients, sender));
+    receiver
+}
+
+async fn look(clients: watch::Receiver<Client>, sender: watch::Sender<Option<Arc<Trust>>>) {
+    while !sender.is_closed() {
+        let client = clients.borrow().clone();
+        match fetch(&client).await {
+            Ok(trust) => {
+                let trust = Some(Arc::new(trust));
+                sender.send_if_modified(|known| {
+                    let differs = *known != trust;
+                    known.clone_from(&trust);
+                    differs
+                });
+            }
+            Err(error) => warn!("roots and keys could not be fetched: {error}"),
+        }
+        let known = sender.borrow().is_some();
+        sleep(if known { LOOK_EVERY } else { RETRY }).await;
+    }
+}
+
+async fn fetch(client: &Client) -> Result<Trust, Error> {
+    let (log_key, published) = (client.log_key().await?, client.published().await?);
+    // A log is named `TRUST-DOMAIN/evidence/PERIOD`.
+    let trust_domain = log_key.name().split('/').next().unwrap_or_default().to_owned();
+    let roots = published.roots.iter().flat_map(|root| root.as_ref()).copied().collect();
+    Ok(Trust { trust_domain, roots, token_keys: Bytes::copy_from_slice(published.svid_jwks.as_bytes()) })
+}

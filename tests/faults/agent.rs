@@ -1,0 +1,144 @@
+//! The agent's files (P16): killed at each step of a replacement, on a disk that fills, over many lives.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use daypass_broker::dev::organisation::sample;
+use daypass_tests::harness::{Agent, Deployment, eventually, free_port, nightly};
+
+use super::full::SmallDisk;
+
+const NAMES: [&str; 5] = ["ca.crt", "credential.json", "tls.crt", "tls.key", "tls.pem"];
+/// What changes something in a directory, and how often a replacement of a certificate does it at least.
+const STEPS: [(&str, usize); 6] = [
+    ("mkdir,mkdirat", 1),
+    ("symlink,symlinkat", 1),
+    ("rename,renameat,renameat2", 1),
+    ("fchmod", 6),
+    ("fsync", 7),
+    ("unlink,unlinkat", 6),
+];
+
+async fn deployment() -> Deployment {
+    let mut made = Deployment::stopped(sample()).await;
+    made.settings.api.address.set_port(free_port());
+    made.resume().await.unwrap();
+    made
+}
+
+fn certificate(out: &Path, ttl: &str) -> String {
+    format!(
+        "[[credential]]\ntask = \"ledger-db\"\nkind = \"certificate\"\nttl = {ttl:?}\nfiles = {{ dir = {out:?} }}\n"
+    )
+}
+
+/// What is there: all names of one credential, its key that of its certificate and nobody else's to read, or none.
+fn check_whole(out: &Path, when: &str) {
+    // Opened once, so that a replacement in between cannot mix two.
+    let Ok(folder) = fs::canonicalize(out.join("current")) else {
+        let found: Vec<_> = NAMES.iter().filter(|name| fs::read(out.join(name)).is_ok()).collect();
+        assert!(found.is_empty() || out.join("current").exists(), "{when}: {found:?} without the others");
+        return;
+    };
+    let entries = fs::read_dir(&folder).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    assert_eq!(entries.collect::<BTreeSet<_>>(), NAMES.map(String::from).into(), "{when}");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    for name in NAMES {
+        assert_eq!(
+            fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o7777,
+            0o600,
+            "{when}: {name}"
+        );
+    }
+    let key = rcgen::KeyPair::from_pem(&read("tls.key")).unwrap();
+    let leaf = pem::parse_many(read("tls.crt")).unwrap().remove(0);
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf.contents()).unwrap();
+    assert_eq!(rcgen::PublicKeyData::der_bytes(&key), &*leaf.public_key().subject_public_key.data, "{when}");
+    assert_eq!(read("tls.pem"), read("tls.crt") + &read("tls.key"), "{when}");
+    assert!(read("credential.json").contains("expires_at"), "{when}");
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_at_any_step_leaves_the_old_files_or_the_new_ones() {
+    let deployment = deployment().await;
+    let out = deployment.folder().join("out");
+    let config = deployment.agent_config("killed", &certificate(&out, "10m"));
+    let trace = deployment.folder().join("trace");
+    assert_eq!(Agent::start(&config, &["oneshot"]).ended().await, Some(0));
+    check_whole(&out, "at first");
+    let mut killed = 0;
+    for (calls, least) in STEPS {
+        for when in 1.. {
+            let inject = format!("inject={calls}:signal=KILL:when={when}");
+            let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", &inject];
+            let strace: Vec<&str> = strace.into_iter().collect();
+            let code = Agent::start_as(&strace, &config, &["oneshot"]).ended().await;
+            check_whole(&out, &inject);
+            if code == Some(0) {
+                assert!(when > least, "`{calls}` is called {} times only", when - 1);
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed >= 22, "killed {killed} times");
+    assert_eq!(Agent::start(&config, &["oneshot"]).ended().await, Some(0));
+    let left = fs::read_dir(&out).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+    let folders = left.filter(|name| name.starts_with('.')).count();
+    assert_eq!(folders, 1, "what the killed ones left is gone");
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_the_old_files_until_their_end_and_takes_the_new_ones_later() {
+    let deployment = deployment().await;
+    let Some(disk) = SmallDisk::mount(1) else { return };
+    let out = disk.path().join("out");
+    let agent = Agent::start(&deployment.agent_config("full", &certificate(&out, "6s")), &[]);
+    eventually("the first certificate", || async { out.join("tls.key").exists() }).await;
+    let ballast = disk.fill(4096);
+    agent.says("could not be written").await;
+    check_whole(&out, "on a full disk");
+    let absent = || async {
+        check_whole(&out, "on a full disk");
+        !out.join("tls.key").exists()
+    };
+    eventually("the end of the old one", absent).await;
+    fs::remove_file(ballast).unwrap();
+    eventually("a new one", || async { out.join("tls.key").exists() }).await;
+    check_whole(&out, "with room again");
+}
+
+#[tokio::test]
+async fn a_day_of_lives_leaves_no_gap_and_does_not_grow() {
+    let mut deployment = deployment().await;
+    let out = deployment.folder().join("out");
+    // A life of a quarter of an hour, ninety times as fast; a day of them where there is time.
+    let (lives, ttl) = if nightly() { (96, "10s") } else { (3, "4s") };
+    let agent = Agent::start(&deployment.agent_config("day", &certificate(&out, ttl)), &[]);
+    eventually("the first certificate", || async { out.join("tls.key").exists() }).await;
+    let (mut seen, mut at_first_kb) = (BTreeSet::new(), 0);
+    while seen.len() < lives {
+        let newest = fs::read_link(out.join("current"));
+        seen.insert(newest.unwrap_or_else(|_| panic!("a gap after {} lives:\n{}", seen.len(), agent.said())));
+        check_whole(&out, "in between");
+        if at_first_kb == 0 && seen.len() >= lives / 2 {
+            at_first_kb = resident_kb(agent.pid());
+        }
+        if seen.len() % 24 == 12 {
+            deployment.stop().await;
+            deployment.resume().await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let grown_kb = resident_kb(agent.pid()).saturating_sub(at_first_kb);
+    assert!(grown_kb < 1024, "grown by {grown_kb} KiB from {at_first_kb} KiB");
+}
+
+fn resident_kb(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
