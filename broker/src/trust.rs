@@ -20,6 +20,7 @@ use crate::clock::Clock;
 
 mod address;
 mod client_ca;
+mod cluster;
 mod discovery;
 mod event;
 mod fetch;
@@ -30,6 +31,7 @@ mod revocation;
 pub use event::TrustEvent;
 pub use limits::FetchLimits;
 
+use cluster::Cluster;
 use event::Events;
 use fetch::Fetcher;
 use remote::Remote;
@@ -44,6 +46,7 @@ struct Shared {
     limits: FetchLimits,
     events: Events,
     system_roots: OnceLock<Arc<RootCertStore>>,
+    cluster: Cluster,
     followed: Mutex<BTreeMap<Name, Followed>>,
     snapshot: ArcSwap<Snapshot>,
 }
@@ -82,11 +85,21 @@ impl Trust {
     /// Follows nobody yet. `alarms` is told what operators have to hear; events that find it full are logged
     /// and lost.
     pub fn new(clock: Arc<dyn Clock>, limits: FetchLimits, alarms: mpsc::Sender<TrustEvent>) -> Self {
+        Self::within(Cluster::in_pod(), clock, limits, alarms)
+    }
+
+    fn within(
+        cluster: Cluster,
+        clock: Arc<dyn Clock>,
+        limits: FetchLimits,
+        alarms: mpsc::Sender<TrustEvent>,
+    ) -> Self {
         Self(Arc::new(Shared {
             clock,
             limits,
             events: Events(alarms),
             system_roots: OnceLock::new(),
+            cluster,
             followed: Mutex::default(),
             snapshot: ArcSwap::from_pointee(Snapshot { good_until_ms: i64::MAX, ..Snapshot::default() }),
         }))
@@ -173,10 +186,15 @@ impl Trust {
         tls_ca: &[String],
         internal: bool,
     ) -> Result<Source, String> {
-        let system = || Arc::clone(self.0.system_roots.get_or_init(fetch::system_roots));
-        let roots = fetch::roots(tls_ca, system)?;
         let Shared { clock, limits, events, .. } = &*self.0;
-        let fetcher = Fetcher::new(url, keys, roots, internal, *limits)?;
+        let fetcher = match keys {
+            KeySource::Cluster => Fetcher::in_cluster(url, self.0.cluster.clone(), *limits),
+            _ => {
+                let system = || Arc::clone(self.0.system_roots.get_or_init(fetch::system_roots));
+                let roots = fetch::roots(tls_ca, system)?;
+                Fetcher::new(url, keys, roots, internal, *limits)?
+            }
+        };
         let remote = Remote::new(name.clone(), fetcher, *limits, Arc::clone(clock), events.clone());
         let remote = Arc::new(remote);
         let (following, publish) = (Arc::clone(&remote), self.publisher());

@@ -149,7 +149,7 @@ fn claims(what: What, serial: u64) -> Map<String, Value> {
         }),
         What::MeshCertificate | What::MeshToken => json!({
             "iss": "https://cluster.example.org", "sub": "system:serviceaccount:shop:frontend",
-            "pod_uid": "pod-1",
+            "kubernetes.io": {"pod": {"uid": "pod-1"}},
         }),
         What::SyncOrders => json!({"iss": "https://id.acme.example", "sub": "connector-eu-1"}),
     };

@@ -2,9 +2,12 @@
 
 use daypass_broker::config::Config;
 use daypass_broker::dev::organisation::sample;
-use daypass_core::bundle::compile;
+use daypass_core::bundle::{SourceFile, compile};
 
 use super::sources::all;
+
+/// The page that shows issuers, and below each a clause for it.
+const ISSUERS: &str = "docs/issuers.md";
 
 #[test]
 fn every_configuration_that_is_shown_is_accepted() {
@@ -20,6 +23,31 @@ fn every_configuration_that_is_shown_is_accepted() {
         }
     }
     assert!(seen > 0, "no configuration is shown: this test tests nothing");
+}
+
+#[test]
+fn every_issuer_that_is_shown_is_accepted_with_the_proof_below_it() {
+    let all = all();
+    let page = all.iter().find(|source| source.path == ISSUERS).unwrap();
+    let blocks = blocks(&page.text);
+    assert!(blocks.len() > 6, "{ISSUERS} shows no issuers");
+    for block in blocks {
+        let (issuer, proofs) =
+            block.split_once("\n\nproofs = ").unwrap_or_else(|| panic!("no proof:\n{block}"));
+        let identity = format!(
+            "[identity.\"prod/shown/job\"]\nclass = \"service\"\nprivilege = \"low\"\npurpose = \"shown\"\n\
+             business_owner = \"finance\"\ntechnical_owner = \"platform\"\nenvironment = \"prod\"\n\
+             expires = 2027-11-30\nreview_every = \"90d\"\ntasks = [\"post-invoices\"]\nproofs = {proofs}"
+        );
+        // The sample has a cluster of its own.
+        let rename =
+            |text: &str| text.replace("cluster", "cluster-shown").replace("in_cluster-shown", "in_cluster");
+        let mut files = sample();
+        for (path, text) in [("issuers/shown.toml", issuer), ("identities/shown.toml", &identity)] {
+            files.push(SourceFile { path: path.into(), text: rename(text) });
+        }
+        compile(&files).unwrap_or_else(|findings| panic!("{block}\n{findings:#?}"));
+    }
 }
 
 /// The TOML in a page.

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod finding;
 pub mod object;
+pub mod preset;
 
 mod changes;
 mod check;

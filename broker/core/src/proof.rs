@@ -4,6 +4,8 @@
 mod certificate;
 mod id_token;
 mod matching;
+#[cfg(test)]
+pub(crate) mod platforms;
 mod principal;
 #[cfg(test)]
 mod tests;

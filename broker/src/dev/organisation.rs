@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use daypass_core::bundle::object::{IssuerKind, KeySource};
 use daypass_core::bundle::{Bundle, Finding, SourceFile, compile};
 use daypass_verify::ids::Name;
+use daypass_verify::pointer;
 use serde_json::{Map, Value, json};
 
 use super::DevError;
@@ -129,7 +130,7 @@ impl Organisation {
 
 /// An issuer whose keys lie in the bundle needs no server.
 fn runs_somewhere(kind: &IssuerKind) -> bool {
-    matches!(kind, IssuerKind::Oidc { keys: KeySource::Discovery | KeySource::JwksUrl(_), .. })
+    matches!(kind, IssuerKind::Oidc { keys, .. } if !matches!(keys, KeySource::Jwks(_)))
 }
 
 fn refused(findings: &[Finding]) -> DevError {
@@ -163,7 +164,22 @@ fn claims(bundle: &Bundle, issuer: &Name, who: &str, audience: &str) -> Option<M
     if let IssuerKind::Oidc { instance_claim: Some(claim), .. } = &declared.issuers.get(issuer)?.kind {
         claims.insert(claim.clone(), "dev".into());
     }
-    Some(with_instance(claims))
+    Some(with_instance(claims.into_iter().fold(Map::new(), nested)))
+}
+
+/// `claims` with one more, in the objects that its name leads through.
+fn nested(mut claims: Map<String, Value>, (name, value): (String, Value)) -> Map<String, Value> {
+    let Some((last, holders)) = pointer::path(&name).and_then(|mut path| Some((path.pop()?, path))) else {
+        return claims;
+    };
+    let mut object = &mut claims;
+    for holder in holders {
+        let inner = object.entry(holder).or_insert_with(|| Map::new().into());
+        let Some(members) = inner.as_object_mut() else { return claims };
+        object = members;
+    }
+    object.insert(last, value);
+    claims
 }
 
 /// Each token is one run of its workload.
@@ -208,6 +224,7 @@ fn brought_here(
 }
 
 fn point_at(declared: &mut toml::Table, issuer: &DevIssuer) {
+    declared.remove("in_cluster");
     declared.insert("url".into(), issuer.url().into());
     declared.insert("tls_ca".into(), pem_of(issuer.root()).into());
     declared.insert("internal".into(), true.into());

@@ -8,13 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use daypass_core::bundle::object::KeySource;
 use daypass_verify::jwks::{DroppedKey, JwksError, KeySet};
-use reqwest::{Client, Response, StatusCode, redirect};
+use reqwest::header::AUTHORIZATION;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, redirect};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use url::Url;
 
 use super::address::Resolver;
+use super::cluster::Cluster;
 use super::discovery::Provider;
 use super::limits::FetchLimits;
 
@@ -22,7 +24,6 @@ const DETAIL_LEN_MAX: usize = 300;
 
 /// Fetches one issuer's keys.
 pub(super) struct Fetcher {
-    client: Client,
     provider: Provider,
     from: From,
     limits: FetchLimits,
@@ -30,8 +31,9 @@ pub(super) struct Fetcher {
 
 /// Where the key set is.
 enum From {
-    Discovery,
-    Url(String),
+    Discovery(Client),
+    Url(Client, String),
+    Cluster(Cluster),
 }
 
 /// A key set that passed.
@@ -69,13 +71,20 @@ impl Fetcher {
         internal: bool,
         limits: FetchLimits,
     ) -> Result<Self, String> {
-        let from = match keys {
-            KeySource::Discovery => From::Discovery,
-            KeySource::JwksUrl(url) => From::Url(url.clone()),
-            KeySource::Jwks(_) => return Err("expected keys that are fetched".to_owned()),
-        };
         let client = client(roots, internal, limits)?;
-        Ok(Self { client, provider: Provider::new(url, internal), from, limits })
+        let from = match keys {
+            KeySource::Discovery => From::Discovery(client),
+            KeySource::JwksUrl(url) => From::Url(client, url.clone()),
+            KeySource::Jwks(_) | KeySource::Cluster => {
+                return Err("expected keys that are published".to_owned());
+            }
+        };
+        Ok(Self { provider: Provider::new(url, internal), from, limits })
+    }
+
+    /// A fetcher for the issuer `url` of the cluster that the broker runs in.
+    pub(super) fn in_cluster(url: &str, cluster: Cluster, limits: FetchLimits) -> Self {
+        Self { provider: Provider::new(url, true), from: From::Cluster(cluster), limits }
     }
 
     pub(super) async fn fetch(&self) -> Result<Fetched, FetchError> {
@@ -86,15 +95,16 @@ impl Fetcher {
     }
 
     async fn documents(&self) -> Result<Fetched, FetchError> {
-        let url = match &self.from {
-            From::Url(url) => self.provider.fetchable(url).map_err(FetchError::refused)?,
-            From::Discovery => {
+        let response = match &self.from {
+            From::Url(client, url) => get(client.get(self.fetchable(url)?)).await?,
+            From::Discovery(client) => {
                 let url = self.provider.discovery_url().map_err(FetchError::refused)?;
-                let document = body(self.get(url).await?, self.limits.discovery_len_max).await?;
-                self.provider.jwks_url(&document).map_err(FetchError::refused)?
+                let document = body(get(client.get(url)).await?, self.limits.discovery_len_max).await?;
+                let url = self.provider.jwks_url(&document).map_err(FetchError::refused)?;
+                get(client.get(url)).await?
             }
+            From::Cluster(cluster) => self.of_cluster(cluster).await?,
         };
-        let response = self.get(url).await?;
         let fresh = self.limits.fresh(response.headers());
         let document = body(response, self.limits.jwks_len_max).await?;
         match KeySet::parse(&document) {
@@ -107,22 +117,34 @@ impl Fetcher {
         }
     }
 
-    async fn get(&self, url: Url) -> Result<Response, FetchError> {
-        let path = url.path().to_owned();
-        let response = self.client.get(url).send().await.map_err(unreachable)?;
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            StatusCode::TOO_MANY_REQUESTS => {
-                Err(FetchError::Unreachable(cut(&format!("`{path}` was answered with status 429"))))
-            }
-            status if status.is_server_error() => {
-                Err(FetchError::Unreachable(cut(&format!("`{path}` was answered with status {status}"))))
-            }
-            // A redirect is among these: where it leads to was not declared.
-            status => Err(FetchError::refused(cut(&format!(
-                "expected `{path}` to be answered with status 200, not {status}"
-            )))),
+    /// CA and token are read anew each time: the cluster replaces them while the broker runs.
+    async fn of_cluster(&self, cluster: &Cluster) -> Result<Response, FetchError> {
+        let client = client(cluster.roots().map_err(FetchError::Unreachable)?, true, self.limits)
+            .map_err(FetchError::Unreachable)?;
+        let authorization = cluster.authorization().map_err(FetchError::Unreachable)?;
+        get(client.get(self.fetchable(&cluster.keys_url)?).header(AUTHORIZATION, authorization)).await
+    }
+
+    fn fetchable(&self, url: &str) -> Result<Url, FetchError> {
+        self.provider.fetchable(url).map_err(FetchError::refused)
+    }
+}
+
+async fn get(request: RequestBuilder) -> Result<Response, FetchError> {
+    let response = request.send().await.map_err(unreachable)?;
+    let path = response.url().path().to_owned();
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        StatusCode::TOO_MANY_REQUESTS => {
+            Err(FetchError::Unreachable(cut(&format!("`{path}` was answered with status 429"))))
         }
+        status if status.is_server_error() => {
+            Err(FetchError::Unreachable(cut(&format!("`{path}` was answered with status {status}"))))
+        }
+        // A redirect is among these: where it leads to was not declared.
+        status => Err(FetchError::refused(cut(&format!(
+            "expected `{path}` to be answered with status 200, not {status}"
+        )))),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::dev::issuer::{DevIssuer, Endpoint, Start};
 mod answers;
 mod asked;
 mod client_cas;
+mod clusters;
 mod outage;
 
 /// The machine's clock, with a boot-time clock that tests move.
@@ -139,11 +140,13 @@ fn oidc(url: &str, keys: KeySource, tls_ca: Vec<String>) -> Issuer {
         instance_claim: None,
         refuse_key_urls: false,
         tls_ca,
+        required_claims: BTreeSet::new(),
     })
 }
 
 fn declare(kind: IssuerKind) -> Issuer {
     Issuer {
+        preset: None,
         kind,
         environment: name("prod"),
         replay: ProofUse::Once,

@@ -3,7 +3,6 @@
 
 use serde_json::Value;
 
-use crate::header::refuse_case_twins;
 use crate::jose::{JoseError, SignedToken};
 use crate::time::{Seconds, UnixMs};
 
@@ -58,15 +57,6 @@ impl SignedToken {
             }
             Some(_) => Err(WRONG_TYPE),
         }
-    }
-
-    /// Refuses claims whose names differ from one of `used` only by case. The registered names are checked
-    /// already; this is for the ones that a declaration adds.
-    ///
-    /// # Errors
-    /// When there is such a twin.
-    pub fn check_no_twins_of(&self, used: &[&str]) -> Result<(), JoseError> {
-        refuse_case_twins(self.claims(), used)
     }
 
     /// Whether `typ` is the media type `expected`, such as `at+jwt`; `application/` may stand before it and

@@ -13,6 +13,7 @@ pub mod jose;
 pub mod json;
 pub mod jwks;
 pub mod key;
+pub mod pointer;
 pub mod provider;
 pub mod scope;
 pub mod task;

@@ -1,6 +1,7 @@
 //! Whether what is declared holds together: every name that is referred to exists, no ceiling lies above the
 //! product's own, nothing is said that could mislead. What only looks unwise is a warning.
 
+mod condition;
 mod issuer;
 mod overlap;
 mod task;

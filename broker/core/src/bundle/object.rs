@@ -8,6 +8,8 @@ use daypass_verify::scope::Scope;
 use daypass_verify::time::{Seconds, UnixMs};
 use serde::{Deserialize, Serialize};
 
+use super::preset::Preset;
+
 /// What kind of non-human identity it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -215,6 +217,10 @@ pub enum IssuerKind {
         /// DER certificates (base64) that alone are trusted for its HTTPS server; empty: the system's roots.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tls_ca: Vec<String>,
+        /// What a clause for it must name, so that it does not fit all whom the issuer knows: of each set at least
+        /// one; `sub` is the subject.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        required_claims: BTreeSet<BTreeSet<String>>,
     },
     /// A CA for client certificates.
     ClientCa {
@@ -239,11 +245,16 @@ pub enum KeySource {
     JwksUrl(String),
     /// This JWKS document.
     Jwks(String),
+    /// The API server of the cluster that the broker runs in.
+    Cluster,
 }
 
 /// Whom we believe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issuer {
+    /// What filled in whatever the declaration left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// What it makes.
     #[serde(flatten)]
     pub kind: IssuerKind,

@@ -80,6 +80,14 @@ impl<'a> Section<'a> {
         self.optional(key)
     }
 
+    /// The value of a key that may be left out where there is a default.
+    pub(super) fn defaulting<T: Value>(&mut self, key: &'static str, default: Option<T>) -> Option<T> {
+        match default {
+            Some(default) => self.optional(key).or(Some(default)),
+            None => self.required(key),
+        }
+    }
+
     /// Whether a switch is on; left out: off.
     pub(super) fn flag(&mut self, key: &'static str) -> bool {
         self.optional(key).unwrap_or(false)

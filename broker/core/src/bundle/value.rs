@@ -1,5 +1,7 @@
 //! How one value in a file is read: into a checked type, or into words about what was expected.
 
+use std::collections::BTreeSet;
+
 use daypass_evidence::entry::{Actor, Profile, ProofUse, Reach};
 use daypass_verify::ids::{IdentityName, Name, SpiffeId, TrustDomain};
 use daypass_verify::scope::{Action, Audience, Resource};
@@ -10,6 +12,7 @@ use serde::de::value::{Error as WordError, StrDeserializer};
 use toml::de::DeValue;
 
 use super::object::{Class, Enforcement, OwnerStatus, Privilege};
+use super::preset::Preset;
 
 /// What can stand behind a key.
 pub(super) trait Value: Sized {
@@ -53,6 +56,22 @@ impl Value for Seconds {
         let whole = duration.subsec_nanos() == 0;
         let seconds = u32::try_from(duration.as_secs()).ok().filter(|seconds| whole && *seconds > 0);
         seconds.map(Self::new).ok_or_else(refuse)
+    }
+}
+
+/// One text, or several of which one is enough.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct OneOf(pub(super) BTreeSet<String>);
+
+impl Value for OneOf {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        match value.as_array() {
+            Some(list) if list.is_empty() => Err("empty: expected at least one".into()),
+            Some(list) => {
+                list.iter().map(|it| String::read(it.get_ref())).collect::<Result<_, _>>().map(Self)
+            }
+            None => String::read(value).map(|text| Self(BTreeSet::from([text]))),
+        }
     }
 }
 
@@ -108,4 +127,4 @@ macro_rules! word {
     };
 }
 
-word!(Class, Privilege, Profile, Reach, Enforcement, ProofUse, Actor, OwnerStatus);
+word!(Class, Privilege, Profile, Reach, Enforcement, ProofUse, Actor, OwnerStatus, Preset);

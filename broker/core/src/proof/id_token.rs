@@ -136,7 +136,7 @@ impl Rules<'_> {
             return Err(JoseError::BadAudience.into());
         }
         let lifetime = token.lifetime(now, LEEWAY, self.ttl_max)?;
-        let claims = scalar_claims(token);
+        let claims = scalar_claims(token, &used);
         Ok(Claimed {
             subject: token.subject()?.to_owned(),
             instance: self.instance(&claims)?,
@@ -167,15 +167,21 @@ impl Rules<'_> {
     }
 }
 
-/// Claims that are one value: text, a whole number or a boolean. Others are looked at by nothing.
-fn scalar_claims(token: &SignedToken) -> BTreeMap<String, String> {
+/// Claims that are one value: text, a whole number or a boolean. Others are looked at by nothing. Those of the top
+/// level are here, and of those within others the ones that are `used`, by their pointers.
+fn scalar_claims(token: &SignedToken, used: &[&str]) -> BTreeMap<String, String> {
     let text = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
     };
-    let named = token.claims().iter().filter_map(|(name, value)| Some((name.clone(), text(value)?)));
+    let is_pointer = |name: &&str| name.starts_with('/');
+    let top = token.claims().iter().map(|(name, value)| (name.as_str(), value));
+    let nested = used.iter().copied().filter(is_pointer).filter_map(|name| Some((name, token.claim(name)?)));
+    // A name that looks like a pointer is none: it would stand for another claim.
+    let all = top.filter(|(name, _)| !is_pointer(name)).chain(nested);
+    let named = all.filter_map(|(name, value)| Some((name.to_owned(), text(value)?)));
     named.filter(|(_, value)| value.len() <= CLAIM_LEN_MAX).collect()
 }
 

@@ -25,6 +25,8 @@ pub enum Behaviour {
     Late(Duration),
     /// Answers as it should, with these headers set besides.
     Headers(Vec<(&'static str, String)>),
+    /// Answers as it should to who shows this bearer token, and with `401` to all others.
+    Guarded(String),
     /// Answers with another status, headers and body.
     Answer {
         /// The HTTP status.

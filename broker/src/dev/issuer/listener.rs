@@ -93,6 +93,13 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             honest()
         }
         Behaviour::Headers(headers) => with_headers(honest(), &headers),
+        Behaviour::Guarded(token) => {
+            let expected = format!("Bearer {token}");
+            match request.headers().get(http::header::AUTHORIZATION) {
+                Some(shown) if shown.as_bytes() == expected.as_bytes() => honest(),
+                _ => refusal(StatusCode::UNAUTHORIZED, "expected the bearer token"),
+            }
+        }
         Behaviour::Answer { status, headers, body } => {
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(status).unwrap_or_default();

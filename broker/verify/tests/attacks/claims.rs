@@ -136,3 +136,45 @@ fn a_twin_of_a_claim_that_a_declaration_uses_is_refused() {
     assert!(token.check_no_twins_of(&["repository_id"]).is_err());
     assert!(token.check_no_twins_of(&["repository"]).is_ok());
 }
+
+#[test]
+fn a_claim_within_claims_is_found_by_its_pointer_and_by_no_other_name() {
+    let claims = r#"{"kubernetes.io":{"pod":{"uid":"u","name":["n"]}},"/kubernetes.io/pod/uid":"forged",
+        "https://sts.example/":{"account":"1","~":"t"},"plain":"p","kubernetes.io/pod/uid":"flat"}"#;
+    let token = check(&es256(claims)).unwrap();
+    let text = |name: &str| token.claim(name).and_then(|it| it.as_str());
+    for (name, expected) in [
+        ("/kubernetes.io/pod/uid", Some("u")),
+        ("/https:~1~1sts.example~1/account", Some("1")),
+        ("/https:~1~1sts.example~1/~0", Some("t")),
+        ("plain", Some("p")),
+        ("/plain", Some("p")),
+        ("/~1kubernetes.io~1pod~1uid", Some("forged")),
+        ("kubernetes.io/pod/uid", Some("flat")),
+        ("/kubernetes.io/pod/uid/x", None),
+        ("/kubernetes.io/pod/name/0", None),
+        ("/kubernetes.io/pod/", None),
+        ("/kubernetes.io//uid", None),
+        ("/~2", None),
+        ("/~", None),
+        ("/", None),
+        ("", None),
+    ] {
+        assert_eq!(text(name), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_twin_anywhere_on_the_way_to_a_nested_claim_is_refused() {
+    let used = ["/kubernetes.io/pod/uid"];
+    for (claims, good) in [
+        (r#"{"kubernetes.io":{"pod":{"uid":"1"}},"UID":"2","Pod":{}}"#, true),
+        (r#"{"kubernetes.io":"x"}"#, true),
+        (r#"{"kubernetes.io":{"pod":{"uid":"1"}},"Kubernetes.io":{}}"#, false),
+        (r#"{"kubernetes.io":{"pod":{"uid":"1"},"POD":{}}}"#, false),
+        (r#"{"kubernetes.io":{"pod":{"uid":"1","Uid":"2"}}}"#, false),
+        (r#"{"kubernetes.io":{"pod":{"Uid":"2"}}}"#, false),
+    ] {
+        assert_eq!(check(&es256(claims)).unwrap().check_no_twins_of(&used).is_ok(), good, "{claims}");
+    }
+}

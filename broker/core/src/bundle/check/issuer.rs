@@ -13,8 +13,9 @@ use rustls_pki_types::CertificateDer;
 use url::Url;
 
 use super::Check;
-use super::task::is_claim;
+use super::task::{PROOF_CLAIM, is_proof_claim};
 use crate::bundle::object::{Issuer, IssuerKind, KeySource};
+use crate::bundle::preset::Preset;
 
 /// A proof that lives longer than a day is a static secret with a date.
 const PROOF_TTL_MAX: Seconds = Seconds::new(86_400);
@@ -23,8 +24,18 @@ pub(super) fn issuer(check: &mut Check<'_>, name: &Name, it: &Issuer) {
     let subject = ("issuer", name.as_str());
     check.environment(subject, it.environment.as_str());
     match &it.kind {
-        IssuerKind::Oidc { url, keys, algs, proof_ttl_max_s, instance_claim, tls_ca, .. } => {
+        IssuerKind::Oidc {
+            url,
+            keys,
+            algs,
+            proof_ttl_max_s,
+            instance_claim,
+            tls_ca,
+            required_claims,
+            ..
+        } => {
             https(check, name, "url", url);
+            shared(check, name, it.preset, url);
             if let KeySource::JwksUrl(url) = keys {
                 https(check, name, "jwks_url", url);
             }
@@ -42,6 +53,9 @@ pub(super) fn issuer(check: &mut Check<'_>, name: &Name, it: &Issuer) {
             }
             instance(check, name, it.replay, instance_claim.as_deref());
             anchors(check, name, "tls_ca", tls_ca);
+            for claim in required_claims.iter().flatten().filter(|claim| !is_proof_claim(claim)) {
+                check.refuse("claim-name", subject, &format!("required_claims.{claim}"), PROOF_CLAIM);
+            }
         }
         IssuerKind::ClientCa { ca, crl_file, .. } => {
             anchors(check, name, "ca", ca);
@@ -63,13 +77,20 @@ fn instance(check: &mut Check<'_>, name: &Name, replay: ProofUse, claim: Option<
     if replay == ProofUse::UntilExpiry && claim.is_none() {
         check.refuse("no-instance", subject, "replay", "`replay` is `until_expiry` without `instance_claim`: name the claim that tells one instance from another, such as a pod's uid");
     }
-    if claim.is_some_and(|claim| !is_claim(claim)) {
-        check.refuse(
-            "claim-name",
-            subject,
-            "instance_claim",
-            "a claim's name is 1 to 64 letters, digits and `_`, `-`, `.`, `:`, `/`",
+    if claim.is_some_and(|claim| !is_proof_claim(claim)) {
+        check.refuse("claim-name", subject, "instance_claim", PROOF_CLAIM);
+    }
+}
+
+/// Who speaks for everybody's jobs is believed only about those that are named.
+fn shared(check: &mut Check<'_>, name: &Name, preset: Option<Preset>, url: &str) {
+    let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    let expected = host.as_deref().and_then(Preset::of_shared_host);
+    if let (None, Some(expected)) = (preset, expected) {
+        let message = format!(
+            "`url` is that of an issuer that vouches for everybody: expected `preset = \"{expected}\"`, which asks each proof whose it is"
         );
+        check.refuse("preset", ("issuer", name.as_str()), "url", &message);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_evidence::entry::{CredentialType, Profile, Reach};
 use daypass_verify::ids::Name;
+use daypass_verify::pointer;
 use daypass_verify::scope::Audience;
 use daypass_verify::time::Seconds;
 
@@ -190,18 +191,34 @@ fn claims(check: &mut Check<'_>, name: &Name, it: &Task) {
             ClaimSource::Proof(copied) => copied.as_str(),
             ClaimSource::Constant(_) => claim,
         };
-        if !is_claim(claim) || !is_claim(copied) {
-            let message = "a claim's name is 1 to 64 letters, digits and `_`, `-`, `.`, `:`, `/`";
-            check.refuse("claim-name", subject, &key, message);
+        if !is_claim(claim) || !is_proof_claim(copied) {
+            check.refuse("claim-name", subject, &key, PROOF_CLAIM);
         }
     }
 }
 
 /// A claim's name that entries and rules can hold without quoting.
-pub(super) fn is_claim(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/'))
+fn is_claim(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(is_claim_byte) && !name.starts_with('/')
 }
+
+/// The name of a claim of a proof: plain, or the pointer to one within others.
+pub(super) fn is_proof_claim(name: &str) -> bool {
+    let is_pointer = || {
+        name.len() <= 128
+            && name.starts_with('/')
+            && name.bytes().all(|b| b == b'~' || is_claim_byte(b))
+            && pointer::path(name).is_some()
+    };
+    is_claim(name) || is_pointer()
+}
+
+fn is_claim_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'/')
+}
+
+/// What is said of a name that is neither.
+pub(super) const PROOF_CLAIM: &str = "a claim's name is 1 to 64 letters, digits and `_`, `-`, `.`, `:`, `/`, or for a claim within others a pointer such as `/kubernetes.io/pod/uid` (RFC 6901)";
 
 pub(super) fn target(check: &mut Check<'_>, name: &Name, it: &Target) {
     let subject = ("target", name.as_str());

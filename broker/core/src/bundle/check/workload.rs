@@ -3,8 +3,8 @@
 use daypass_evidence::entry::{ProofUse, Reach};
 use daypass_verify::ids::{IdentityName, Name, SpiffeId};
 
-use super::task::{is_claim, is_host};
-use super::{Check, Subject};
+use super::task::{is_host, is_proof_claim};
+use super::{Check, Subject, condition};
 use crate::bundle::finding::did_you_mean;
 use crate::bundle::object::{Class, Identity, Issuer, IssuerKind, Operator, ProofClause};
 
@@ -89,6 +89,7 @@ fn proofs(check: &mut Check<'_>, subject: Subject<'_>, clauses: &[ProofClause]) 
         check.refer(subject, &format!("{key}.issuer"), "issuer", clause.issuer.as_str());
         if let Some(issuer) = check.declared.issuers.get(&clause.issuer) {
             form(check, subject, &key, clause, issuer);
+            condition::conditions(check, subject, &key, clause, issuer);
         }
         exact(check, subject, &key, clause);
     }
@@ -155,7 +156,7 @@ fn exact(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofC
         }
     }
     for (claim, values) in &clause.claims {
-        if values.is_empty() || !is_claim(claim) {
+        if values.is_empty() || !is_proof_claim(claim) {
             let message =
                 format!("claim `{}` needs a plain name and at least one value", claim.escape_debug());
             check.refuse("claim-name", subject, &format!("{key}.claims"), &message);

@@ -11,46 +11,98 @@ use rustls_pki_types::pem::PemObject as _;
 
 use crate::bundle::SourceFile;
 use crate::bundle::object::{Issuer, IssuerKind, KeySource};
+use crate::bundle::preset::{CLUSTER_URL, Defaults, Preset};
 use crate::bundle::section::Section;
+use crate::bundle::value::OneOf;
 
 pub(super) fn issuer(section: &mut Section<'_>, files: &[SourceFile]) -> Option<Issuer> {
-    let form: Option<String> = section.required("kind");
-    let (kind, replay) = match form.as_deref() {
-        Some("oidc") => (oidc(section, files), ProofUse::Once),
-        Some("client_ca") => (client_ca(section, files), ProofUse::UntilExpiry),
-        other => {
-            if other.is_some() {
-                section.conflict("kind", "is neither `oidc` nor `client_ca`: expected one of them");
-            }
-            section.give_up();
-            return None;
-        }
+    let preset: Option<Preset> = section.optional("preset");
+    let Some(form) = form(section, preset) else {
+        section.give_up();
+        return None;
     };
+    let defaults = preset.map(Preset::defaults);
+    let given = defaults.as_ref();
+    let kind = match form {
+        Form::Oidc => oidc(section, files, preset, given),
+        Form::ClientCa => client_ca(section, files, preset),
+    };
+    let replay =
+        given.map_or(if form == Form::Oidc { ProofUse::Once } else { ProofUse::UntilExpiry }, |it| it.replay);
     let environment = section.required("environment");
-    let replay = section.optional("replay").unwrap_or(replay);
+    let in_cluster = matches!(kind, Some(IssuerKind::Oidc { keys: KeySource::Cluster, .. }));
     Some(Issuer {
-        replay,
-        proof_caps: section.flag("proof_caps"),
+        preset,
+        replay: section.optional("replay").unwrap_or(replay),
+        proof_caps: section.optional("proof_caps").unwrap_or(given.is_some_and(|it| it.proof_caps)),
         actor: section.optional("actor").unwrap_or(Actor::Workload),
-        internal: section.flag("internal"),
+        internal: section.flag("internal") || in_cluster,
         disabled: section.flag("disabled"),
         kind: kind?,
         environment: environment?,
     })
 }
 
-fn oidc(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKind> {
-    let url = section.required("url");
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Oidc,
+    ClientCa,
+}
+
+/// What the issuer makes: as it is written, or as its preset says.
+fn form(section: &mut Section<'_>, preset: Option<Preset>) -> Option<Form> {
+    // A preset that cannot be read was noted, and would have said what is missing here.
+    if preset.is_none() && section.raw("preset").is_some() {
+        return None;
+    }
+    let of_preset = preset.map(|it| it.defaults().form);
+    let written: String = section.defaulting("kind", of_preset.map(str::to_owned))?;
+    if of_preset.is_some_and(|it| it != written) {
+        section.conflict("kind", "is not what the preset makes: leave it out");
+        return None;
+    }
+    match written.as_str() {
+        "oidc" => Some(Form::Oidc),
+        "client_ca" => Some(Form::ClientCa),
+        _ => {
+            section.conflict("kind", "is neither `oidc` nor `client_ca`: expected one of them");
+            None
+        }
+    }
+}
+
+fn oidc(
+    section: &mut Section<'_>,
+    files: &[SourceFile],
+    preset: Option<Preset>,
+    given: Option<&Defaults>,
+) -> Option<IssuerKind> {
+    let owned = |texts: &[&str]| texts.iter().map(|it| (*it).to_owned()).collect::<BTreeSet<String>>();
     let keys = keys(section, files);
-    let algs = section.required_set("algs");
+    let of_cluster = preset == Some(Preset::Kubernetes) && matches!(keys, Some(KeySource::Cluster));
+    let url_given = given.and_then(|it| it.url).or(of_cluster.then_some(CLUSTER_URL));
+    let url = section.defaulting("url", url_given.map(str::to_owned));
+    let algs = match given {
+        Some(given) if section.raw("algs").is_none() => owned(given.algs),
+        _ => section.required_set("algs"),
+    };
     let mut typs: BTreeSet<String> = section.set("typs");
     if typs.is_empty() {
-        typs.insert("JWT".to_owned());
+        typs = owned(given.map_or(&["JWT"], |it| it.typs));
     }
-    let proof_ttl_max_s = section.required::<Seconds>("proof_ttl_max");
-    let instance_claim = section.optional("instance_claim");
+    let proof_ttl_max_s = section.defaulting::<Seconds>("proof_ttl_max", given.map(|it| it.proof_ttl_max));
+    let instance_given = given.and_then(|it| it.instance_claim).map(str::to_owned);
+    let instance_claim = section.optional("instance_claim").or(instance_given);
     let refuse_key_urls = section.flag("refuse_key_urls");
     let tls_ca = certificates(section, files, "tls_ca", "tls_ca_file").unwrap_or_default();
+    if matches!(keys, Some(KeySource::Cluster)) && !tls_ca.is_empty() {
+        section
+            .conflict("in_cluster", "comes with the cluster's own CA: leave out `tls_ca` and `tls_ca_file`");
+    }
+    // A declaration may ask for more than its preset, never for less.
+    let mut required_claims: BTreeSet<_> =
+        section.set("required_claims").into_iter().map(|OneOf(it)| it).collect();
+    required_claims.extend(given.iter().flat_map(|it| it.required).map(|row| owned(row)));
     Some(IssuerKind::Oidc {
         url: url?,
         keys: keys?,
@@ -60,25 +112,34 @@ fn oidc(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKind> {
         instance_claim,
         refuse_key_urls,
         tls_ca,
+        required_claims,
     })
 }
 
-/// `jwks_url`, `jwks_file`, or neither: discovery.
+/// `jwks_url`, `jwks_file`, `in_cluster`, or none of them: discovery.
 fn keys(section: &mut Section<'_>, files: &[SourceFile]) -> Option<KeySource> {
     let url = section.optional("jwks_url");
     let file: Option<String> = section.optional("jwks_file");
-    match (url, file) {
-        (None, None) => Some(KeySource::Discovery),
-        (Some(url), None) => Some(KeySource::JwksUrl(url)),
-        (None, Some(path)) => beside(section, files, "jwks_file", &path).map(KeySource::Jwks),
-        (Some(_), Some(_)) => {
+    match (url, file, section.flag("in_cluster")) {
+        (None, None, false) => Some(KeySource::Discovery),
+        (None, None, true) => Some(KeySource::Cluster),
+        (Some(url), None, false) => Some(KeySource::JwksUrl(url)),
+        (None, Some(path), false) => beside(section, files, "jwks_file", &path).map(KeySource::Jwks),
+        (Some(_), Some(_), _) => {
             section.conflict("jwks_file", "and `jwks_url` are both given: expected one of them");
+            None
+        }
+        (_, _, true) => {
+            section.conflict(
+                "in_cluster",
+                "takes the keys from the cluster's own API server: leave out `jwks_url` and `jwks_file`",
+            );
             None
         }
     }
 }
 
-fn client_ca(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKind> {
+fn client_ca(section: &mut Section<'_>, files: &[SourceFile], preset: Option<Preset>) -> Option<IssuerKind> {
     let ca = certificates(section, files, "ca", "ca_file");
     if ca.as_ref().is_some_and(Vec::is_empty) {
         section.conflict(
@@ -86,7 +147,10 @@ fn client_ca(section: &mut Section<'_>, files: &[SourceFile]) -> Option<IssuerKi
             "holds no certificate: expected PEM in `ca`, or a file of this bundle in `ca_file`",
         );
     }
-    let trust_domain = section.optional("trust_domain");
+    let trust_domain = match preset {
+        Some(_) => Some(section.required("trust_domain")?),
+        None => section.optional("trust_domain"),
+    };
     let crl_file = section.optional("crl_file");
     Some(IssuerKind::ClientCa { ca: ca?, trust_domain, crl_file })
 }
