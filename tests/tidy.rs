@@ -1,6 +1,7 @@
 //! Rules that are about what is absent, kept by looking: who depends on whom, what never comes in, where things may
 //! stand, how long they may be.
 
+mod examples;
 mod graph;
 mod licences;
 mod members;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use daypass_verify::ids::{IdentityName, Name};
 use daypass_verify::scope::{Action, Audience, Resource};
 use daypass_verify::time::{Seconds, UnixMs};
@@ -91,6 +92,17 @@ pub(crate) enum Command {
     Error {
         /// The reason; without one, the list of reasons
         code: Option<String>,
+    },
+    /// Print the script that completes this command line in a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+    /// Print the manual page of the program, or of one of its commands
+    Man {
+        /// The command, `log verify` for instance; without one, the program
+        command: Vec<String>,
     },
 }
 
@@ -306,6 +318,8 @@ mod tests {
             "daypass log checkpoint",
             "daypass rotate ca --compromised k --reason stolen --dry-run",
             "daypass error",
+            "daypass completions zsh",
+            "daypass man log verify",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -318,8 +332,23 @@ mod tests {
             "daypass log --since yesterday",
             "daypass get t --format xml",
             "daypass rotate evidence",
+            "daypass completions",
+            "daypass completions csh",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_way_from_a_static_key_exists() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/migrate.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let shown: Vec<&str> = page.lines().filter(|line| line.starts_with("daypass ")).collect();
+        assert!(shown.len() > 6, "{shown:?}");
+        for line in shown {
+            let (line, _) = line.split_once(" > ").unwrap_or((line, ""));
+            let parsed = Args::try_parse_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{line}: {}", parsed.err().map(|it| it.to_string()).unwrap_or_default());
         }
     }
 }

@@ -10,6 +10,7 @@ mod get;
 mod inspect;
 mod log;
 mod output;
+mod pages;
 mod profile;
 mod rotate;
 mod status;
@@ -50,6 +51,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Rotate(rotate) => rotate::run(rotate, &profile()?, &out).await,
         Command::Status => status::run(&profile()?, &out).await,
         Command::Error { code } => errors::run(code.as_deref(), &out),
+        Command::Completions { shell } => pages::completions(*shell, &out),
+        Command::Man { command } => pages::man(command, &out),
     }
 }
 

@@ -85,3 +85,51 @@ fn a_reason_is_explained_for_people_and_for_programs() {
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(value["reason"], "PROOF_REPLAYED");
 }
+
+/// The commands that `daypass` lists when it is asked for help.
+fn commands() -> Vec<String> {
+    let help = text(&daypass(&["--help"]).unwrap().stdout);
+    let (_, listed) = help.split_once("Commands:\n").unwrap();
+    let (listed, _) = listed.split_once("\n\n").unwrap();
+    let names: Vec<_> =
+        listed.lines().filter_map(|line| line.split_whitespace().next()).map(String::from).collect();
+    assert!(names.len() > 8 && names.contains(&"get".to_owned()), "{names:?}");
+    names
+}
+
+#[test]
+fn a_shell_completes_every_command_by_the_script_that_is_printed_for_it() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let output = daypass(&["completions", shell]).unwrap();
+        let script = text(&output.stdout);
+        assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""), "{shell}");
+        for command in commands() {
+            assert!(script.contains(&command), "{shell} does not complete `{command}`");
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("daypass.bash");
+    std::fs::write(&file, daypass(&["completions", "bash"]).unwrap().stdout).unwrap();
+    let line = "source \"$0\"; COMP_WORDS=(daypass rota); COMP_CWORD=1; _daypass daypass rota daypass; echo \"${COMPREPLY[@]}\"";
+    let completed = Command::new("bash").args(["-c", line]).arg(&file).output().unwrap();
+    assert_eq!(text(&completed.stdout).trim(), "rotate", "{}", text(&completed.stderr));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let whole = text(&daypass(&["man"]).unwrap().stdout);
+    assert!(whole.contains(".TH daypass 1") && whole.contains("Exit codes"), "{whole}");
+    for command in commands() {
+        let output = daypass(&["man", &command]).unwrap();
+        let page = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{command}: {}", text(&output.stderr));
+        assert!(page.contains(&format!(".TH daypass-{command} 1")), "{page}");
+        assert!(whole.contains(&format!("daypass\\-{command}(1)")), "{command}: {whole}");
+    }
+    let verify = text(&daypass(&["man", "log", "verify"]).unwrap().stdout);
+    assert!(verify.contains("\\-\\-checkpoint"), "{verify}");
+    let output = daypass(&["man", "log", "verfy"]).unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("`verfy` is no command: expected one of `verify`, `checkpoint`"), "{said}");
+}
