@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::log::{Compared, RecordError};
 use crate::refusals::Refusals;
 use crate::rotate::Rotation;
+use crate::shelf::Shelf;
 use crate::telemetry;
 use crate::trust::Trust;
 use crate::witness::Cosignatures;
@@ -37,8 +38,10 @@ pub struct Api {
     pub desk: Desk,
     /// Whom we believe.
     pub trust: Trust,
-    /// Reads.
+    /// Reads the newest log.
     pub readers: Readers,
+    /// Reads those before it too.
+    pub shelf: Shelf,
     /// Checkpoints that witnesses signed.
     pub cosignatures: Cosignatures,
     /// How fast one caller may ask.
@@ -81,13 +84,18 @@ impl Api {
         match log.compare(&known).map_err(refused)? {
             Compared::Same => Ok(None),
             Compared::Ahead => Ok(Some(known)),
+            Compared::Unknown => Err(Outgoing::malformed(
+                "known_checkpoint",
+                "it is of a log that this deployment does not keep: send the newest one, or none",
+            )),
             Compared::Older => {
                 let (who, instance) = limited_as(caller);
                 self.limits.old_checkpoint(who, instance).map_err(|wait| {
                     let message = "this identity shows old checkpoints faster than this broker compares them: come back, or send the newest";
                     Outgoing::new(Outward::RateLimited, message).retry(wait)
                 })?;
-                let compared = log.compare_stored(&known, &self.readers).await;
+                let readers = self.shelf.readers(&known.origin);
+                let compared = log.compare_stored(&known, readers).await;
                 compared.map_err(|error| outgoing::of_store(&error))?.map_err(refused)?;
                 Ok(None)
             }

@@ -170,16 +170,22 @@ async fn init(config: &Path, bundle: Option<&Path>, hosts: &[String], owner: &Ow
 async fn serve(path: &Path) -> Result<(), Failure> {
     let config = Config::read(path)?;
     telemetry::start_logs(&config.output.level)?;
+    let settings = settings(&config)?;
     let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|error| Failure::File("SIGTERM".into(), error))?;
+    let mut running = serve::start(settings.clone()).await?;
     loop {
-        let running = serve::start(settings(&config)?).await?;
         tracing::info!(api = %running.api, web = %running.web, ops = %running.ops, "serving");
         let reason = tokio::select! {
             _ = tokio::signal::ctrl_c() => "interrupted",
             _ = terminated.recv() => "terminated",
             () = running.over() => {
-                running.turn().await?;
+                let left = running.turn().await;
+                running = tokio::select! {
+                    next = serve::start_next(&settings, left) => next?,
+                    _ = tokio::signal::ctrl_c() => return Ok(()),
+                    _ = terminated.recv() => return Ok(()),
+                };
                 continue;
             }
         };

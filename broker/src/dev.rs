@@ -14,13 +14,21 @@ mod teller;
 pub mod workload_ca;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::clock::{Clock, SystemClock};
 use crate::init::{Deployment, init};
+use crate::log::next_origin;
 use crate::serve::{self, Running};
 use organisation::Organisation;
 use state::State;
+
+/// How long a turn is waited for that is due.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How `dev` is run.
 #[derive(Debug, Clone)]
@@ -41,12 +49,26 @@ pub async fn run(options: Options) -> Result<(), DevError> {
     let state = State::open(&options.state, options.reset)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let organisation = Organisation::start(&state.folder, &state.issuer(), &clock).await?;
-    let broker = start(&state, &organisation, &clock).await?;
+    let mut broker = start(&state, &organisation, &clock).await?;
     let profiles = profiles::write(&state, &organisation, &broker)?;
     let told = story::tell(&state, &organisation, &broker, &profiles).await;
     if told.is_ok() && !options.exit {
         teller::commands(&profiles, &broker);
-        profiles.keep_fresh(&organisation, interrupted()).await;
+        let mut interrupted = pin!(interrupted());
+        loop {
+            let closed = std::cell::Cell::new(false);
+            let until = async {
+                tokio::select! {
+                    () = &mut interrupted => {}
+                    () = broker.over() => closed.set(true),
+                }
+            };
+            profiles.keep_fresh(&organisation, until).await;
+            if !closed.get() {
+                break;
+            }
+            broker = serve::start_next(&state.settings(&clock)?, broker.turn().await).await?;
+        }
     }
     broker.stop("the development broker was told to stop").await?;
     told
@@ -71,7 +93,12 @@ async fn start(
         };
         state.keep(&init(&deployment).await?)?;
     }
-    let broker = serve::start(settings).await?;
+    let mut broker = serve::start(settings.clone()).await?;
+    // A log of an earlier half-year is closed before the story begins, which no turn should cut in two.
+    let due = next_origin(&broker.log().published(), now, settings.shard_entries).is_some();
+    if due && timeout(TURN_WITHIN, broker.over()).await.is_ok() {
+        broker = serve::start_next(&settings, broker.turn().await).await?;
+    }
     crate::activate::bootstrap(broker.log(), &broker.desk.ids, &organisation.bundle, now).await?;
     broker.trust.follow(&organisation.bundle);
     Ok(broker)

@@ -13,7 +13,7 @@ use tokio::sync::{AcquireError, Semaphore, mpsc};
 use crate::store::{OpenReader, Reader, Row, StoreError};
 
 /// How far the time in an id and the time of its entry can lie apart.
-const ID_WINDOW_MS: i64 = 10_000;
+pub(crate) const ID_WINDOW_MS: i64 = 10_000;
 
 /// How many rows are read at once; and how many first, where the first few are likely to be enough.
 const PAGE: u32 = 256;
@@ -36,6 +36,12 @@ impl Readers {
     #[must_use]
     pub fn new(open: Arc<OpenReader>) -> Self {
         Self { open, idle: Arc::default(), seats: Arc::new(Semaphore::new(READERS)), damage: None }
+    }
+
+    /// Readers of another log, which share the seats of these.
+    #[must_use]
+    pub fn of(&self, open: Arc<OpenReader>) -> Self {
+        Self { open, idle: Arc::default(), ..self.clone() }
     }
 
     /// The same readers, which tell `damage` of what was found to be changed.
@@ -80,7 +86,7 @@ pub struct Filter {
     /// Entries about this identity.
     pub identity: Option<IdentityName>,
     /// Entries about this credential.
-    pub credential: Option<CredentialId>,
+    pub credential: Option<Issued>,
     /// Entries of this request.
     pub request: Option<RequestId>,
     /// From this time on.
@@ -89,17 +95,24 @@ pub struct Filter {
     pub until: Option<UnixMs>,
 }
 
+/// Where a credential was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// The origin of the log; none: the one that is searched.
+    pub log: Option<String>,
+    /// The index there.
+    pub index: Index,
+}
+
 impl Filter {
-    fn wants(&self, index: Index, entry: &Entry, credential_at: Option<Index>) -> bool {
+    fn wants(&self, index: Index, entry: &Entry) -> bool {
         let Envelope { kind, time, request, .. } = &entry.envelope;
         (self.kinds.is_empty() || self.kinds.contains(kind))
             && self.since.is_none_or(|since| *time >= since)
             && self.until.is_none_or(|until| *time <= until)
             && self.request.is_none_or(|wanted| *request == Some(wanted))
             && self.identity.as_ref().is_none_or(|wanted| identity_of(entry) == Some(wanted))
-            && self
-                .credential
-                .is_none_or(|_| credential_at.is_some_and(|at| concerns(index, &entry.body, at)))
+            && self.credential.as_ref().is_none_or(|issued| concerns(index, &entry.body, issued))
     }
 }
 
@@ -122,14 +135,15 @@ pub fn is_issued_to(row: &Row, identities: &[IdentityName]) -> bool {
     })
 }
 
-/// Whether an entry is the issuance at `credential`, or says what became of it.
-fn concerns(index: Index, body: &Body, credential: Index) -> bool {
+/// Whether an entry is the issuance of a credential, or says what became of it.
+fn concerns(index: Index, body: &Body, of: &Issued) -> bool {
     match body {
-        Body::CredentialIssued(_) => index == credential,
-        Body::CredentialEnded(ended) => ended.log.is_none() && ended.ended.contains(&credential),
+        Body::CredentialIssued(_) => of.log.is_none() && index == of.index,
+        Body::CredentialEnded(ended) => ended.log == of.log && ended.ended.contains(&of.index),
         Body::CredentialSettled(settled) => {
-            settled.released.iter().any(|(at, ..)| *at == credential)
-                || settled.void.iter().any(|(at, _)| *at == credential)
+            settled.log == of.log
+                && (settled.released.iter().any(|(at, ..)| *at == of.index)
+                    || settled.void.iter().any(|(at, _)| *at == of.index))
         }
         _ => false,
     }
@@ -149,16 +163,10 @@ pub struct Found {
 /// # Errors
 /// When the store fails or an entry cannot be read.
 pub fn search(reader: &dyn Reader, start: Index, filter: &Filter) -> Result<Found, StoreError> {
-    let credential_at = match filter.credential {
-        Some(id) => match find(reader, &id)? {
-            Some(row) => Some(row.index),
-            None => return Ok(Found { rows: Vec::new(), next: None }),
-        },
-        None => None,
-    };
+    let here = filter.credential.as_ref().filter(|issued| issued.log.is_none());
     let first = match filter.since {
         Some(since) => start.max(first_at(reader, since)?),
-        None => start.max(credential_at.unwrap_or_default()),
+        None => start.max(here.map_or(0, |issued| issued.index)),
     };
     let page = reader.rows(first, PAGE)?;
     let next = page.last().map(|row| row.index + 1);
@@ -168,7 +176,7 @@ pub fn search(reader: &dyn Reader, start: Index, filter: &Filter) -> Result<Foun
         if filter.until.is_some_and(|until| entry.envelope.time > until) {
             return Ok(Found { rows, next: None });
         }
-        if filter.wants(row.index, &entry, credential_at) {
+        if filter.wants(row.index, &entry) {
             rows.push(row);
         }
     }

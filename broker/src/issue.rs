@@ -120,7 +120,7 @@ fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, R
     match signed.and_then(|signature| Ok(recorded.seal(signature)?)) {
         Ok(credential) => {
             let released_at = desk.clock.now().max(credential.place.time);
-            desk.log.settlements().released((credential.place.index, credential.digest(), released_at));
+            desk.log.settlements().released((live.index, credential.digest(), released_at));
             Ok(credential)
         }
         Err(refusal) => {
@@ -131,7 +131,7 @@ fn sign_and_seal(desk: &Desk, recorded: Recorded<Draft>) -> Result<Credential, R
 }
 
 fn check_halt_and_phase(desk: &Desk, recorded: &Recorded<Draft>) -> Result<(), Refusal> {
-    desk.log.halt().check()?;
+    desk.log.halt().check_recorded()?;
     Ok(check_phase(desk, recorded.what().key())?)
 }
 

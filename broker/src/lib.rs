@@ -27,6 +27,7 @@ pub mod scrub;
 pub mod seal;
 pub mod serve;
 pub mod server;
+pub mod shelf;
 pub mod signer;
 pub mod store;
 pub mod telemetry;

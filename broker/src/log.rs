@@ -53,13 +53,13 @@ pub use error::RecordError;
 pub use halt::Halt;
 pub use open::{LogSettings, QUEUE, create, open, read_state};
 pub use past::Compared;
-pub use settlement::Settlements;
+pub use settlement::{Settlements, Unsettled};
 pub use start::{
     StartError, Started, evidence_key_entry, examine_from, examine_start, examine_store, examine_tail,
     examine_watched, verify_store,
 };
 pub(crate) use start::{begins_with, verify_without_key};
-pub use turn::{Shards, next_origin};
+pub use turn::{Shards, next_half_year, next_origin};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.
@@ -187,6 +187,7 @@ pub struct Log {
     proofs: Arc<Proofs>,
     signs: Arc<Ed25519KeyPair>,
     over: CancellationToken,
+    shards: Arc<Shards>,
 }
 
 impl Log {
@@ -285,7 +286,7 @@ impl Log {
         turned.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    /// Ends once this log is closed, or is to be: whoever serves it starts again.
+    /// Ends once this log is closed, by whichever broker: whoever serves it starts again.
     #[must_use]
     pub fn over(&self) -> &CancellationToken {
         &self.over
@@ -336,6 +337,12 @@ impl Log {
     /// Records no draft any more until the process ends: endings, alarms and revocations are still written.
     pub fn stop_issuing(&self, why: &str) {
         self.stopped.store(Some(Arc::new(why.to_owned())));
+    }
+
+    /// Whether no draft is recorded any more until the process ends.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load().is_some()
     }
 
     /// This broker's stop switch.

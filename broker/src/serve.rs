@@ -1,6 +1,7 @@
 //! A broker, put together and running: from values to listeners, and back in order.
 
 mod announce;
+mod desk;
 mod documents;
 mod error;
 mod keys;
@@ -26,25 +27,26 @@ use tokio_util::sync::CancellationToken;
 use crate::alarms::Alarms;
 use crate::clock::{Clock, ClockTrust};
 use crate::emergency;
-use crate::ids::Ids;
 use crate::index::Readers;
 use crate::issue::Desk;
-use crate::keyring::{self, Kek, Keyring};
+use crate::keyring::{self, Kek};
 use crate::limits::{Limits, Rates};
-use crate::log::{self, Anchor, Attached, Log, LogSettings, StartError, Started};
+use crate::log::{self, Anchor, Attached, Log, StartError, Started};
 use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
 use crate::scrub;
 use crate::seal::{self, SealSettings};
 use crate::server::{self, Api};
-use crate::signer::Signer;
+use crate::shelf::Shelf;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust, TrustEvent};
 pub(crate) use announce::clock_in_doubt;
+use desk::open_desk;
 pub use error::ServeError;
 pub use keys::open_keys;
+pub use next::{Left, start_next};
 pub(crate) use upkeep::append;
 
 use crate::listen;
@@ -184,7 +186,6 @@ pub struct Running {
     /// Changes keys.
     pub rotation: Arc<Rotation>,
     refusals: Arc<Refusals>,
-    shard_entries: u64,
     shutdown: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
     upkeep: Vec<JoinHandle<()>>,
@@ -195,11 +196,20 @@ pub struct Running {
 /// # Errors
 /// When its store does not verify, a key cannot be opened, or an address is taken.
 pub async fn start(settings: Settings) -> Result<Running, ServeError> {
+    start_after(settings, Left::default()).await
+}
+
+/// The same, where it served the log before.
+///
+/// # Errors
+/// As for [`start`].
+pub async fn start_after(settings: Settings, left: Left) -> Result<Running, ServeError> {
     let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
     let [api_listener, web_listener, ops_listener] = bind_all(&settings).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
     tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let (desk, kek, started) = open_desk(opened, &settings)?;
+    desk.log.settlements().take_over(left.unsettled);
     let (events, heard) = mpsc::channel(256);
     let readers = Readers::new(Arc::clone(&open_reader));
     let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
@@ -213,13 +223,14 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let switches = emergency::start(&desk, &readers, &settings, &shutdown).await?;
     let (cosignatures, witnesses) =
         witness::start(desk.clone(), readers.clone(), settings.broker.clone(), settings.witnesses.clone());
-    let refusals = Arc::new(Refusals::default());
+    let refusals = left.refusals;
     let (limits, forgetting) = Limits::start(settings.rates);
     let api = Arc::new(Api {
         cosignatures: cosignatures.clone(),
         desk: desk.clone(),
         trust: trust.clone(),
         readers: readers.clone(),
+        shelf: Shelf::open(&settings.store, &readers).await?,
         limits,
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
@@ -231,8 +242,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
     let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    let turning = tokio::spawn(upkeep::look_for_turn(desk.clone(), settings.shard_entries));
-    upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, turning]);
+    let turning = upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.shard_entries);
+    upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, tokio::spawn(turning)]);
     upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
     upkeep.extend(witnesses.into_iter().chain(switches).chain(scrubbing).chain(sealing));
     Ok(Running {
@@ -245,7 +256,6 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
         readers,
         rotation,
         refusals,
-        shard_entries: settings.shard_entries,
         shutdown,
         listeners,
         upkeep,
@@ -290,39 +300,6 @@ fn watched(settings: &Settings, desk: &Desk, readers: &Readers, alarms: Alarms) 
     }
 }
 
-/// What issues, on a log that was verified, with the keys that its state names.
-fn open_desk(mut opened: Verified, settings: &Settings) -> Result<(Desk, Arc<Kek>, Started), ServeError> {
-    opened.opened.store.keep_room()?;
-    let ids = Arc::new(Ids::system());
-    let sealed = opened.reader.keys()?;
-    let log = log::open(
-        opened.opened.store,
-        LogSettings {
-            trust_domain: settings.trust_domain.clone(),
-            broker: settings.broker.clone(),
-            key: Arc::new(opened.evidence),
-            clock: Arc::clone(&settings.clock),
-            ids: Arc::clone(&ids),
-            anchor: opened.anchor,
-            queue: settings.queue,
-        },
-    )?;
-    let (configured, state) = (settings.trust_domain.clone(), log.state());
-    if let Some(log) = state.trust_domain().filter(|log| **log != configured) {
-        return Err(ServeError::OtherTrustDomain { configured, log: log.clone() });
-    }
-    let keyring = Arc::new(Keyring::open(&sealed, &log.state(), &opened.kek)?);
-    let desk = Desk {
-        signer: Signer::new(Arc::clone(&keyring) as Arc<_>),
-        keyring,
-        clock: Arc::clone(&settings.clock),
-        ids,
-        issuer: settings.issuer.as_str().into(),
-        log,
-    };
-    Ok((desk, Arc::new(opened.kek), opened.started))
-}
-
 impl Running {
     /// Stops in order: no new callers, those in flight end, what became of their credentials is written, then that
     /// the broker stopped.
@@ -341,8 +318,11 @@ impl Running {
         let refused = self.refusals.due(now, &self.desk.ids, true);
         let counted = match refused.is_empty() {
             true => Ok(Vec::new()),
-            false => self.desk.log.append(refused, Attached::default()).await,
+            false => self.desk.log.append(refused.clone(), Attached::default()).await,
         };
+        if counted.is_err() {
+            refused.iter().for_each(|entry| self.refusals.count_again(entry));
+        }
         upkeep::append(&self.desk, BrokerStopped { reason: reason.into(), of: None }.into()).await?;
         counted?;
         Ok(())

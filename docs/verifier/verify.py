@@ -182,18 +182,18 @@ class Log:
                 require(it in ceiling or below, f"was granted {what} beyond what was asked and declared")
 
     def credential_settled(self, entry):
-        for of, digest, ms in entry.get("released", []):
+        for of, digest, ms in [] if "log" in entry else entry.get("released", []):  # `log`: what another log issued
             require(of in self.issued and DIGEST.fullmatch(digest), f"releases entry {of}, which issued nothing")
             require(of not in self.void and ms >= self.issued[of][0], f"releases entry {of}: void, or not recorded yet")
             self.released.add(of)
-        for of, _ in entry.get("void", []):
+        for of, _ in [] if "log" in entry else entry.get("void", []):
             require(of not in self.released, f"calls entry {of} void, which was released")
             require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
             self.void.add(of)
 
     def credential_ended(self, entry):
         expired = {"expired": 30_000, "revoked": -(2**53)}[entry["how"]]
-        for of in () if "log" in entry else entry["ended"]:  # `log`: what another log issued
+        for of in () if "log" in entry else entry["ended"]:
             require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
             require(entry["time"] >= self.issued[of][1] + expired, f"calls entry {of} expired, which could be alive")
             require(entry.get("selector", {}).get("key", self.issued[of][2]) == self.issued[of][2], f"{of} has another key")

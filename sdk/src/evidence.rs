@@ -1,7 +1,7 @@
 //! Reading the log: checkpoints, proofs, entries, explanations.
 
 use bytes::Bytes;
-use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::checkpoint::{Checkpoint, is_later};
 use daypass_evidence::tree::{Hash, verify_inclusion};
 use daypass_proto::v1;
 use daypass_proto::v1::evidence_service_client::EvidenceServiceClient;
@@ -49,6 +49,8 @@ pub struct EntryFilter {
 /// One entry, with the checkpoint that covers it where that is new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
+    /// The origin of its log.
+    pub log: String,
     /// Its position.
     pub index: u64,
     /// The canonical bytes.
@@ -109,13 +111,29 @@ impl Client {
     /// # Errors
     /// When nobody answered, or the proof does not hold.
     pub async fn prove_inclusion(&self, leaf: Hash, index: u64) -> Result<Checkpoint, Error> {
+        self.prove_inclusion_in("", leaf, index).await
+    }
+
+    /// The same in the log of this origin, which may be one that is closed; empty: the newest.
+    ///
+    /// # Errors
+    /// As for [`Client::prove_inclusion`].
+    pub async fn prove_inclusion_in(&self, log: &str, leaf: Hash, index: u64) -> Result<Checkpoint, Error> {
         let key = self.log_key().await?;
         let known = self.known(key)?;
-        let proof = self.proof(Of::Index(index), 0).await?;
+        let proof = self.proof(log, Of::Index(index), 0).await?;
         let checkpoint = Checkpoint::open_shard(&proof.note, key).map_err(VerifyError::from)?;
+        if !log.is_empty() && checkpoint.origin != log {
+            return Err(VerifyError::Answer("checkpoint").into());
+        }
         verify_inclusion(leaf, index, checkpoint.size, &proof.hashes, checkpoint.root)
             .map_err(|why| VerifyError::Receipt(why.into()))?;
-        self.follow_checkpoint(known, Newest { note: proof.note, checkpoint: checkpoint.clone() }).await?;
+        // A log that is closed is no news.
+        let closed = |newest: &Newest| is_later(&newest.checkpoint.origin, log);
+        if log.is_empty() || !known.as_ref().is_some_and(closed) {
+            let newest = Newest { note: proof.note, checkpoint: checkpoint.clone() };
+            self.follow_checkpoint(known, newest).await?;
+        }
         Ok(checkpoint)
     }
 
@@ -124,11 +142,11 @@ impl Client {
     /// # Errors
     /// When nobody answered, or it was refused.
     pub async fn consistency(&self, first: u64, size: u64) -> Result<Proof, Error> {
-        self.proof(Of::FirstSize(first), size).await
+        self.proof("", Of::FirstSize(first), size).await
     }
 
-    async fn proof(&self, of: Of, size: u64) -> Result<Proof, Error> {
-        let request = v1::GetProofRequest { log: String::new(), of: Some(of), size };
+    async fn proof(&self, log: &str, of: Of, size: u64) -> Result<Proof, Error> {
+        let request = v1::GetProofRequest { log: log.to_owned(), of: Some(of), size };
         let request = self.proven(request).await?;
         let answer = EvidenceServiceClient::new(self.channel()).get_proof(request).await;
         let answer = self.sorted(answer)?.into_inner();
@@ -174,7 +192,7 @@ impl Entries {
         };
         let at = answer.r#ref.ok_or(VerifyError::Answer("ref"))?;
         let checkpoint = Some(answer.checkpoint).filter(|note| !note.is_empty());
-        Ok(Some(LogEntry { index: at.index, bytes: answer.entry, checkpoint }))
+        Ok(Some(LogEntry { log: at.log, index: at.index, bytes: answer.entry, checkpoint }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks what came back before it is handed out. A broker that was taken over, or that is broken, must not be
 //! able to make its callers use something they did not ask for.
 
-use daypass_evidence::checkpoint::{Checkpoint, CheckpointError};
+use daypass_evidence::checkpoint::{Checkpoint, CheckpointError, is_later};
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::receipt::{ReceiptError, verify_receipt};
 use daypass_evidence::tree::{Hash, ProofError, verify_consistency};
@@ -257,19 +257,11 @@ pub(crate) fn hashes(all: &[bytes::Bytes], what: &'static str) -> Result<Vec<Has
     all.iter().map(|octets| hash(octets, what)).collect()
 }
 
-/// Where a log stands among those that follow each other: its half-year, and its numbers within.
-fn period(origin: &str) -> (&str, Vec<u64>) {
-    let name = origin.rsplit('/').next().unwrap_or_default();
-    let mut parts = name.split('-');
-    let half_year = parts.next().unwrap_or_default();
-    (half_year, parts.filter_map(|part| part.trim_start_matches('r').parse().ok()).collect())
-}
-
 /// Checks that `found` is not behind what is known, and is the same where the sizes are. True where a proof of
 /// consistency is needed besides.
 pub(crate) fn not_behind(kept: &Newest, found: &Checkpoint) -> Result<bool, VerifyError> {
     let known = &kept.checkpoint;
-    if found.origin != known.origin && period(&found.origin) >= period(&known.origin) {
+    if is_later(&found.origin, &known.origin) {
         return Ok(false);
     }
     if found.origin != known.origin || found.size < known.size {

@@ -18,18 +18,19 @@ use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Alarm, AlarmState, Body, Change, EndedHow, Entry, NewEntry, OpenReason};
 use daypass_sdk::IssueRequest;
 use daypass_tests::harness::postgres::Postgres;
+use daypass_tests::harness::programs::nightly;
 use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, free_port, issue, program, python, run, task};
 use daypass_verify::time::UnixMs;
 
 /// A deployment whose log goes on in another one at so many entries.
-async fn closing_at(entries: u64) -> Deployment {
+pub(super) async fn closing_at(entries: u64) -> Deployment {
     let mut deployment = Deployment::stopped(sample()).await;
     deployment.settings.shard_entries = entries;
     deployment.resume().await.unwrap();
     deployment
 }
 
-async fn grow(deployment: &Deployment, entries: usize) {
+pub(super) async fn grow(deployment: &Deployment, entries: usize) {
     let desk = &deployment.broker().desk;
     let entry = || NewEntry {
         id: desk.ids.draw(desk.clock.now()).unwrap(),
@@ -41,10 +42,10 @@ async fn grow(deployment: &Deployment, entries: usize) {
 }
 
 /// The entries of a log, their bytes, and its checkpoint.
-type Log = (Vec<Entry>, Vec<Vec<u8>>, Vec<u8>);
+pub(super) type Log = (Vec<Entry>, Vec<Vec<u8>>, Vec<u8>);
 
 /// The logs in a store.
-fn shards(store: &StoreAt) -> Vec<Log> {
+pub(super) fn shards(store: &StoreAt) -> Vec<Log> {
     let newest = store.reader().unwrap().head().unwrap().unwrap().shard;
     let read = |shard| {
         let reader = store.shard(shard).unwrap();
@@ -205,7 +206,7 @@ async fn a_clock_in_doubt_begins_no_half_year() {
 }
 
 /// How often each issuance of each log was ended, in whichever log.
-fn endings(logs: &[Log]) -> BTreeMap<(String, u64), usize> {
+pub(super) fn endings(logs: &[Log]) -> BTreeMap<(String, u64), usize> {
     let mut ends = BTreeMap::new();
     let mut origin = String::new();
     for (entries, ..) in logs {
@@ -220,8 +221,9 @@ fn endings(logs: &[Log]) -> BTreeMap<(String, u64), usize> {
                     }
                 }
                 Body::CredentialSettled(settled) => {
+                    let of = settled.log.clone().unwrap_or_else(|| origin.clone());
                     let void = settled.void.iter().map(|(index, _)| *index);
-                    void.for_each(|index| *ends.get_mut(&(origin.clone(), index)).unwrap() += 1);
+                    void.for_each(|index| *ends.get_mut(&(of.clone(), index)).unwrap() += 1);
                 }
                 _ => {}
             }
@@ -364,7 +366,7 @@ async fn ask(deployment: Arc<Deployment>, ports: Vec<u16>, over: Arc<AtomicBool>
 }
 
 /// All that callers hold is in one of the logs, and each log and each link verifies.
-async fn assert_whole(deployment: &Deployment, config: &Path, held: &[String]) -> usize {
+pub(super) async fn assert_whole(deployment: &Deployment, config: &Path, held: &[String]) -> usize {
     let logs = shards(&deployment.settings.store);
     let issued: Vec<String> = logs
         .iter()
@@ -404,7 +406,7 @@ async fn under_load(
     }
     drop(serving);
     let logs = assert_whole(&deployment, &brokers[0].0, &held).await;
-    assert!(logs >= 4 && held.len() > 100, "{logs} logs, {} credentials", held.len());
+    assert!(logs >= 4 && held.len() > 50, "{logs} logs, {} credentials", held.len());
 }
 
 async fn until_shard(store: &StoreAt, shard: u32) {
@@ -424,7 +426,7 @@ async fn nothing_is_lost_at_the_turn_under_load_and_kills() {
     let store = deployment.settings.store.clone();
     let brokers = vec![configured(&deployment, "b1", 300)];
     under_load(deployment, brokers, async |serving, brokers| {
-        for shard in 1..6_u32 {
+        for shard in 1..if nightly() { 6 } else { 4_u32 } {
             until_shard(&store, shard).await;
             // At the turn, and some time after it.
             tokio::time::sleep(Duration::from_millis(u64::from(shard - 1) * 60)).await;
@@ -440,13 +442,13 @@ async fn two_brokers_cross_the_turn_together_under_load() {
     let database = Postgres::shared().any_database();
     let deployment = Deployment::stopped_in(database.at()).await;
     let store = deployment.settings.store.clone();
-    let brokers = vec![configured(&deployment, "b1", 400), configured(&deployment, "b2", 400)];
+    let brokers = vec![configured(&deployment, "b1", 300), configured(&deployment, "b2", 300)];
     under_load(deployment, brokers, async |serving, brokers| {
-        until_shard(&store, 3).await;
+        until_shard(&store, 1).await;
         serving.pop();
-        until_shard(&store, 4).await;
+        until_shard(&store, 2).await;
         serving.push(Serving::start(&brokers[1].0));
-        until_shard(&store, 6).await;
+        until_shard(&store, if nightly() { 6 } else { 3 }).await;
     })
     .await;
 }

@@ -186,17 +186,22 @@ impl Deployment {
     pub async fn turn(&mut self) {
         let running = self.running.take().expect("the broker runs");
         tokio::time::timeout(Duration::from_secs(20), running.over()).await.expect("the log is not over");
-        running.turn().await.unwrap();
-        self.resume().await.unwrap();
+        let left = running.turn().await;
+        self.running = Some(serve::start_next(&self.settings, left).await.unwrap());
+        self.know_issuers().await;
     }
 
     /// Serves again, and waits until it knows the keys of every issuer that behaves.
     pub async fn resume(&mut self) -> Result<(), ServeError> {
         self.running = Some(serve::start(self.settings.clone()).await?);
+        self.know_issuers().await;
+        Ok(())
+    }
+
+    async fn know_issuers(&self) {
         let known = |issuer: &str| self.knows(issuer);
         let named = [CI, STAFF, "cluster", "cluster-test", "supplier-idp"];
         eventually("keys of the issuers", || async { named.iter().all(|name| known(name)) }).await;
-        Ok(())
     }
 
     /// Whether the broker has keys of an issuer; one that is not declared, or has none of its own, counts as known.

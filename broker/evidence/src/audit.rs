@@ -321,9 +321,10 @@ impl Audit {
                 self.credentials.issued(index, time, issued, findings);
                 self.proofs.shown(index, time, &issued.proof, findings);
             }
-            Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
             // What another log issued, that log's own audit knows of.
             Body::CredentialEnded(ended) if ended.log.is_some() => {}
+            Body::CredentialSettled(settled) if settled.log.is_some() => {}
+            Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
             Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),
             Body::KeyChanged(changed) => self.credentials.key_changed(time, changed),
             Body::Unknown(fields) if entry.envelope.kind == "access.observed" => {

@@ -37,6 +37,19 @@ pub enum CheckpointError {
     },
 }
 
+/// Whether a log follows `other` among those of one trust domain, by their names: its half-year, and its numbers within.
+#[must_use]
+pub fn is_later(origin: &str, other: &str) -> bool {
+    period(origin) > period(other)
+}
+
+fn period(origin: &str) -> (&str, Vec<u64>) {
+    let name = origin.rsplit('/').next().unwrap_or_default();
+    let mut parts = name.split('-');
+    let half_year = parts.next().unwrap_or_default();
+    (half_year, parts.filter_map(|part| part.trim_start_matches('r').parse().ok()).collect())
+}
+
 impl Checkpoint {
     /// The text that is signed: origin, size and root, a line each.
     #[must_use]

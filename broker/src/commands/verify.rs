@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daypass_broker::config::Config;
-use daypass_broker::log::{Anchor, Started, examine_from, examine_watched};
+use daypass_broker::log::{Anchor, Started, examine_from, examine_watched, next_half_year};
 use daypass_broker::recover;
 use daypass_broker::serve::ServeError;
 use daypass_broker::store::{Reader, StoreAt};
@@ -51,6 +51,14 @@ pub(super) fn run(wanted: &Wanted) -> Result<(), Failure> {
         );
     }
     findings += before(&store, wanted)?;
+    if !wanted.json {
+        let key = named_by_log(newest.as_ref())?;
+        if let Some(next) = next_half_year(key.name()).and_then(|origin| key.of_shard(&origin)) {
+            println!(
+                "next log {next}   (its name and key from the next half-year on: witnesses must know them)"
+            );
+        }
+    }
     if findings == 0 { Ok(()) } else { Err(Failure::NotVerified(findings)) }
 }
 

@@ -48,4 +48,16 @@ impl Halt {
         }
         self.why().map_or(Ok(()), |why| Err(RecordError::Halted(why)))
     }
+
+    /// The same for what was recorded already: a log that was closed since takes nothing more, and what it took may be
+    /// signed.
+    ///
+    /// # Errors
+    /// As for [`Halt::check`].
+    pub fn check_recorded(&self) -> Result<(), RecordError> {
+        match self.check() {
+            Err(RecordError::Turned) => self.why().map_or(Ok(()), |why| Err(RecordError::Halted(why))),
+            checked => checked,
+        }
+    }
 }

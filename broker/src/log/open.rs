@@ -68,7 +68,9 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
     let proofs = Arc::new(Proofs(settings.anchor.as_ref().map(|anchor| anchor.path().to_owned())));
     let (commands, queue) = mpsc::channel(settings.queue.max(1));
     let (answers, outbox) = mpsc::channel(OUTBOX);
+    let shards = Arc::new(Shards::of(reader.as_ref(), Arc::clone(&settings.ids))?);
     let log = Log {
+        shards: Arc::clone(&shards),
         commands,
         published: Arc::new(ArcSwap::from_pointee(published)),
         state_at,
@@ -85,7 +87,6 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         signs: Arc::clone(&settings.key),
         over: CancellationToken::new(),
     };
-    let shards = Shards::of(reader.as_ref(), Arc::clone(&settings.ids))?;
     let writer = Writer {
         store,
         follower: follower(reader, &log, &settings),

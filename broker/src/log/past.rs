@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use daypass_evidence::checkpoint::Checkpoint;
+use daypass_evidence::checkpoint::{Checkpoint, is_later};
 use daypass_evidence::tree::{Frontier, Hash, consistency_proof, verify_consistency};
 use tokio::sync::Semaphore;
 
@@ -34,19 +34,22 @@ pub enum Compared {
     Ahead,
     /// From before what is in memory: compare it with the store.
     Older,
+    /// Of a log that is not known here, and that none of ours can be before.
+    Unknown,
 }
 
 /// What this broker signed or verified itself, and what it compared.
 pub(super) struct Past {
     recent: Mutex<Recent>,
-    compared: Mutex<BTreeMap<u64, Hash>>,
+    shard: u32,
+    compared: Mutex<BTreeMap<(u32, u64), Hash>>,
     seats: Semaphore,
 }
 
 impl Past {
     pub(super) fn beginning_at(head: &Head) -> Self {
         let recent = Mutex::new(Recent::beginning_at(head));
-        Self { recent, compared: Mutex::default(), seats: Semaphore::new(SEATS) }
+        Self { recent, shard: head.shard, compared: Mutex::default(), seats: Semaphore::new(SEATS) }
     }
 
     /// The tree grew from `before` by `leaves`.
@@ -61,19 +64,27 @@ impl Past {
 
     /// The root at `size`, from memory.
     pub(super) fn root_at(&self, size: u64) -> Option<Hash> {
-        if let Some(root) = lock(&self.compared).get(&size) {
+        if let Some(root) = lock(&self.compared).get(&(self.shard, size)) {
             return Some(*root);
         }
         let (mut tree, leaves) = lock(&self.recent).run_to(size)?;
         leaves.into_iter().for_each(|leaf| tree.append(leaf));
         let root = tree.root();
-        self.remember(size, root);
+        self.remember(self.shard, size, root);
         Some(root)
     }
 
-    fn remember(&self, size: u64, root: Hash) {
+    /// The same of a log that is closed.
+    fn closed_root_at(&self, closed: &Head, size: u64) -> Option<Hash> {
+        if size == closed.size {
+            return Frontier::from_parts(size, closed.frontier.clone()).ok().map(|tree| tree.root());
+        }
+        lock(&self.compared).get(&(closed.shard, size)).copied()
+    }
+
+    fn remember(&self, shard: u32, size: u64, root: Hash) {
         let mut compared = lock(&self.compared);
-        compared.insert(size, root);
+        compared.insert((shard, size), root);
         if compared.len() > COMPARED {
             compared.pop_first();
         }
@@ -137,18 +148,28 @@ impl Log {
     /// # Errors
     /// `SplitView` where it is not ours: from then on nothing is issued.
     pub fn compare(&self, known: &Checkpoint) -> Result<Compared, RecordError> {
-        let head = Arc::clone(&self.published.load().head);
-        if known.origin != head.origin || known.size > head.size {
-            return Ok(Compared::Ahead);
-        }
-        match self.past.root_at(known.size) {
+        let newest = Arc::clone(&self.published.load().head);
+        let closed = self.shards.closed(&known.origin);
+        let root = match closed {
+            Some(closed) if known.size > closed.size => return Err(self.forked(known, closed)),
+            Some(closed) => self.past.closed_root_at(closed, known.size),
+            None if known.origin == newest.origin && known.size <= newest.size => {
+                self.past.root_at(known.size)
+            }
+            None if known.origin == newest.origin || is_later(&known.origin, &newest.origin) => {
+                return Ok(Compared::Ahead);
+            }
+            None => return Ok(Compared::Unknown),
+        };
+        match root {
             Some(root) if root == known.root => Ok(Compared::Same),
-            Some(_) => Err(self.forked(known)),
+            Some(_) => Err(self.forked(known, closed.unwrap_or(&newest))),
             None => Ok(Compared::Older),
         }
     }
 
-    /// Holds an older one against the store: our head must be of a tree that begins with the caller's.
+    /// Holds an older one against the store, by readers of its log: the head must be of a tree that begins with the
+    /// caller's.
     ///
     /// # Errors
     /// The outer one when the store cannot be read; the inner one is `SplitView`, as for [`Log::compare`].
@@ -164,7 +185,8 @@ impl Log {
             Ok(Compared::Older) => {}
             compared => return Ok(compared.map(|_| ())),
         }
-        let head = Arc::clone(&self.published.load().head);
+        let newest = Arc::clone(&self.published.load().head);
+        let head = self.shards.closed(&known.origin).unwrap_or(&newest);
         let (size, head_size) = (known.size, head.size);
         let read = move |reader: &dyn crate::store::Reader| {
             index::prove(reader, |nodes| consistency_proof(size, head_size, nodes))
@@ -173,16 +195,15 @@ impl Log {
         let root = Frontier::from_parts(head.size, head.frontier.clone()).map(|head| head.root());
         let root = root.map_err(|error| StoreError::Damaged(error.to_string()))?;
         if verify_consistency(known.size, known.root, head.size, root, &proof).is_err() {
-            return Ok(Err(self.forked(known)));
+            return Ok(Err(self.forked(known, head)));
         }
-        self.past.remember(known.size, known.root);
+        self.past.remember(head.shard, known.size, known.root);
         Ok(Ok(()))
     }
 
     /// Stops this broker, and keeps what proves that the log was forked. Signing the caller's checkpoint again gives the
     /// very note that it showed: Ed25519 has one signature, and it was verified to be ours.
-    fn forked(&self, known: &Checkpoint) -> RecordError {
-        let head = Arc::clone(&self.published.load().head);
+    fn forked(&self, known: &Checkpoint, head: &Head) -> RecordError {
         let error = RecordError::SplitView(format!(
             "a caller holds a checkpoint of size {} that the log of size {} does not begin with, and both are signed",
             known.size, head.size

@@ -1,8 +1,9 @@
 //! What became of recorded credentials, until the next batch carries it into the log.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use daypass_evidence::entry::{CredentialSettled, Released};
+use daypass_evidence::entry::{CredentialSettled, Index, Released, Void};
 use daypass_verify::time::UnixMs;
 
 use super::Voided;
@@ -25,15 +26,27 @@ const WAITING_MAX: usize = 2 * CROWDED;
 #[derive(Debug, Default)]
 pub struct Settlements(Mutex<Waiting>);
 
-/// What waits.
-#[derive(Debug, Default)]
+/// What became of credentials and is not written yet: the log that follows can take it.
+#[derive(Debug, Clone, Default)]
+pub struct Unsettled(Waiting);
+
+impl Unsettled {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+/// What waits: by the places of issuances in the store, so that a log can settle what one before it issued.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
     pub(super) released: Vec<Released>,
     pub(super) void: Vec<Voided>,
 }
 
 impl Settlements {
-    /// A credential was handed out.
+    /// A credential was handed out; its index is raised as in [`crate::store::Live`].
     pub fn released(&self, released: Released) {
         let mut waiting = self.lock();
         waiting.released.push(released);
@@ -45,6 +58,17 @@ impl Settlements {
         let mut waiting = self.lock();
         waiting.void.push(voided);
         waiting.bound();
+    }
+
+    /// Takes all that waits, for the log that follows.
+    #[must_use]
+    pub fn leave(&self) -> Unsettled {
+        Unsettled(self.take())
+    }
+
+    /// Takes over what was left of the log before.
+    pub fn take_over(&self, left: Unsettled) {
+        self.put_back(left.0);
     }
 
     /// Whether so many wait that nothing more may be issued.
@@ -98,19 +122,30 @@ impl Waiting {
         self.void.retain(|voided| voided.live.exp > swept);
     }
 
-    /// The entries that say it, each small enough.
-    pub(super) fn entries(&self) -> Vec<CredentialSettled> {
-        let released = self.released.chunks(RELEASED_PER_ENTRY);
-        let void = self.void.chunks(VOID_PER_ENTRY);
-        released
-            .map(|chunk| CredentialSettled { released: chunk.to_vec(), void: Vec::new() })
-            .chain(void.map(|chunk| CredentialSettled {
-                released: Vec::new(),
-                void:
-                    chunk.iter().map(|voided| (place(voided.live.index).1, voided.reason.clone())).collect(),
-            }))
-            .collect()
+    /// The entries that say it, each of one log and small enough; `log_of` tells the origin of a shard that is not the
+    /// one that is written.
+    pub(super) fn entries(&self, log_of: impl Fn(Index) -> Option<String>) -> Vec<CredentialSettled> {
+        let mut by_log: BTreeMap<Index, CredentialSettled> = BTreeMap::new();
+        for (raised, digest, at) in &self.released {
+            let (shard, index) = place(*raised);
+            by_log.entry(shard).or_default().released.push((index, digest.clone(), *at));
+        }
+        for voided in &self.void {
+            let (shard, index) = place(voided.live.index);
+            by_log.entry(shard).or_default().void.push((index, voided.reason.clone()));
+        }
+        by_log.into_iter().flat_map(|(shard, all)| chunks(&all, log_of(shard).as_ref())).collect()
     }
+}
+
+fn chunks(all: &CredentialSettled, log: Option<&String>) -> Vec<CredentialSettled> {
+    let of = |released: &[Released], void: &[Void]| CredentialSettled {
+        released: released.to_vec(),
+        void: void.to_vec(),
+        log: log.cloned(),
+    };
+    let released = all.released.chunks(RELEASED_PER_ENTRY).map(|chunk| of(chunk, &[]));
+    released.chain(all.void.chunks(VOID_PER_ENTRY).map(|chunk| of(&[], chunk))).collect()
 }
 
 #[cfg(test)]
@@ -118,12 +153,25 @@ mod tests {
     use daypass_verify::ids::Digest;
 
     use super::*;
-    use crate::store::Live;
+    use crate::store::{Live, base};
 
     fn fill(settlements: &Settlements, released: u64, void: u64) {
         let live = |index| Live { exp: UnixMs::new(1), index };
         (0..released).for_each(|index| settlements.released((index, Digest::of(b"it"), UnixMs::new(1))));
         (0..void).for_each(|index| settlements.void(Voided { live: live(index), reason: "gone".into() }));
+    }
+
+    #[test]
+    fn what_became_of_credentials_is_said_with_the_log_that_issued_them() {
+        let settlements = Settlements::default();
+        fill(&settlements, 130, 1);
+        settlements.released((base(1) + 7, Digest::of(b"it"), UnixMs::new(1)));
+        let entries = settlements.take().entries(|shard| (shard == 0).then(|| "the log before".to_owned()));
+        let said: Vec<_> =
+            entries.iter().map(|it| (it.log.as_deref(), it.released.len(), it.void.len())).collect();
+        let before = Some("the log before");
+        assert_eq!(said, [(before, 120, 0), (before, 10, 0), (before, 0, 1), (None, 1, 0)]);
+        assert_eq!(entries[3].released[0].0, 7);
     }
 
     #[test]

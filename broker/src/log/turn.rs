@@ -26,20 +26,20 @@ const AFTER_A_LOSS_MS: i64 = 86_400_000;
 
 /// The logs before the one that is written, in the same store and before that.
 pub struct Shards {
-    origins: Vec<String>,
+    closed: Vec<Head>,
     predecessor: Option<String>,
     ids: Arc<Ids>,
 }
 
 impl Shards {
     pub(super) fn of(reader: &dyn Reader, ids: Arc<Ids>) -> Result<Self, StoreError> {
-        let origins = reader.closed()?.into_iter().map(|head| head.origin).collect();
+        let closed = reader.closed()?;
         let first = reader.entry_at(base(0))?.and_then(|row| Entry::read(&row.bytes).ok());
         let predecessor = match first.map(|entry| entry.body) {
             Some(Body::LogOpened(opened)) => opened.predecessor.map(|before| before.origin),
             _ => None,
         };
-        Ok(Self { origins, predecessor, ids })
+        Ok(Self { closed, predecessor, ids })
     }
 
     /// The origin of the log in which what lies in `shard` was issued; none where that is the own one.
@@ -47,13 +47,14 @@ impl Shards {
         if shard == Index::from(own) {
             return None;
         }
-        let closed = usize::try_from(shard).ok().and_then(|shard| self.origins.get(shard));
+        let closed = usize::try_from(shard).ok().and_then(|shard| self.closed.get(shard));
         // Beyond all that are in this store: of the log before the first of them.
-        closed.cloned().or_else(|| self.predecessor.clone())
+        closed.map(|head| head.origin.clone()).or_else(|| self.predecessor.clone())
     }
 
-    pub(super) fn has(&self, origin: &str) -> bool {
-        self.origins.iter().any(|it| it == origin) || self.predecessor.as_deref() == Some(origin)
+    /// The head that a closed log was left with.
+    pub(super) fn closed(&self, origin: &str) -> Option<&Head> {
+        self.closed.iter().find(|head| head.origin == origin)
     }
 
     /// An id as of the same time as `other`.
@@ -79,6 +80,15 @@ pub fn next_origin(published: &Published, now: UnixMs, limit: u64) -> Option<Str
     let numbered = name.rsplit_once('-').and_then(|(name, number)| Some((name, number.parse::<u64>().ok()?)));
     let (name, number) = numbered.unwrap_or((name, 1));
     (limit > 0 && head.size >= limit).then(|| format!("{family}/{name}-{}", number + 1))
+}
+
+/// The origin of the log of the half-year that follows that of `origin`.
+#[must_use]
+pub fn next_half_year(origin: &str) -> Option<String> {
+    let (family, name) = origin.rsplit_once('/')?;
+    let (year, half) = name.get(..6)?.split_once('h')?;
+    let year: u32 = year.parse().ok()?;
+    Some(if half == "1" { format!("{family}/{year}h2") } else { format!("{family}/{}h1", year + 1) })
 }
 
 impl Writer {
@@ -126,7 +136,7 @@ impl Writer {
             key: &self.settings.key,
         };
         let mut last = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
-        settle(&mut last, transaction.as_mut(), settling, &ids, time)?;
+        settle(&mut last, transaction.as_mut(), settling, &ids, time, &self.shards)?;
         // The lock is held: what a reader counts is what there is, but for what this transaction ends.
         let live = self.follower.reader.live_here().map_err(unavailable)?;
         let live = live.saturating_sub(last.adds.ended.len() as u64);

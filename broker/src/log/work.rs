@@ -115,10 +115,10 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> F
 /// it was shown: what others wrote since is in memory by now.
 fn contradicts(known: &Checkpoint, head: &Head, past: &Past, shards: &Shards) -> Option<RecordError> {
     if known.origin != head.origin {
-        // Our own key signed it, for a log that is closed here, or for one that this store never had.
+        // Our own key signed it, for a log that follows this one, and this store does not have it.
         let detail =
             || format!("a caller holds a checkpoint of `{}`, which the store does not know", known.origin);
-        return (!shards.has(&known.origin)).then(|| RecordError::Rollback(detail()));
+        return shards.closed(&known.origin).is_none().then(|| RecordError::Rollback(detail()));
     }
     if known.size > head.size {
         let detail =
@@ -218,6 +218,7 @@ pub(super) fn settle(
     settling: &mut Waiting,
     ids: &Ids,
     time: UnixMs,
+    shards: &Shards,
 ) -> Result<(), RecordError> {
     settling.forget_ended(time.plus_millis(-LEEWAY_MS));
     if !settling.void.is_empty() {
@@ -225,7 +226,8 @@ pub(super) fn settle(
         let mut live = transaction.are_live(&void).map_err(unavailable)?.into_iter();
         settling.void.retain(|_| live.next().unwrap_or_default());
     }
-    for settled in settling.entries() {
+    let own = assembly.shard();
+    for settled in settling.entries(|shard| shards.log_of(shard, own)) {
         push(assembly, ids, time, settled.into())?;
     }
     assembly.adds.ended.extend(settling.void.iter().map(|voided| voided.live));

@@ -62,7 +62,7 @@ pub(super) struct Writer {
     /// Whether more has expired than the newest batch ended.
     pub(super) sweeping: bool,
     /// The logs before this one.
-    pub(super) shards: Shards,
+    pub(super) shards: Arc<Shards>,
     /// Ends once the log is closed.
     pub(super) over: CancellationToken,
 }
@@ -266,8 +266,8 @@ impl Writer {
             key: &self.settings.key,
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
-        settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time)?;
-        let told = (self.follower.past.as_ref(), &self.shards);
+        settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time, &self.shards)?;
+        let told = (self.follower.past.as_ref(), self.shards.as_ref());
         let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room, told)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {

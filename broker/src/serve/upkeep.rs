@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub(super) use watch::{Watched, watch};
 
 use super::documents;
+use crate::alarms::Alarms;
 use crate::issue::Desk;
 use crate::log::{Attached, Place, RecordError, next_origin};
 use crate::refusals::Refusals;
@@ -25,6 +26,11 @@ use crate::web::{IssuerUrl, Site};
 const FLUSH_EVERY: Duration = Duration::from_millis(100);
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const TURN_AGAIN_MOST: Duration = Duration::from_secs(300);
+
+/// The log is due to be closed, and could not be.
+const LOG_NOT_CLOSED: &str = "LOG_NOT_CLOSED";
+
 const REFUSALS_AT_ONCE: usize = 64;
 
 /// The metrics of this process, counted from the first call on.
@@ -70,15 +76,26 @@ async fn settle(desk: Desk) {
     }
 }
 
-/// Says that the log is over where its half-year is, or it has as many entries as it may have. Not by a clock in doubt.
-pub(super) async fn look_for_turn(desk: Desk, limit: u64) {
-    let mut ticks = interval(SWEEP_EVERY);
+/// Closes the log where its half-year is over, or it has as many entries as it may have: not by a clock in doubt, and not
+/// while something found in it stopped issuance. Where it cannot be closed it goes on as it is; that is an alarm, and it is
+/// tried again, ever later.
+pub(super) async fn turn_when_due(desk: Desk, alarms: Alarms, limit: u64) {
+    let mut wait = SWEEP_EVERY;
     loop {
-        ticks.tick().await;
+        tokio::time::sleep(wait).await;
         let (log, now) = (&desk.log, desk.clock.now());
-        let is_sure = log.watch().trouble().is_none() && !log.watch().holds_endings();
-        if is_sure && next_origin(&log.published(), now, limit).is_some() {
-            return log.over().cancel();
+        let is_sure = log.watch().trouble().is_none() && !log.watch().holds_endings() && !log.is_stopped();
+        let Some(origin) = next_origin(&log.published(), now, limit).filter(|_| is_sure) else {
+            alarms.clear(LOG_NOT_CLOSED, "");
+            wait = SWEEP_EVERY;
+            continue;
+        };
+        match log.turn(origin).await {
+            Ok(()) | Err(RecordError::Turned) => return,
+            Err(error) => {
+                alarms.raise(LOG_NOT_CLOSED, "", &format!("{error}; it goes on as it is"));
+                wait = (wait * 2).min(TURN_AGAIN_MOST);
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! `EvidenceService`: checkpoints, proofs, entries, explanations. Reading entries is an operator's right; a holder
 //! sees those of its own credentials.
 
+mod listing;
+
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daypass_core::decision::Outward;
 use daypass_evidence::entry::{Body, Entry};
@@ -23,16 +24,11 @@ use super::authenticate::Caller;
 use super::convert;
 use super::status::{self, Outgoing};
 use super::{Api, later, standing};
-use crate::index::{self, Filter, StoredNodes};
+use crate::index::{self, Filter, Readers, StoredNodes};
+use crate::shelf::Closed;
 use crate::store::{Head, Reader, Row, StoreError};
 
 pub(super) struct Service(pub(super) Arc<Api>);
-
-/// How often a follower looks for new entries.
-const FOLLOW_EVERY: Duration = Duration::from_millis(200);
-
-/// How much longer than its proof a stream may go on.
-const LEEWAY_MS: i64 = 30_000;
 
 /// How far the time in an id of ours can lie after that of the first entry that names it.
 const CLOCK_SLACK_MS: i64 = 10_000;
@@ -60,10 +56,10 @@ impl EvidenceService for Service {
     ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
         let caller = caller(&request)?;
         let wanted = request.get_ref();
-        let head = self.log_named(&wanted.log, wanted.size).await;
-        let head = head.map_err(|refusal| refusal.into_status(&caller.request))?;
+        let named = self.log_named(&wanted.log, wanted.size).await;
+        let Named { head, is_newest, .. } = named.map_err(|refusal| refusal.into_status(&caller.request))?;
         let cosigned = if wanted.size == 0 { head.size } else { wanted.size };
-        if let Some(cosigned) = self.0.cosignatures.of_size(cosigned) {
+        if let Some(cosigned) = self.0.cosignatures.of_size(cosigned).filter(|_| is_newest) {
             let checkpoint = Bytes::copy_from_slice(&cosigned.note);
             return Ok(Response::new(pb::GetCheckpointResponse { checkpoint }));
         }
@@ -98,7 +94,7 @@ impl EvidenceService for Service {
         let listing =
             self.listing(&wire, &caller).await.map_err(|refusal| refusal.into_status(&caller.request))?;
         let (sender, receiver) = mpsc::channel(16);
-        tokio::spawn(list(Service(Arc::clone(&self.0)), listing, sender));
+        tokio::spawn(listing::list(Service(Arc::clone(&self.0)), listing, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -123,27 +119,33 @@ impl EvidenceService for Service {
     }
 }
 
-/// A listing that was allowed.
-struct Listing {
-    start: u64,
-    limit: u64,
-    follow: bool,
-    filter: Filter,
-    caller: Caller,
-    /// Whether it is an operator's, and not a holder's of what is its own.
-    by_right: bool,
+/// A log that is asked for.
+struct Named {
+    head: Arc<Head>,
+    readers: Readers,
+    is_newest: bool,
+}
+
+impl Named {
+    fn closed(closed: &Closed) -> Self {
+        let (head, readers) = (Arc::clone(&closed.head), closed.readers.clone());
+        Self { head, readers, is_newest: false }
+    }
 }
 
 impl Service {
     /// The head of the log that is asked for, as of `size` at least: another broker may have told the caller of it.
-    async fn log_named(&self, log: &str, size: u64) -> Result<Arc<Head>, Outgoing> {
+    async fn log_named(&self, log: &str, size: u64) -> Result<Named, Outgoing> {
+        if let Some(closed) = self.0.shelf.closed(log) {
+            return Ok(Named::closed(closed));
+        }
         let head = Arc::clone(&self.0.desk.log.published_at(size).await.head);
         if log.is_empty() || log == head.origin {
-            return Ok(head);
+            return Ok(Named { head, readers: self.0.readers.clone(), is_newest: true });
         }
         Err(Outgoing::new(
             Outward::NotFound,
-            format!("there is no log `{}` here: this one is `{}`", log.escape_debug(), head.origin),
+            format!("there is no log `{}` here: the newest one is `{}`", log.escape_debug(), head.origin),
         ))
     }
 
@@ -153,17 +155,17 @@ impl Service {
             Some(Of::FirstSize(first)) => first,
             None => 0,
         };
-        let head = self.log_named(&wire.log, wire.size.max(beyond)).await?;
+        let Named { head, readers, .. } = self.log_named(&wire.log, wire.size.max(beyond)).await?;
         let size = if wire.size == 0 { head.size } else { wire.size };
         if size > head.size {
             return Err(Outgoing::malformed("size", format!("the log has {} entries", head.size)));
         }
         let hashes = match wire.of {
             Some(Of::Index(at)) if at < size => {
-                self.nodes(move |nodes| tree::inclusion_proof(at, size, nodes)).await?
+                nodes(&readers, move |nodes| tree::inclusion_proof(at, size, nodes)).await?
             }
             Some(Of::FirstSize(first)) if first <= size => {
-                self.nodes(move |nodes| tree::consistency_proof(first, size, nodes)).await?
+                nodes(&readers, move |nodes| tree::consistency_proof(first, size, nodes)).await?
             }
             _ => {
                 return Err(Outgoing::malformed(
@@ -176,17 +178,6 @@ impl Service {
         Ok(pb::GetProofResponse { hashes, checkpoint: Bytes::copy_from_slice(&head.checkpoint) })
     }
 
-    async fn nodes(
-        &self,
-        prove: impl FnOnce(&StoredNodes<'_>) -> Option<Vec<tree::Hash>> + Send + 'static,
-    ) -> Result<Vec<tree::Hash>, Outgoing> {
-        self.0
-            .readers
-            .run(move |reader| index::prove(reader, prove))
-            .await
-            .map_err(|error| status::of_store(&error))
-    }
-
     fn reads_evidence(&self, caller: &Caller) -> bool {
         let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
         state.bundle().is_some_and(|bundle| standing::reads_evidence(&caller.principal, bundle, now))
@@ -195,53 +186,6 @@ impl Service {
     fn own_identities(&self, caller: &Caller) -> Vec<IdentityName> {
         let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
         state.bundle().map(|bundle| standing::identities(&caller.principal, bundle, now)).unwrap_or_default()
-    }
-
-    /// Rights end while a stream goes on: asked before each page.
-    fn still_allowed(&self, listing: &Listing) -> bool {
-        let caller = &listing.caller;
-        self.0.desk.clock.now() < caller.principal.expires_at().plus_millis(LEEWAY_MS)
-            && if listing.by_right {
-                self.reads_evidence(caller)
-            } else {
-                !self.own_identities(caller).is_empty()
-            }
-    }
-
-    async fn listing(&self, wire: &pb::ListEntriesRequest, caller: &Caller) -> Result<Listing, Outgoing> {
-        self.log_named(&wire.log, 0).await?;
-        let filter = Filter {
-            kinds: wire.kinds.clone(),
-            identity: convert::optional("identity", &wire.identity)?,
-            credential: convert::optional("credential_id", &wire.credential_id)?,
-            request: convert::optional("request_id", &wire.request_id)?,
-            since: convert::moment("since", wire.since.as_ref())?,
-            until: convert::moment("until", wire.until.as_ref())?,
-        };
-        let limit = if wire.limit == 0 { u64::MAX } else { wire.limit };
-        let by_right = self.reads_evidence(caller);
-        if !by_right {
-            self.check_own(caller, filter.credential).await?;
-        }
-        let caller = caller.clone();
-        Ok(Listing { start: wire.start, limit, follow: wire.follow, filter, caller, by_right })
-    }
-
-    /// A holder sees what became of a credential of its own, and of another's no more than of none.
-    async fn check_own(&self, caller: &Caller, credential: Option<CredentialId>) -> Result<(), Outgoing> {
-        let own = self.own_identities(caller);
-        let Some(credential) = credential.filter(|_| !own.is_empty()) else {
-            return Err(Outgoing::new(
-                Outward::NotAllowed,
-                "reading the log is an operator's right: name a credential of your own by `credential_id`, or ask as an operator with `read_evidence`",
-            ));
-        };
-        let find = move |reader: &dyn Reader| index::find(reader, &credential);
-        let found = self.0.readers.run(find).await.map_err(|error| status::of_store(&error))?;
-        if found.is_some_and(|row| index::is_issued_to(&row, &own)) {
-            return Ok(());
-        }
-        Err(Outgoing::new(Outward::NotFound, "`credential_id` names no credential of this identity"))
     }
 
     async fn explanation(&self, caller: &Caller, request_id: &str) -> Result<pb::ExplainResponse, Outgoing> {
@@ -273,6 +217,14 @@ impl Service {
             source: "memory".into(),
         })
     }
+}
+
+async fn nodes(
+    readers: &Readers,
+    prove: impl FnOnce(&StoredNodes<'_>) -> Option<Vec<tree::Hash>> + Send + 'static,
+) -> Result<Vec<tree::Hash>, Outgoing> {
+    let proven = readers.run(move |reader| index::prove(reader, prove)).await;
+    proven.map_err(|error| status::of_store(&error))
 }
 
 fn explained_by_log(
@@ -321,51 +273,5 @@ fn from_entry(row: &Row, entry: &Entry) -> pb::ExplainResponse {
         clause,
         rules: rules.into_iter().collect(),
         source: "log".into(),
-    }
-}
-
-async fn list(
-    service: Service,
-    mut listing: Listing,
-    sender: mpsc::Sender<Result<pb::ListEntriesResponse, Status>>,
-) {
-    let (api, request) = (&service.0, listing.caller.request);
-    while listing.limit > 0 && !sender.is_closed() {
-        if !service.still_allowed(&listing) {
-            let refusal = Outgoing::new(Outward::NotAllowed, "the right to read this ended meanwhile");
-            drop(sender.send(Err(refusal.into_status(&request))).await);
-            return;
-        }
-        let (start, filter) = (listing.start, listing.filter.clone());
-        let searched = api.readers.run(move |reader| index::search(reader, start, &filter)).await;
-        let found = match searched {
-            Ok(found) => found,
-            Err(error) => {
-                drop(sender.send(Err(status::of_store(&error).into_status(&request))).await);
-                return;
-            }
-        };
-        // The checkpoint that comes with an entry covers it, whichever broker wrote it.
-        let covered = found.rows.last().map_or(0, |row| row.index + 1);
-        let head = Arc::clone(&api.desk.log.published_at(covered).await.head);
-        let next = if covered > head.size { None } else { found.next };
-        for row in found.rows.into_iter().filter(|row| row.index < head.size) {
-            listing.start = row.index + 1;
-            let entry = pb::EntryRef { log: head.origin.clone(), index: row.index };
-            let response = pb::ListEntriesResponse {
-                r#ref: Some(entry),
-                entry: row.bytes.into(),
-                checkpoint: Bytes::copy_from_slice(&head.checkpoint),
-            };
-            if sender.send(Ok(response)).await.is_err() || listing.limit == 1 {
-                return;
-            }
-            listing.limit -= 1;
-        }
-        match next {
-            Some(next) => listing.start = next,
-            None if listing.follow => tokio::time::sleep(FOLLOW_EVERY).await,
-            None => return,
-        }
     }
 }

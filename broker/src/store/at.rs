@@ -137,8 +137,10 @@ impl StoreAt {
             Self::Sealed { at, .. } => at.open_unsealed(),
             Self::File(path) => {
                 let store = SqliteStore::open_file(path, false)?;
+                // They read on in the log that is opened here, whatever follows it meanwhile.
+                let shard = SqliteStore::open_reader(path)?.head()?.map_or(0, |head| head.shard);
                 let path = path.clone();
-                let readers = Arc::new(move || SqliteStore::open_reader(&path));
+                let readers = Arc::new(move || SqliteStore::open_shard(&path, shard));
                 let about = About { kind: "sqlite", durability: "fsync".into(), schema: sqlite::SCHEMA };
                 Ok(Opened { store: Box::new(store), readers, about })
             }
@@ -176,6 +178,22 @@ impl StoreAt {
             Self::File(path) => SqliteStore::open_shard(path, shard),
             Self::Postgres(at) => PostgresStore::open_shard(at, shard),
             Self::Sealed { at, folder } => seal::reading(at.shard(shard)?, Some(folder)),
+        }
+    }
+
+    /// What opens readers of one shard, in which they share what they can.
+    #[must_use]
+    pub fn readers_of(&self, shard: u32) -> Arc<OpenReader> {
+        match self {
+            Self::File(path) => {
+                let path = path.clone();
+                Arc::new(move || SqliteStore::open_shard(&path, shard))
+            }
+            Self::Postgres(at) => PostgresStore::readers_of(at, shard),
+            Self::Sealed { at, folder } => {
+                let (open, folder) = (at.readers_of(shard), folder.clone());
+                Arc::new(move || seal::reading(open()?, Some(&folder)))
+            }
         }
     }
 

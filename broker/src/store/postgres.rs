@@ -16,12 +16,12 @@ mod sealer;
 mod statements;
 mod transaction;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::carry::Take;
 use super::columns::{minute, signed, unsigned};
-use super::{About, Batch, Head, Reader, Store, StoreError, Transaction, base};
+use super::{About, Batch, Head, OpenReader, Reader, Store, StoreError, Transaction, base};
 use connect::Session;
 use io::Io;
 use statements::{Columns, HeadColumns};
@@ -81,6 +81,20 @@ impl PostgresStore {
     /// As for [`PostgresStore::open_reader`].
     pub fn open_shard(at: &Arc<PostgresAt>, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Arc::new(Reading::new(Arc::new(Io::start()?), at, Some(shard))?).reader())
+    }
+
+    /// What opens readers of one shard: they share connections, which are made for the first of them.
+    pub(super) fn readers_of(at: &Arc<PostgresAt>, shard: u32) -> Arc<OpenReader> {
+        let (at, made) = (Arc::clone(at), OnceLock::new());
+        Arc::new(move || {
+            if made.get().is_none() {
+                let reading = Reading::new(Arc::new(Io::start()?), &at, Some(shard))?;
+                let _another_was_first = made.set(Arc::new(reading));
+            }
+            made.get()
+                .map(|reading: &Arc<Reading>| reading.reader())
+                .ok_or_else(|| error::late("keep its connections"))
+        })
     }
 
     /// Makes the tables, as their owner. None where a log lies in them.

@@ -23,6 +23,9 @@ pub struct CredentialSettled {
     /// Those that provably were not: their ending.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub void: Vec<Void>,
+    /// The origin of the log that these indexes are of; absent: this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// How credentials ended.

@@ -36,8 +36,8 @@ pub(super) async fn find(client: &Client, decoded: &Decoded) -> Result<Found, Fa
     let mut ending = None;
     while let Some(logged) = entries.next().await? {
         let entry = Entry::read(&logged.bytes).map_err(|why| Failure::Verification(why.to_string()))?;
-        let about = found.as_ref().map(|(issued, _)| issued.index);
-        ending = ending.or_else(|| ended(&entry, about, logged.index));
+        let about = found.as_ref().map(|(issued, _)| issued);
+        ending = ending.or_else(|| ended(&entry, about?, &logged));
         if matches!(entry.body, Body::CredentialIssued(_)) && entry.envelope.id == id {
             found = Some((logged, entry));
         }
@@ -45,7 +45,7 @@ pub(super) async fn find(client: &Client, decoded: &Decoded) -> Result<Found, Fa
     let (logged, entry) =
         found.ok_or_else(|| Failure::Verification(format!("the log knows no credential `{id}`")))?;
     same_bytes(decoded, &entry)?;
-    let checkpoint = client.prove_inclusion(leaf_hash(&logged.bytes), logged.index).await?;
+    let checkpoint = client.prove_inclusion_in(&logged.log, leaf_hash(&logged.bytes), logged.index).await?;
     let inclusion =
         format!("proven under the checkpoint of {} entries of {}", checkpoint.size, checkpoint.origin);
     Ok(Found { index: logged.index, entry, inclusion, ending })
@@ -59,18 +59,25 @@ fn same_bytes(decoded: &Decoded, entry: &Entry) -> Result<(), Failure> {
     }
 }
 
-fn ended(entry: &Entry, issuance: Option<u64>, index: u64) -> Option<String> {
-    let issuance = issuance?;
-    let at = entry.envelope.time;
+/// Whether an entry ends what was issued: in the same log, or in one that follows it.
+fn ended(entry: &Entry, issued: &LogEntry, at: &LogEntry) -> Option<String> {
+    let (time, index) = (entry.envelope.time, at.index);
+    let is_its = |log: &Option<String>| log.as_ref().unwrap_or(&at.log) == &issued.log;
+    let place = match at.log == issued.log {
+        true => format!("entry {index} of {time}"),
+        false => format!("entry {index} of {time} in `{}`", at.log),
+    };
     match &entry.body {
-        Body::CredentialEnded(ended) if ended.log.is_none() && ended.ended.contains(&issuance) => {
+        Body::CredentialEnded(ended) if is_its(&ended.log) && ended.ended.contains(&issued.index) => {
             match ended.how {
-                EndedHow::Expired => Some(format!("expired, as entry {index} of {at} says")),
-                EndedHow::Revoked => Some(format!("revoked by entry {index} of {at}")),
+                EndedHow::Expired => Some(format!("expired, as {place} says")),
+                EndedHow::Revoked => Some(format!("revoked by {place}")),
             }
         }
-        Body::CredentialSettled(settled) if settled.void.iter().any(|(of, _)| *of == issuance) => {
-            Some(format!("void by entry {index} of {at}: it was never released"))
+        Body::CredentialSettled(settled)
+            if is_its(&settled.log) && settled.void.iter().any(|(of, _)| *of == issued.index) =>
+        {
+            Some(format!("void by {place}: it was never released"))
         }
         _ => None,
     }

@@ -152,6 +152,7 @@ fn settled() -> CredentialSettled {
     CredentialSettled {
         released: vec![(1190, digest(b'1'), at(-3)), (1191, digest(b'2'), at(-2))],
         void: vec![(1192, "caller_gone".into())],
+        log: Some("example.org/evidence/2026h1".into()),
     }
 }
 
