@@ -18,8 +18,9 @@ use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Alarm, AlarmState, Body, Change, EndedHow, Entry, NewEntry, OpenReason};
 use daypass_sdk::IssueRequest;
 use daypass_tests::harness::postgres::Postgres;
-use daypass_tests::harness::programs::nightly;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, Output, free_port, issue, program, python, run, task};
+use daypass_tests::harness::{
+    CI, Deployment, NIGHTLY, Output, free_port, issue, nightly, program, python, run, task,
+};
 use daypass_verify::time::UnixMs;
 
 /// A deployment whose log goes on in another one at so many entries.
