@@ -13,6 +13,7 @@ use crate::ids::{CredentialId, Digest, Name, SpiffeId, TrustDomain};
 use crate::jose::{JoseError, SignedToken, UnverifiedToken};
 use crate::json;
 use crate::jwks::KeySet;
+use crate::revocations::Shown;
 use crate::scope::{Action, Audience, Resource, Scope};
 use crate::time::{Seconds, UnixMs};
 
@@ -126,6 +127,12 @@ impl VerifiedToken {
         self.actions.contains(action) && reaches
     }
 
+    /// What the revocation feed is asked about it.
+    #[must_use]
+    pub fn shown(&self) -> Shown<'_> {
+        Shown { id: self.credential_id, subject: &self.subject, issuer: None, key: Some(&self.key) }
+    }
+
     /// Audiences, actions and resources together.
     #[must_use]
     pub fn scope(&self) -> Scope {
@@ -233,6 +240,14 @@ pub struct VerifiedCertificate {
     pub expires_at: UnixMs,
     /// What the certificate says besides.
     pub leaf: VerifiedLeaf,
+}
+
+impl VerifiedCertificate {
+    /// What the revocation feed is asked about it. Which CA signed it was checked along the chain.
+    #[must_use]
+    pub fn shown(&self) -> Shown<'_> {
+        Shown { id: self.credential_id, subject: &self.subject, issuer: None, key: None }
+    }
 }
 
 /// Checks a certificate chain, leaf first, against the broker's published roots.

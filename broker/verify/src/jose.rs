@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::header::{Header, refuse_case_twins};
 use crate::ids::Digest;
-use crate::json::{self, JsonError};
+use crate::json::{self, JsonError, Limits};
 use crate::key::VerifyingKey;
 use crate::provider;
 
@@ -117,7 +117,16 @@ impl UnverifiedToken {
     /// # Errors
     /// When it is too long, malformed in any part, or its header asks for what is not accepted.
     pub fn parse(compact: &str) -> Result<Self, JoseError> {
-        if compact.len() > TOKEN_LEN_MAX {
+        Self::parse_within(compact, TOKEN_LEN_MAX, &Limits::TOKEN)
+    }
+
+    /// The same with bounds of its own for what is no token of a workload.
+    pub(crate) fn parse_within(
+        compact: &str,
+        len_max: usize,
+        claims_max: &Limits,
+    ) -> Result<Self, JoseError> {
+        if compact.len() > len_max {
             return Err(JoseError::TooLarge);
         }
         let mut parts = compact.split('.');
@@ -131,7 +140,7 @@ impl UnverifiedToken {
         }
         let header = Header::read(&json::parse_object(&decode(header)?)?)?;
         decode(signature)?;
-        let claims = json::parse_object(&decode(claims)?)?;
+        let claims = json::parse_limited(&decode(claims)?, claims_max)?;
         refuse_case_twins(&claims, &REGISTERED_CLAIMS)?;
         let signing_len = compact.len() - signature.len() - 1;
         Ok(Self { compact: compact.into(), signing_len, header, claims })

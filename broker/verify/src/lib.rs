@@ -15,6 +15,7 @@ pub mod jwks;
 pub mod key;
 pub mod pointer;
 pub mod provider;
+pub mod revocations;
 pub mod scope;
 pub mod task;
 mod thumbprint;

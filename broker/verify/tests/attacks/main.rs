@@ -13,6 +13,7 @@ mod authorities;
 mod certificate;
 mod claims;
 mod credential;
+mod feed;
 mod key_set;
 mod minting;
 mod request;
