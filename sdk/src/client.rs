@@ -59,6 +59,14 @@ impl Client {
         Self::with_clock(config, Arc::new(SystemClock))
     }
 
+    /// A client as the environment says: see [`Config::from_env`].
+    ///
+    /// # Errors
+    /// When something needed is missing or cannot work.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::new(Config::from_env()?)
+    }
+
     /// The same by another clock than the machine's.
     ///
     /// # Errors

@@ -38,3 +38,16 @@ impl Clock for SystemClock {
         i64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 }
+
+/// A moment by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) wall: UnixMs,
+    pub(crate) boot_ms: i64,
+}
+
+impl Moment {
+    pub(crate) fn of(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), boot_ms: clock.boot_ms() }
+    }
+}

@@ -33,6 +33,53 @@ pub struct Config {
     pub state: Option<PathBuf>,
 }
 
+impl Config {
+    /// What the environment says, as the program `daypass` reads it: `DAYPASS_BROKER`, `DAYPASS_WEB`, and by file
+    /// `DAYPASS_CA`, `DAYPASS_CERT` with `DAYPASS_KEY`, `DAYPASS_ID_TOKEN_FILE`. No secret stands in the environment
+    /// itself. `DAYPASS_LOG_KEY` pins the key of the log.
+    ///
+    /// # Errors
+    /// When something needed is missing or cannot be read.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::from_variables(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let needed = |name: &str, what: &str| {
+            variable(name).ok_or_else(|| Error::Config(format!("`{name}` is not set: expected {what}")))
+        };
+        let read = |name: &str, path: &str| {
+            let why = |error| Error::Config(format!("cannot read `{path}`: {error}; look at `{name}`"));
+            std::fs::read(path).map_err(why)
+        };
+        let url = |name: &str, text: String| {
+            let why = |error| Error::Config(format!("`{text}` is no URL: {error}; look at `{name}`"));
+            text.parse().map_err(why)
+        };
+        let broker = url("DAYPASS_BROKER", needed("DAYPASS_BROKER", "`https://HOST:PORT`")?)?;
+        let web = variable("DAYPASS_WEB").map(|text| url("DAYPASS_WEB", text)).transpose()?;
+        let ca = read("DAYPASS_CA", &needed("DAYPASS_CA", "a file with the broker's roots")?)?;
+        let certificate = match (variable("DAYPASS_CERT"), variable("DAYPASS_KEY")) {
+            (Some(chain), Some(key)) => {
+                let key = String::from_utf8(read("DAYPASS_KEY", &key)?)
+                    .map_err(|_| Error::Config("`DAYPASS_KEY`: expected a PEM file".to_owned()))?;
+                Some(ClientCertificate { chain: read("DAYPASS_CERT", &chain)?, key: key.into() })
+            }
+            (None, None) => None,
+            _ => {
+                let why = "expected both `DAYPASS_CERT` and `DAYPASS_KEY`, or none";
+                return Err(Error::Config(why.to_owned()));
+            }
+        };
+        let log_key = variable("DAYPASS_LOG_KEY").map(|text| {
+            let why = |_| Error::Config("`DAYPASS_LOG_KEY`: expected `name+id+key`".to_owned());
+            text.parse().map_err(why)
+        });
+        let id_token = variable("DAYPASS_ID_TOKEN_FILE").map(|path| IdToken::File(path.into()));
+        Ok(Self { broker, web, ca, certificate, id_token, log_key: log_key.transpose()?, state: None })
+    }
+}
+
 /// A client certificate and its key.
 #[derive(Clone)]
 pub struct ClientCertificate {

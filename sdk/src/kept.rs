@@ -164,8 +164,8 @@ mod tests {
         open().advance(log.newest()).unwrap();
         let same_name = Log::new("example.org/evidence/2027h1");
         assert!(open().newest(&same_name.key()).is_err());
-        let successor = Log::new("example.org/evidence/2027h2");
-        assert_eq!(open().newest(&successor.key()).unwrap(), None);
+        let another = Log::new("example.com/evidence/2027h1");
+        assert_eq!(open().newest(&another.key()).unwrap(), None);
     }
 
     #[test]

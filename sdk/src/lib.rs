@@ -5,15 +5,18 @@
 //! [`CredentialSource`] keeps such a credential fresh:
 //!
 //! ```no_run
-//! # async fn demo(client: daypass_sdk::Client) -> Result<(), Box<dyn std::error::Error>> {
-//! use daypass_sdk::{CredentialSource, IssueRequest};
-//!
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! # use daypass_sdk::{Client, CredentialSource, IssueRequest};
+//! let client = Client::from_env()?; // DAYPASS_BROKER, DAYPASS_WEB, DAYPASS_CA, and the proof
 //! let source = CredentialSource::new(client, IssueRequest::token("post-invoices".parse()?));
-//! let credential = source.credential().await?; // now, and whenever one is needed: never one that is over
-//! # let _ = credential;
+//! let credential = source.credential().await?; // whenever one is needed: never one that is over
+//! # drop(credential);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! [`TokenLayer`], [`CredentialSource::put_on`] and [`SourceCertificate`] show it to a target; [`receive`] is for the
+//! target.
 //!
 //! One credential alone:
 //!
@@ -47,8 +50,12 @@ mod governance;
 mod holder;
 mod issuance;
 mod kept;
+mod present;
 mod published;
+pub mod receive;
 mod request;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod source;
 mod tls;
 mod verify;
@@ -58,11 +65,13 @@ pub use clock::{Clock, SystemClock};
 pub use config::{ClientCertificate, Config, IdToken};
 pub use credential::{Credential, Grant, Preview, Receipt, Secret};
 pub use daypass_proto::v1::{CertificateProfile, KeyUse, Reach};
+pub use daypass_verify::scope::{Action, Audience, Resource};
 pub use error::{Error, FieldViolation, Refusal};
 pub use evidence::{Entries, EntryFilter, Explanation, LogEntry, Proof};
 pub use governance::{Rotated, Rotation};
 pub use holder::Holder;
 pub use kept::write_private;
+pub use present::{SourceCertificate, TokenLayer, WithToken};
 pub use published::Published;
 pub use request::{Binding, IssueRequest, Kind};
 pub use source::CredentialSource;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use daypass_verify::json::{Limits, parse_limited};
 use daypass_verify::jwks::KeySet;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
@@ -18,13 +20,15 @@ use crate::verify::VerifyError;
 const DOCUMENT_LEN_MAX: usize = 256 * 1024;
 /// Where the broker says who it is (RFC 8414, section 3).
 const METADATA: &str = "/.well-known/oauth-authorization-server";
-/// How long documents are used before they are fetched again.
+/// How long documents are used before they are fetched again, unless their headers say a shorter time.
 const FRESH_FOR: Duration = Duration::from_secs(300);
+/// They are used this long whatever their headers say.
+const FRESH_FOR_MIN: Duration = Duration::from_secs(1);
 /// A set this young is not fetched again for the sake of an unknown key.
 const TOO_YOUNG_TO_REFRESH: Duration = Duration::from_secs(5);
 
 /// Keys and roots, as fetched together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Published {
     /// The issuer URL, byte for byte as tokens name it.
     pub issuer: String,
@@ -43,7 +47,23 @@ pub struct Published {
 pub(crate) struct Web {
     http: reqwest::Client,
     issuer: String,
-    newest: Mutex<Option<(Instant, Arc<Published>)>>,
+    newest: Mutex<Option<Fetched>>,
+}
+
+/// What was fetched, when, and how long it may be used.
+#[derive(Debug)]
+struct Fetched {
+    at: Instant,
+    fresh_for: Duration,
+    published: Arc<Published>,
+}
+
+/// One document as it came.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) body: Vec<u8>,
+    pub(crate) etag: Option<String>,
+    max_age: Option<Duration>,
 }
 
 impl Web {
@@ -79,47 +99,90 @@ impl Web {
     async fn no_older_than(&self, age: Duration) -> Result<Arc<Published>, Error> {
         // Held while fetching: of many callers one fetches, and the others find what it brought.
         let mut newest = self.newest.lock().await;
-        if let Some((at, published)) = newest.as_ref()
-            && at.elapsed() < age
+        if let Some(known) = newest.as_ref()
+            && known.at.elapsed() < age.min(known.fresh_for)
         {
-            return Ok(published.clone());
+            return Ok(known.published.clone());
         }
-        let published = Arc::new(self.fetch().await?);
-        *newest = Some((Instant::now(), published.clone()));
+        let at = Instant::now();
+        let (published, fresh_for) = self.fetch().await?;
+        let published = Arc::new(published);
+        *newest = Some(Fetched { at, fresh_for, published: published.clone() });
         Ok(published)
     }
 
-    async fn fetch(&self) -> Result<Published, Error> {
+    /// The documents as they are now, and how long they may be used.
+    pub(crate) async fn fetch(&self) -> Result<(Published, Duration), Error> {
         let (metadata, jwks, bundle) =
             tokio::try_join!(self.document(METADATA), self.document("/jwks"), self.document("/bundle"))?;
-        check_issuer(&metadata, &self.issuer).map_err(|why| self.unusable(METADATA, &why))?;
-        let (token_keys, _) = KeySet::parse(&jwks).map_err(|why| self.unusable("/jwks", &why.to_string()))?;
+        check_issuer(&metadata.body, &self.issuer).map_err(|why| self.unusable(METADATA, &why))?;
+        let keys = KeySet::parse(&jwks.body);
+        let (token_keys, _) = keys.map_err(|why| self.unusable("/jwks", &why.to_string()))?;
         // A broker that signs no JWT-SVIDs publishes no key for them.
-        let svid_keys = KeySet::parse_bundle(&bundle).map(|(keys, _)| keys).unwrap_or_default();
-        let roots = roots(&bundle).map_err(|why| self.unusable("/bundle", why))?;
-        let svid_jwks = svid_jwks(&bundle);
-        Ok(Published { issuer: self.issuer.clone(), token_keys, svid_keys, svid_jwks, roots })
+        let svid_keys = KeySet::parse_bundle(&bundle.body).map(|(keys, _)| keys).unwrap_or_default();
+        let svid_jwks = svid_jwks(&bundle.body);
+        let roots = roots(&bundle.body).map_err(|why| self.unusable("/bundle", why))?;
+        let max_ages = [jwks.max_age, bundle.max_age].into_iter().flatten();
+        let fresh_for = max_ages.fold(FRESH_FOR, Duration::min).max(FRESH_FOR_MIN);
+        Ok((Published { issuer: self.issuer.clone(), token_keys, svid_keys, svid_jwks, roots }, fresh_for))
     }
 
-    async fn document(&self, path: &str) -> Result<Vec<u8>, Error> {
-        let url = format!("{}{path}", self.issuer);
+    async fn document(&self, path: &str) -> Result<Page, Error> {
+        let page = self.page(path, None, DOCUMENT_LEN_MAX).await?;
+        page.ok_or_else(|| self.unusable(path, "expected the document").into())
+    }
+
+    /// What is published under `path`; none where it is still the one of `etag`.
+    pub(crate) async fn page(
+        &self,
+        path: &str,
+        etag: Option<&str>,
+        len_max: usize,
+    ) -> Result<Option<Page>, Error> {
+        let url = self.url(path);
         let unreachable =
             |error: reqwest::Error| Error::Unreachable { broker: url.clone(), detail: deepest(&error) };
-        let answer = self.http.get(&url).send().await.map_err(unreachable)?;
+        let mut request = self.http.get(&url);
+        if let Some(etag) = etag {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        let answer = request.send().await.map_err(unreachable)?;
+        if answer.status() == StatusCode::NOT_MODIFIED && etag.is_some() {
+            return Ok(None);
+        }
         let mut answer = answer.error_for_status().map_err(unreachable)?;
+        let header = |name| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let (etag, max_age) = (header(ETAG).map(str::to_owned), header(CACHE_CONTROL).and_then(max_age));
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
             body.extend_from_slice(&chunk);
-            if body.len() > DOCUMENT_LEN_MAX {
-                return Err(self.unusable(path, "expected at most 256 KiB").into());
+            if body.len() > len_max {
+                return Err(self.unusable(path, &format!("expected at most {len_max} bytes")).into());
             }
         }
-        Ok(body)
+        Ok(Some(Page { body, etag, max_age }))
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.issuer)
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     fn unusable(&self, path: &str, why: &str) -> VerifyError {
-        VerifyError::Published { url: format!("{}{path}", self.issuer), why: why.to_owned() }
+        VerifyError::Published { url: self.url(path), why: why.to_owned() }
     }
+}
+
+/// `max-age` (RFC 9111, section 5.2.2.1); nothing may be used for longer than `no-store` and `no-cache` say.
+fn max_age(cache_control: &str) -> Option<Duration> {
+    let mut directives = cache_control.split(',').map(str::trim);
+    directives.find_map(|it| match it {
+        "no-store" | "no-cache" => Some(Duration::ZERO),
+        _ => it.strip_prefix("max-age=")?.parse().ok().map(Duration::from_secs),
+    })
 }
 
 /// The issuer must be the URL under which it is found, byte for byte (RFC 8414, section 3.3): tokens name it so.

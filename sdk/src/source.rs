@@ -15,10 +15,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use self::life::{Draw, Life, Moment};
+use self::life::{Draw, Life};
 use self::plan::{LOOK, Plan, Step};
 use crate::client::Client;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::credential::Credential;
 use crate::error::Error;
 use crate::request::IssueRequest;
@@ -66,6 +66,11 @@ struct State {
 impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.0.shared.state.borrow();
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p14") {
+            let held = state.held.as_ref().map(|(credential, _)| crate::present::shown(credential));
+            return write!(f, "{held:?}");
+        }
         let held = state.held.as_ref().map(|(credential, _)| (credential.id, credential.granted.expires_at));
         f.debug_struct("CredentialSource").field("held", &held).field("failure", &state.failure).finish()
     }
@@ -121,6 +126,15 @@ impl CredentialSource {
                 return Err(Error::Config("the credential's source has ended".to_owned()));
             }
         }
+    }
+
+    /// The credential, if there is one now: for those who cannot wait.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Credential>> {
+        let now = Moment::of(&*self.0.shared.clock);
+        let state = self.0.shared.state.borrow();
+        let held = state.held.as_ref().filter(|(_, life)| !life.is_over(now));
+        held.map(|(credential, _)| Arc::clone(credential))
     }
 
     fn answer(&self, state: &State) -> Option<Result<Arc<Credential>, Error>> {
@@ -259,4 +273,4 @@ async fn ask(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

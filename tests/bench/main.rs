@@ -11,6 +11,7 @@ mod process;
 mod raw;
 mod table;
 mod token;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,6 +93,18 @@ enum What {
         #[arg(long)]
         in_flight: Option<usize>,
     },
+    /// What a receiver of credentials verifies, on one core: the SDK's layer against the signature alone
+    Verify {
+        /// One JSON object instead of lines
+        #[arg(long)]
+        json: bool,
+        /// Seconds of load for each of both
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// How many revocations the feed lists
+        #[arg(long, default_value_t = 10_000)]
+        revocations: u32,
+    },
     /// A start on a log that `log` wrote
     #[command(hide = true)]
     LogStart { folder: PathBuf },
@@ -122,6 +135,11 @@ fn main() -> Result<(), Fault> {
             process::stay_on_core(1)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(token::run(json, Duration::from_secs(seconds), &sizes(in_flight)))
+        }
+        What::Verify { json, seconds, revocations } => {
+            process::stay_on_core(1)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(verify::run(json, revocations, Duration::from_secs(seconds)))
         }
         What::Issue { json, seconds, case, in_flight } => {
             let wanted = |it: &&Case| case.as_deref().is_none_or(|name| it.name == name);

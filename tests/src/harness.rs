@@ -11,6 +11,7 @@ mod profiles;
 mod programs;
 mod tamper;
 mod web;
+mod wire;
 mod witness;
 
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub use ports::free as free_port;
 pub use programs::{Output, left_out, nightly, node, program, python, run, run_with};
 pub use tamper::Copied;
 pub use web::{EXCHANGE, ID_TOKEN, JWT, Said, Web, certificate_digest, encoded, exchange, in_pem};
+pub use wire::Wire;
 pub use witness::{Manner, WitnessServer};
 
 /// The nightly billing run of the sample organisation.

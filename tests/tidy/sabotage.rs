@@ -37,7 +37,7 @@ fn nothing_turns_sabotage_on_by_itself() {
 #[test]
 fn every_sabotage_is_behind_its_feature() {
     let mut seen = 0;
-    for source in ["broker/src", "agent/src"].into_iter().flat_map(sources::program) {
+    for source in ["broker/src", "sdk/src", "agent/src"].into_iter().flat_map(sources::program) {
         let lines = source.code();
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("sabotage::breaks")) {
             seen += 1;

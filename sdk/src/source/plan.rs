@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::life::{Draw, Life, Moment};
+use super::life::{Draw, Life};
+use crate::clock::Moment;
 use crate::error::Error;
 
 /// The longest wait before the clocks are looked at again: a machine that slept, or whose clock was set, is known

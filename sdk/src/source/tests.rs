@@ -15,7 +15,7 @@ use crate::verify::tests::Log;
 const CANARY: &str = "canary-3f9c1e7a5b";
 
 /// What is granted to live so long.
-pub(super) fn granted(issued_at: UnixMs, life_ms: i64) -> Grant {
+pub(crate) fn granted(issued_at: UnixMs, life_ms: i64) -> Grant {
     Grant {
         subject: "spiffe://example.org/prod/billing/nightly".parse().unwrap(),
         task: "post-invoices".parse().unwrap(),
@@ -49,7 +49,7 @@ fn credential(nth: u8, issued_at: UnixMs, life_ms: i64) -> Credential {
     }
 }
 
-pub(super) fn refused(reason: &str) -> Error {
+pub(crate) fn refused(reason: &str) -> Error {
     let message = "no".to_owned();
     Error::AskForPermission(Refusal { reason: reason.into(), message, request_id: None })
 }
@@ -73,7 +73,7 @@ impl Clock for Hands {
 }
 
 /// An issuer in memory: what it says, and what it was asked.
-struct Desk {
+pub(crate) struct Desk {
     clock: Arc<Hands>,
     life_ms: i64,
     refuses: Mutex<Option<Error>>,
@@ -106,7 +106,7 @@ impl Issues for Arc<Desk> {
 }
 
 impl Desk {
-    fn open(life_ms: i64) -> Arc<Self> {
+    pub(crate) fn open(life_ms: i64) -> Arc<Self> {
         let clock =
             Hands { began: Instant::now(), wall_ms: AtomicI64::default(), slept_ms: AtomicI64::default() };
         Arc::new(Self {
@@ -120,12 +120,12 @@ impl Desk {
         })
     }
 
-    fn source(self: &Arc<Self>) -> CredentialSource {
+    pub(crate) fn source(self: &Arc<Self>) -> CredentialSource {
         let request = IssueRequest::token("post-invoices".parse().unwrap());
         CredentialSource::of(Arc::clone(self), Arc::clone(&self.clock) as _, request)
     }
 
-    fn refuse(&self, error: impl Into<Option<Error>>) {
+    pub(crate) fn refuse(&self, error: impl Into<Option<Error>>) {
         *self.refuses.lock().unwrap() = error.into();
     }
 
@@ -248,8 +248,24 @@ async fn the_task_ends_with_the_last_clone() {
 }
 
 #[tokio::test]
-async fn a_source_shows_no_secret() {
-    let source = Desk::open(600_000).source();
-    let credential = source.credential().await.unwrap();
-    assert!(!format!("{source:?} {credential:?}").contains(CANARY));
+async fn nothing_that_a_source_says_shows_a_secret() {
+    let desk = Desk::open(600_000);
+    let source = desk.source();
+    let held = source.credential().await.unwrap();
+    let layer =
+        crate::TokenLayer::to(source.clone(), &"https://ledger.example.org".parse().unwrap()).unwrap();
+    let resolver = crate::SourceCertificate::new(source.clone());
+    let value = source.authorization().await.unwrap();
+    desk.refuse(refused("SUSPENDED"));
+    desk.clock.slept_ms.fetch_add(600_000, Ordering::SeqCst);
+    let error = source.credential().await.unwrap_err();
+    let mut key = credential(1, UnixMs::new(0), 1);
+    key.secret = Secret::Certificate { chain: Vec::new(), roots: Vec::new(), key: Some(CANARY.into()) };
+    let said = format!("{source:?} {held:?} {layer:?} {resolver:?} {value:?} {error:?} {error} {key:?}");
+    assert!(!said.contains(CANARY), "{said}");
+    let changes = source.subscribe();
+    assert!(!format!("{changes:?} {:?}", desk.source()).contains(CANARY));
+    let fresh = Desk::open(600_000).source();
+    fresh.credential().await.unwrap();
+    assert!(!format!("{fresh:?}").contains(CANARY));
 }

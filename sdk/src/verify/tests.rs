@@ -1,4 +1,4 @@
-mod credentials;
+pub(crate) mod credentials;
 
 use daypass_evidence::tree::{Frontier, leaf_hash, node_hash};
 use ring::rand::SystemRandom;
@@ -6,8 +6,8 @@ use ring::signature::Ed25519KeyPair;
 
 use super::*;
 
-const NOW: UnixMs = UnixMs::new(1_795_316_400_123);
-const SUBJECT: &str = "spiffe://example.org/prod/billing/nightly";
+pub(crate) const NOW: UnixMs = UnixMs::new(1_795_316_400_123);
+pub(crate) const SUBJECT: &str = "spiffe://example.org/prod/billing/nightly";
 
 /// One thing spoiled.
 type Spoil<T> = fn(&mut T);
@@ -43,7 +43,7 @@ impl Log {
     }
 }
 
-fn id() -> CredentialId {
+pub(crate) fn id() -> CredentialId {
     CredentialId::new(NOW, [7; 10])
 }
 

@@ -58,3 +58,14 @@ impl Clock for TestClock {
         Some(Kernel { synchronised, max_error_ms: 5, offset_ms: 0, now: self.now() })
     }
 }
+
+/// A client on the same machine.
+impl daypass_sdk::Clock for TestClock {
+    fn now(&self) -> UnixMs {
+        Clock::now(self)
+    }
+
+    fn boot_ms(&self) -> i64 {
+        Clock::boot_ms(self)
+    }
+}

@@ -19,7 +19,15 @@ impl Deployment {
         daypass_sdk::Client::new(daypass_sdk::Config { state, ..self.sdk_config() }).unwrap()
     }
 
-    fn sdk_config(&self) -> daypass_sdk::Config {
+    /// The same by this deployment's clock, with its calls going to `port` of loopback.
+    pub fn sdk_through(&self, port: u16) -> daypass_sdk::Client {
+        let broker = format!("https://127.0.0.1:{port}").parse().unwrap();
+        let config = daypass_sdk::Config { broker, ..self.sdk_config() };
+        daypass_sdk::Client::with_clock(config, std::sync::Arc::clone(&self.clock) as _).unwrap()
+    }
+
+    /// What the SDK's client with the nightly run's certificate is made from.
+    pub fn sdk_config(&self) -> daypass_sdk::Config {
         let certificate = self.workload(NIGHTLY);
         daypass_sdk::Config {
             broker: format!("https://127.0.0.1:{}", self.broker().api.port()).parse().unwrap(),

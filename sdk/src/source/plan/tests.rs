@@ -105,7 +105,11 @@ impl Day {
             }
             1 => self.away_until_ms = self.true_ms + self.dice.below(10 * LIFE_MS),
             2 => self.true_ms += self.dice.below(20 * LIFE_MS),
-            _ => self.wall_off_ms += self.dice.below(7_200_000) - 3_600_000,
+            // Somebody sets the wall clock; every other time the broker is away besides.
+            _ => {
+                self.wall_off_ms += self.dice.below(7_200_000) - 3_600_000;
+                self.away_until_ms = self.true_ms + self.dice.below(2) * 3 * LIFE_MS;
+            }
         }
         self.last_disturbed_ms = self.true_ms.max(self.away_until_ms);
     }

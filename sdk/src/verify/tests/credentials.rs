@@ -1,6 +1,7 @@
 //! Tokens and certificates against what was granted.
 
 use data_encoding::BASE64URL_NOPAD;
+use daypass_verify::ids::KeyId;
 use daypass_verify::jwks::{KeySet, p256_jwk};
 use daypass_verify::task::{TASK_EXTENSION_OID, TaskDetail};
 use rcgen::{
@@ -13,16 +14,16 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const ISSUER: &str = "https://daypass.example.org";
+pub(crate) const ISSUER: &str = "https://daypass.example.org";
 
-struct Minter {
+pub(crate) struct Minter {
     key: EcdsaKeyPair,
-    published: Published,
+    pub(crate) published: Published,
     kid: String,
 }
 
 impl Minter {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let random = SystemRandom::new();
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
         let key =
@@ -40,10 +41,17 @@ impl Minter {
         Self { key, published, kid: kid.to_string() }
     }
 
-    fn mint(&self, claims: &Value) -> String {
+    pub(crate) fn mint(&self, claims: &Value) -> String {
         let header = json!({ "alg": "ES256", "kid": self.kid, "typ": "at+jwt" }).to_string();
         let part = |text: &str| BASE64URL_NOPAD.encode(text.as_bytes());
-        let input = format!("{}.{}", part(&header), part(&claims.to_string()));
+        self.sign(format!("{}.{}", part(&header), part(&claims.to_string())))
+    }
+
+    pub(crate) fn kid(&self) -> KeyId {
+        self.kid.parse().unwrap()
+    }
+
+    pub(crate) fn sign(&self, input: String) -> String {
         let signature = self.key.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
         format!("{input}.{}", BASE64URL_NOPAD.encode(signature.as_ref()))
     }
@@ -53,11 +61,11 @@ impl Minter {
     }
 }
 
-fn holder() -> Digest {
+pub(crate) fn holder() -> Digest {
     Digest::of(b"the client's certificate")
 }
 
-fn claims() -> Value {
+pub(crate) fn claims() -> Value {
     let scope = grant().scope;
     let detail = TaskDetail::new("post-invoices".parse().unwrap(), &scope);
     json!({
@@ -112,13 +120,13 @@ fn a_token_by_another_key_or_of_another_profile_is_refused() {
     assert!(Minter::new().check(&claims(), &IssueRequest { kind, ..request() }).is_err());
 }
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    published: Published,
+    pub(crate) published: Published,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -128,7 +136,11 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), published }
     }
 
-    fn leaf(&self, key: &KeyPair, spoil: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
+    pub(crate) fn leaf(
+        &self,
+        key: &KeyPair,
+        spoil: impl FnOnce(&mut CertificateParams),
+    ) -> CertificateDer<'static> {
         let mut params = leaf_params();
         spoil(&mut params);
         params.signed_by(key, &self.issuer).unwrap().der().clone()

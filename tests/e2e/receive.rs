@@ -1,0 +1,213 @@
+//! Services that receive credentials, and clients whose credentials are always fresh: over real TLS, with a whole
+//! broker behind both.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::post;
+use daypass_sdk::receive::{
+    Allowed, Caller, Demand, Feed, IssuedPeers, PossessingPeers, Presenter, Receiver, ReceiverConfig,
+    Refused, Shown, serve, server_config,
+};
+use daypass_sdk::{
+    Client, Config, CredentialSource, IdToken, IssueRequest, Secret, SourceCertificate, TokenLayer,
+};
+use daypass_tests::harness::{Deployment, TRUST_DOMAIN};
+use http::HeaderMap;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tower::ServiceBuilder;
+use url::Url;
+
+const LEDGER: &str = "https://ledger.example.org";
+
+struct WriteInvoices;
+
+impl Demand for WriteInvoices {
+    const ACTION: &'static str = "invoice:write";
+
+    fn resource(parts: &http::request::Parts) -> Result<Option<daypass_sdk::Resource>, Refused> {
+        parts.uri.path().trim_start_matches("/invoices/").parse().map(Some).map_err(|_| Refused::NotAllowed)
+    }
+}
+
+async fn write(headers: HeaderMap, Allowed(caller, _): Allowed<WriteInvoices>) -> String {
+    assert!(!headers.contains_key("authorization"), "the token goes no further");
+    format!("{} {} {:?}", caller.subject, caller.task, caller.shown)
+}
+
+fn config(deployment: &Deployment, audience: &str) -> ReceiverConfig {
+    let issuer = deployment.settings.issuer.as_str().parse().unwrap();
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let (domain, audience) = (TRUST_DOMAIN.parse().unwrap(), audience.parse().unwrap());
+    let clock = Arc::clone(&deployment.clock) as _;
+    ReceiverConfig { feed: Feed::Ignored, clock, ..ReceiverConfig::new(issuer, ca, domain, audience) }
+}
+
+async fn receiver(deployment: &Deployment, audience: &str) -> Receiver {
+    let receiver = Receiver::new(config(deployment, audience)).unwrap();
+    receiver.ready().await.unwrap();
+    receiver
+}
+
+/// The certificate of the deployment's own listeners, for services beside them.
+fn listener(deployment: &Deployment) -> Arc<SingleCertAndKey> {
+    let at = &deployment.settings.api;
+    let chain = CertificateDer::pem_file_iter(&at.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&at.key).unwrap();
+    Arc::new(CertifiedKey::new(chain, any_supported_type(&key).unwrap()).into())
+}
+
+/// A ledger that takes invoices.
+async fn ledger(deployment: &Deployment, receiver: &Receiver, peers: Arc<dyn ClientCertVerifier>) -> Url {
+    let routes = Router::new().route("/invoices/{*region}", post(write)).layer(receiver.layer());
+    let tls = server_config(listener(deployment), peers).unwrap();
+    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}", at.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(serve(at, tls, routes));
+    url
+}
+
+async fn token(source: &CredentialSource) -> String {
+    let credential = source.credential().await.unwrap();
+    let Secret::Token { value, .. } = &credential.secret else { panic!("a token") };
+    value.expose_secret().to_owned()
+}
+
+#[tokio::test]
+async fn a_service_lets_in_who_has_a_token_that_reaches_so_far_and_tells_the_others_no_more_than_why() {
+    let deployment = Deployment::start().await;
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let receiver = receiver(&deployment, LEDGER).await;
+    let url = ledger(&deployment, &receiver, PossessingPeers::new()).await;
+    let client = deployment.sdk();
+    let source = CredentialSource::new(client.clone(), IssueRequest::token("post-invoices".parse().unwrap()));
+    let good = token(&source).await;
+    let mut reading = IssueRequest::token("read-invoices".parse().unwrap());
+    reading.scope.audiences = [LEDGER.parse().unwrap()].into();
+    let reading = CredentialSource::new(client.clone(), reading);
+    let reading = token(&reading).await;
+    let (holder, thief) = (client.http_to(&ca).unwrap(), deployment.sdk().http_to(&ca).unwrap());
+    let (eu, us, asia) = ("eu/2027-01", "us/2027-01", "asia/2027-01");
+    let spoiled = format!("{}A", &good[..good.len() - 1]);
+    for (what, http, region, token, status, challenge) in [
+        ("a good token", &holder, eu, Some(good.as_str()), 200, None),
+        ("and elsewhere", &holder, us, Some(&good), 200, None),
+        ("out of reach", &holder, asia, Some(&good), 403, Some(r#"Bearer error="insufficient_scope""#)),
+        ("no resource", &holder, "%2e%2e", Some(&good), 403, Some(r#"Bearer error="insufficient_scope""#)),
+        ("another action", &holder, eu, Some(&reading), 403, Some(r#"Bearer error="insufficient_scope""#)),
+        ("nothing", &holder, eu, None, 401, Some("Bearer")),
+        ("stolen", &thief, eu, Some(&good), 401, Some(r#"Bearer error="invalid_token""#)),
+        ("spoiled", &holder, eu, Some(&spoiled), 401, Some(r#"Bearer error="invalid_token""#)),
+        ("two words", &holder, eu, Some("a b"), 400, Some(r#"Bearer error="invalid_request""#)),
+    ] {
+        let mut request = http.post(url.join(&format!("invoices/{region}")).unwrap());
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{what}");
+        let told = answer.headers().get("www-authenticate").map(|it| it.to_str().unwrap().to_owned());
+        assert_eq!(told.as_deref(), challenge, "{what}");
+        let body = answer.text().await.unwrap();
+        assert_eq!(body.is_empty(), status != 200, "{what}: {body}");
+    }
+    let mut request = holder.post(url.join("invoices/eu/2027-01").unwrap()).build().unwrap();
+    source.put_on(&mut request).await.unwrap();
+    let answer = holder.execute(request).await.unwrap().text().await.unwrap();
+    assert_eq!(answer, "spiffe://example.org/prod/billing/nightly post-invoices BoundToken");
+}
+
+#[tokio::test]
+async fn a_token_for_somebody_else_or_that_is_over_is_refused() {
+    let deployment = Deployment::start().await;
+    let client = deployment.sdk();
+    let source = CredentialSource::new(client.clone(), IssueRequest::token("post-invoices".parse().unwrap()));
+    let value = token(&source).await;
+    let held = Presenter::Certificate(client.holder().digest());
+    let ours = receiver(&deployment, LEDGER).await;
+    let caller = ours.token(&value, held).await.unwrap();
+    assert_eq!((caller.task.as_str(), caller.shown), ("post-invoices", Shown::BoundToken));
+    assert_eq!(ours.token(&value, Presenter::Bearer).await.unwrap_err().inner_reason(), "NOT_BOUND");
+    let other = receiver(&deployment, "https://orders.example.org").await;
+    assert_eq!(other.token(&value, held).await.unwrap_err().inner_reason(), "BAD_AUDIENCE");
+    let foreign =
+        ReceiverConfig { trust_domain: "example.com".parse().unwrap(), ..config(&deployment, LEDGER) };
+    let foreign = Receiver::new(foreign).unwrap();
+    foreign.ready().await.unwrap();
+    assert_eq!(foreign.token(&value, held).await.unwrap_err().inner_reason(), "BAD_TRUST_DOMAIN");
+    deployment.clock.advance(15 * 60_000 + 31_000);
+    // The keys are too old by now, and fetched for the one who asks.
+    assert_eq!(ours.token(&value, held).await.unwrap_err().inner_reason(), "EXPIRED");
+}
+
+#[tokio::test]
+async fn grpc_calls_carry_a_fresh_token_and_are_refused_without() {
+    let deployment = Deployment::start().await;
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let receiver = receiver(&deployment, LEDGER).await;
+    let (_, health) = tonic_health::server::health_reporter();
+    let routes = tonic::service::Routes::new(health).into_axum_router().layer(receiver.layer());
+    let tls = server_config(listener(&deployment), PossessingPeers::new()).unwrap();
+    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url: Url = format!("https://{}", at.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(serve(at, tls, routes));
+    let client = deployment.sdk();
+    let source = CredentialSource::new(client.clone(), IssueRequest::token("post-invoices".parse().unwrap()));
+    let channel = client.grpc_to(&url, &ca).unwrap();
+    let layer = TokenLayer::to(source, &url).unwrap();
+    let with_token = ServiceBuilder::new().layer(layer).service(channel.clone());
+    HealthClient::new(with_token).check(HealthCheckRequest::default()).await.unwrap();
+    let refused = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (tonic::Code::Unauthenticated, "expected a credential"));
+}
+
+/// A client of the web shop's frontend, which may have a certificate for the mesh.
+fn frontend(deployment: &Deployment) -> Client {
+    let token = deployment.organisation.token("cluster", "prod/web/frontend").unwrap();
+    let id_token = Some(IdToken::Text(token.into()));
+    Client::new(Config { certificate: None, id_token, ..deployment.sdk_config() }).unwrap()
+}
+
+#[tokio::test]
+async fn services_know_each_other_by_certificates_that_are_taken_anew_from_their_source() {
+    let deployment = Deployment::start().await;
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let receiver = receiver(&deployment, "mesh.example.org").await;
+    let source = CredentialSource::new(
+        frontend(&deployment),
+        IssueRequest::certificate("mesh-identity".parse().unwrap()),
+    );
+    let credential = source.credential().await.unwrap();
+    let routes = |receiver: &Receiver| {
+        let who = |caller: Caller| async move { format!("{} {:?}", caller.credential_id, caller.shown) };
+        Router::new().route("/who", axum::routing::get(who)).layer(receiver.layer())
+    };
+    let allowed = |caller: &Caller| caller.subject.to_string() == "spiffe://example.org/prod/web/frontend";
+    let nobody = |_: &Caller| false;
+    let mut answers = Vec::new();
+    for peers in [IssuedPeers::new(receiver.clone(), allowed), IssuedPeers::new(receiver.clone(), nobody)] {
+        let tls = server_config(listener(&deployment), peers).unwrap();
+        let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("https://{}/who", at.local_addr().unwrap());
+        tokio::spawn(serve(at, tls, routes(&receiver)));
+        let mut tls = deployment.sdk().tls_to(&ca, &["h2"]).unwrap();
+        tls.client_auth_cert_resolver = SourceCertificate::new(source.clone());
+        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
+        let answer = http.get(&url).send().await;
+        answers.push(match answer {
+            Ok(answer) => Some(answer.text().await.unwrap()),
+            Err(_) => None,
+        });
+        let stranger = deployment.sdk().http_to(&ca).unwrap();
+        stranger.get(&url).send().await.unwrap_err();
+    }
+    assert_eq!(answers, [Some(format!("{} Certificate", credential.id)), None]);
+}
