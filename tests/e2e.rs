@@ -34,6 +34,7 @@ mod rotation;
 mod scrub;
 mod sdk;
 mod seal;
+mod secrets;
 mod shards;
 mod source;
 mod stock;
