@@ -40,6 +40,9 @@ async fn a_proof_and_a_token_are_written_nowhere_whichever_way_they_come() {
         .with_env_filter("daypass_broker=trace,daypass_core=trace,daypass_verify=trace")
         .with_writer(kept.clone());
     let _logging = tracing::subscriber::set_default(logs.finish());
+    // Where there is one subscriber alone, a place in the code that another test's thread meets first is asked of that
+    // thread's, which is none, and is silent for all.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let deployment = Deployment::start().await;
     let certificate = possession().unwrap();
     let web = Web::of(&deployment, Some(&certificate), true);
