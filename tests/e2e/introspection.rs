@@ -2,6 +2,7 @@
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::{Caller, possession};
+use daypass_broker::dev::organisation::sample;
 use daypass_core::rotation::Order;
 use daypass_evidence::entry::KeyUse;
 use daypass_proto::v1 as pb;
@@ -108,4 +109,21 @@ async fn a_token_by_a_compromised_key_is_inactive_at_once() {
     let order = Order { usage: KeyUse::Token, compromised: Some(key) };
     deployment.broker().rotation.order(&order, &Default::default()).await.unwrap();
     assert_eq!(over_grpc(&operator, &token).await, None);
+}
+
+#[tokio::test]
+async fn a_token_lives_on_when_the_log_goes_on_in_another() {
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.settings.shard_entries = 100;
+    deployment.resume().await.unwrap();
+    let before = [orders_token(&deployment).await, orders_token(&deployment).await];
+    let service = deployment.service().await;
+    for _ in 0..100 {
+        issue(&service, task("post-invoices")).await.unwrap();
+    }
+    deployment.turn().await;
+    let operator = deployment.operator().await;
+    for token in before.iter().chain([&orders_token(&deployment).await]) {
+        assert_eq!(over_grpc(&operator, token).await, Some(claims_of(token).1));
+    }
 }
