@@ -1,6 +1,7 @@
 //! What the parts promise together, by topic.
 
 mod agent;
+mod agent_runs;
 mod agent_units;
 mod agent_workload;
 mod brokers;

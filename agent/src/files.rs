@@ -18,7 +18,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::config::Owner;
+use crate::config::{Files, Owner};
 
 /// The link to the newest credential's folder.
 pub const CURRENT: &str = "current";
@@ -50,6 +50,7 @@ impl std::error::Error for FilesError {}
 pub struct Directory {
     path: PathBuf,
     owner: Option<Owner>,
+    shared_parent: bool,
     /// Held while something is changed; true once nothing may be written any more.
     closed: Arc<Mutex<bool>>,
 }
@@ -58,7 +59,14 @@ impl Directory {
     /// The directory at `path`, an absolute path, whose files belong to `owner`.
     #[must_use]
     pub fn new(path: PathBuf, owner: Option<Owner>) -> Self {
-        Self { path, owner, closed: Arc::default() }
+        Self { path, owner, shared_parent: false, closed: Arc::default() }
+    }
+
+    /// The directory that a configuration names.
+    #[must_use]
+    pub fn of(files: &Files) -> Self {
+        let made = Self::new(files.directory.clone(), files.owner);
+        Self { shared_parent: files.shared_parent, ..made }
     }
 
     /// Where it is.
@@ -158,7 +166,7 @@ impl Directory {
     fn opened(&self) -> Result<OwnedFd, FilesError> {
         // Others than the owner of the files may look at names, never at contents.
         let mode = if self.owner.is_some() { 0o755 } else { 0o700 };
-        place::open(&self.path, Mode::from_raw_mode(mode))
+        place::open(&self.path, Mode::from_raw_mode(mode), self.shared_parent)
     }
 
     /// Makes `name` a link through `current`.

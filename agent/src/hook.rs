@@ -49,23 +49,23 @@ async fn run_when_called(command: Vec<String>, called: Arc<Notify>) {
     loop {
         called.notified().await;
         let shown = command.first().map(String::as_str).unwrap_or_default();
-        match run(&command).await {
+        match run(&command, PATIENCE).await {
             Ok(()) => info!("`{shown}` was run"),
             Err(what) => warn!("`{shown}` {what}"),
         }
     }
 }
 
-async fn run(command: &[String]) -> Result<(), String> {
+async fn run(command: &[String], patience: Duration) -> Result<(), String> {
     let mut child = start(command).map_err(|error| format!("cannot be run: {error}"))?;
-    match timeout(PATIENCE, child.wait()).await {
+    match timeout(patience, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("failed: {status}")),
         Ok(Err(error)) => Err(format!("is lost: {error}")),
         Err(_) => {
             end(&child);
             child.wait().await.ok();
-            Err(format!("was ended: it took longer than {} s", PATIENCE.as_secs()))
+            Err(format!("was ended: it took longer than {patience:?}"))
         }
     }
 }
@@ -108,9 +108,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_command_that_hangs_is_ended_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let late = folder.path().join("late");
+        let script = format!("(sleep 0.6; touch {}) & sleep 60", late.display());
+        let said = run(&["sh".into(), "-c".into(), script], Duration::from_millis(100)).await.unwrap_err();
+        assert!(said.contains("longer than 100ms"), "{said}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!late.exists());
+    }
+
+    #[tokio::test]
     async fn a_command_that_fails_or_is_not_there_is_told() {
         let said = |text: &[&str]| text.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
-        assert!(run(&said(&["/nowhere/it"])).await.unwrap_err().contains("cannot be run"));
-        assert!(run(&said(&["sh", "-c", "exit 3"])).await.unwrap_err().contains("exit status: 3"));
+        assert!(run(&said(&["/nowhere/it"]), PATIENCE).await.unwrap_err().contains("cannot be run"));
+        assert!(run(&said(&["sh", "-c", "exit 3"]), PATIENCE).await.unwrap_err().contains("exit status: 3"));
     }
 }

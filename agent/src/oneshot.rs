@@ -29,8 +29,7 @@ pub async fn run_once(config: &Config, command: Vec<String>) -> Result<u8, Failu
     let client = clients::open(&config.connection).map_err(Failure::Client)?;
     let (mut fetched, mut directories) = (Vec::new(), Vec::new());
     for credential in &config.credentials {
-        let to = credential.files.as_ref();
-        let directory = to.map(|files| Directory::new(files.directory.clone(), files.owner));
+        let directory = credential.files.as_ref().map(Directory::of);
         fetched.push(fetch(&client, credential, directory.as_ref()).await?);
         directories.extend(directory);
     }

@@ -105,8 +105,7 @@ fn serve_sockets(
 ) -> Result<JoinSet<()>, Failure> {
     let mut serving = JoinSet::new();
     for socket in sockets {
-        let bound = Bound::new(&socket.path, socket.allowed.clone())
-            .map_err(|error| Failure::Other(error.to_string()))?;
+        let bound = Bound::new(socket).map_err(|error| Failure::Other(error.to_string()))?;
         let served = all.iter().filter(|kept| socket.credentials.contains(&kept.name)).cloned().collect();
         match socket.serves {
             Serves::Token => serving.spawn(token::serve(bound, served)),
@@ -122,7 +121,7 @@ fn put_out(credential: &Credential, kept: &Kept, board: &Board) -> Option<Direct
         tokio::spawn(announce(kept.clone(), board.clone()));
         return None;
     };
-    let directory = Directory::new(files.directory.clone(), files.owner);
+    let directory = Directory::of(files);
     let hook = Hook::new(files.reload.clone());
     let name = credential.name.clone();
     let output = Output::new(name, directory.clone(), kept.changes.clone(), hook, board.clone());

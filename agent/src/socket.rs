@@ -4,7 +4,7 @@ mod bucket;
 mod peer;
 
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::config::Allowed;
+use crate::config::{Allowed, Socket};
 use crate::files::FilesError;
 use crate::files::place::{parent, refuse};
 
@@ -46,12 +46,13 @@ pub(crate) struct Visitor {
 }
 
 impl Bound {
-    /// Puts a socket at `path`, for those who are allowed. To be called within a tokio runtime.
+    /// Puts up a socket. To be called within a tokio runtime.
     ///
     /// # Errors
     /// When the place is not safe, something else is there, or somebody listens there.
-    pub(crate) fn new(path: &Path, allowed: Allowed) -> Result<Self, FilesError> {
-        let (directory, name) = parent(path)?;
+    pub(crate) fn new(socket: &Socket) -> Result<Self, FilesError> {
+        let (path, allowed) = (socket.path.as_path(), socket.allowed.clone());
+        let (directory, name) = parent(path, socket.shared_parent)?;
         let failed = |error: Errno| refuse(path, &format!("no socket: {}", std::io::Error::from(error)));
         match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Socket => {

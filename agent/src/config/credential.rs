@@ -33,6 +33,8 @@ pub struct Files {
     pub directory: PathBuf,
     /// To whom the files belong; none: to the agent's own user.
     pub owner: Option<Owner>,
+    /// Whether others may write where the directory is.
+    pub shared_parent: bool,
     /// The command to run after each replacement; empty: none.
     pub reload: Vec<String>,
 }
@@ -170,10 +172,11 @@ fn read_files(mut section: Section<'_>, folder: &Path) -> Option<Files> {
     if uid.is_none() && gid.is_some() {
         section.wrong("gid", "stands alone: expected `uid` beside it");
     }
+    let shared_parent = section.optional("shared_parent").unwrap_or(false);
     let reload = section.list("reload");
     let owner = uid.map(|uid| Owner { uid, gid });
     section.finish();
-    Some(Files { directory: folder.join(directory?), owner, reload })
+    Some(Files { directory: folder.join(directory?), owner, shared_parent, reload })
 }
 
 /// Refuses what would be asked for and given to nobody.

@@ -157,6 +157,13 @@ pub const KEYS: &[Key] = &[
     key(FILES, "gid", Some("as it comes"), "1000", "The number of their group. The mode is 0600 always."),
     key(
         FILES,
+        "shared_parent",
+        Some("`false`"),
+        "false",
+        "Whether others may write in the directory that `dir` is in, as in an `emptyDir` volume of Kubernetes. They cannot change the files, but put something else in the place of `dir`.",
+    ),
+    key(
+        FILES,
         "reload",
         EMPTY,
         r#"["systemctl", "reload", "nginx"]"#,
@@ -175,6 +182,13 @@ pub const KEYS: &[Key] = &[
         None,
         r#""token""#,
         "`token`: `GET /token?task=TASK` over HTTP/1.1. `workload-api`: the SPIFFE Workload API, for credentials of kind `x509-svid` and `jwt-svid`.",
+    ),
+    key(
+        SOCKET,
+        "shared_parent",
+        Some("`false`"),
+        "false",
+        "Whether others may write in that directory, as in an `emptyDir` volume of Kubernetes: they can put another socket in its place.",
     ),
     key(
         SOCKET,

@@ -15,6 +15,8 @@ use super::value::{Value, did_you_mean, word};
 pub struct Socket {
     /// Where it is.
     pub path: PathBuf,
+    /// Whether others may write where it is.
+    pub shared_parent: bool,
     /// What is spoken on it.
     pub serves: Serves,
     /// The credentials that it gives, by name.
@@ -122,6 +124,7 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
         section.call(&format!("socket `{}`", path.display()));
     }
     let serves = section.required("serves", "`token` or `workload-api`");
+    let shared_parent = section.optional("shared_parent").unwrap_or(false);
     let named: Vec<Name> = section.list("credentials");
     let allowed =
         Allowed { uids: section.list("uids"), gids: section.list("gids"), units: section.list("units") };
@@ -130,7 +133,7 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
         Some(all) => served(section, serves, named, all),
         None => named,
     };
-    Some(Socket { path, serves, credentials, allowed })
+    Some(Socket { path, shared_parent, serves, credentials, allowed })
 }
 
 /// The credentials that a socket gives: those that are named, or all that fit.

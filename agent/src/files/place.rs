@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, Stat, fstat, mkdirat, openat};
+use rustix::fs::{CWD, Mode, OFlags, Stat, fchmod, fstat, mkdirat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -19,23 +19,29 @@ const STICKY: u32 = 0o1000;
 /// # Errors
 /// When a part of the way is a link or no directory, belongs to another user than root and this one, or could be
 /// replaced by others; when the directory itself is another's, or can be written by others.
-pub(super) fn open(path: &Path, mode: Mode) -> Result<OwnedFd, FilesError> {
-    let (parent, name) = parent(path)?;
-    match mkdirat(&parent, name, mode) {
-        Ok(()) | Err(Errno::EXIST) => {}
+pub(super) fn open(path: &Path, mode: Mode, shared_parent: bool) -> Result<OwnedFd, FilesError> {
+    let (parent, name) = parent(path, shared_parent)?;
+    let made = match mkdirat(&parent, name, mode) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
         Err(error) => return Err(unopened(path, error)),
-    }
+    };
     let directory = open_directory(&parent, name).map_err(|error| unopened(path, error))?;
+    if made {
+        // Whatever this process's mask leaves of it.
+        fchmod(&directory, mode).map_err(|error| unopened(path, error))?;
+    }
     check_own(path, &stat(path, &directory)?)?;
     Ok(directory)
 }
 
-/// The directory that `path` is in, opened, and its name there.
+/// The directory that `path` is in, opened, and its name there. Where it is said to be shared, others may write in it: then
+/// they can put something else in the place of `path`, and nothing more.
 ///
 /// # Errors
 /// When a part of the way is a link or no directory, belongs to another user than root and this one, or could be
 /// replaced by others.
-pub(crate) fn parent(path: &Path) -> Result<(OwnedFd, &str), FilesError> {
+pub(crate) fn parent(path: &Path, shared: bool) -> Result<(OwnedFd, &str), FilesError> {
     let (mut at, mut seen) = (root()?, PathBuf::from("/"));
     let names = names(path)?;
     let Some((last, way)) = names.split_last() else {
@@ -47,7 +53,9 @@ pub(crate) fn parent(path: &Path) -> Result<(OwnedFd, &str), FilesError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         at = openat(&at, *name, flags, Mode::empty()).map_err(|error| unopened(&seen, error))?;
     }
-    check_way(&seen, &stat(&seen, &at)?)?;
+    if !shared {
+        check_way(&seen, &stat(&seen, &at)?)?;
+    }
     Ok((at, last))
 }
 

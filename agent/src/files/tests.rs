@@ -220,3 +220,18 @@ fn readers_in_between_always_find_a_pair() {
         reading.join().unwrap();
     });
 }
+
+#[test]
+fn a_shared_parent_is_taken_where_it_is_said_to_be_one() {
+    let top = tempfile::tempdir().unwrap();
+    let volume = top.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    chmod(&volume, 0o777).unwrap();
+    let directory = Directory::new(volume.join("out"), None);
+    assert!(directory.replace(id(1), &pair("one")).is_err());
+    let directory = Directory { shared_parent: true, ..directory };
+    directory.replace(id(1), &pair("one")).unwrap();
+    assert_eq!(read(&directory, "tls.key"), "key one");
+    chmod(directory.path(), 0o777).unwrap();
+    assert!(directory.replace(id(2), &pair("two")).is_err(), "its own directory is never shared");
+}
