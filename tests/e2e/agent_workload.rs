@@ -33,7 +33,7 @@ async fn frontend(deployment: &Deployment, ttl: &str, who: &str) -> (Agent, Path
 #[tokio::test]
 async fn the_spiffe_crate_follows_certificates_and_verifies_tokens() {
     let deployment = Deployment::start().await;
-    let (_agent, socket) = frontend(&deployment, "4s", "").await;
+    let (_agent, socket) = frontend(&deployment, "12s", "").await;
     let client = WorkloadApiClient::connect_to(format!("unix:{}", socket.display())).await.unwrap();
     let mut contexts = client.stream_x509_contexts().await.unwrap();
     let mut serials = Vec::new();
