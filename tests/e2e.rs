@@ -25,7 +25,7 @@ mod outside;
 mod postgres;
 mod postgres_tls;
 mod pressure;
-mod published;
+pub(crate) mod published;
 mod receive;
 mod recover;
 mod refusals;

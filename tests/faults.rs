@@ -16,13 +16,15 @@ mod postgres;
 mod recording;
 mod replay;
 pub(crate) mod report;
+mod rotation;
+mod snapshot;
 mod sweep;
 mod tracer;
 mod unsynced;
 
 use std::time::{Duration, Instant};
 
-use daypass_tests::harness::Deployment;
+use daypass_tests::harness::{Deployment, nightly};
 
 use crate::simulation::check::Ledger;
 use crate::simulation::op::Random;
@@ -31,6 +33,7 @@ use load::Load;
 use report::stood;
 
 const KILLS: usize = 6;
+const KILLS_AT_NIGHT: usize = 120;
 const CLIENTS: usize = 4;
 
 /// How long the credentials of these tests live, in seconds.
@@ -45,7 +48,8 @@ async fn what_callers_received_is_in_the_log_however_often_the_broker_is_killed(
     let files = Files::of(&deployment);
     let load = Load::start(&deployment, files.api, CLIENTS, TTL_S);
     let mut random = Random::new(9);
-    for kill in 0..KILLS {
+    let kills = if nightly() { KILLS_AT_NIGHT } else { KILLS };
+    for kill in 0..kills {
         let before = load.received();
         let child = Child::start(&files, &[]).await;
         load.wait_for(before + 20).await;
@@ -61,7 +65,7 @@ async fn what_callers_received_is_in_the_log_however_often_the_broker_is_killed(
     ledger.compare(&held, &[]).unwrap();
     child.stop().await;
     assert_eq!(files.check(&deployment).unwrap().unended(), 0);
-    stood("P1", "SIGKILL under load", KILLS);
+    stood("P1", "SIGKILL under load", kills);
     stood("P2", "SIGKILL under load, until each credential has ended", held.len());
 
     // The same check, where the newest record that a caller relies on had never come to the disk.

@@ -24,8 +24,23 @@ impl Ids {
     /// Draws from the operating system.
     #[must_use]
     pub fn system() -> Self {
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p8-copy") {
+            return Self::kept_in_memory();
+        }
         let random = SystemRandom::new();
         Self::from_source(Box::new(move |bytes| random.fill(bytes).map_err(|_| RandomnessFailed)))
+    }
+
+    /// What every copy of a machine would draw again.
+    #[cfg(feature = "sabotage")]
+    fn kept_in_memory() -> Self {
+        let drawn = std::sync::atomic::AtomicU64::new(1);
+        Self::from_source(Box::new(move |bytes| {
+            let next = drawn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            bytes[2..].copy_from_slice(&next.to_be_bytes());
+            Ok(())
+        }))
     }
 
     /// Draws from `source`.

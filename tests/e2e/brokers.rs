@@ -18,11 +18,12 @@ use daypass_evidence::entry::{Alarm, AlarmState, Body, Entry, NewEntry};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::get_proof_request::Of;
 use daypass_tests::harness::{
-    CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, nightly, task,
+    CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, nightly, stores, task,
 };
 use futures::future::join_all;
 
 use crate::faults::report::stood;
+use crate::simulation::check::Ledger;
 
 /// The settings of another broker of the same deployment.
 fn another(deployment: &Deployment, name: &str) -> Settings {
@@ -57,23 +58,52 @@ async fn caller_of(broker: &Running, deployment: &Deployment, token: &str) -> Ca
 
 #[tokio::test]
 async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
-    let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.rates = Rates::NONE;
-    deployment.resume().await.unwrap();
-    let other = second(&deployment).await;
-    let times = if nightly() { 200 } else { 8 };
-    for _ in 0..times {
-        let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
-        let here = caller_of(deployment.broker(), &deployment, &token).await;
-        let there = caller_of(&other, &deployment, &token).await;
-        let asked = (0..64).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
-        let answers = join_all(asked).await;
-        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
-        let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
-        assert!(refused.iter().all(|refused| refused.reason == "PROOF_REPLAYED"), "{refused:?}");
+    for store in stores() {
+        let mut deployment = Deployment::start_on(store).await;
+        deployment.stop().await;
+        deployment.settings.rates = Rates::NONE;
+        deployment.resume().await.unwrap();
+        let other = second(&deployment).await;
+        let times = if nightly() { 200 } else { 8 };
+        for _ in 0..times {
+            let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
+            let here = caller_of(deployment.broker(), &deployment, &token).await;
+            let there = caller_of(&other, &deployment, &token).await;
+            let asked =
+                (0..64).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
+            let answers = join_all(asked).await;
+            assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+            let refused: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+            assert!(refused.iter().all(|refused| refused.reason == "PROOF_REPLAYED"), "{refused:?}");
+        }
+        other.stop("the test is over").await.unwrap();
+        let on = if deployment.settings.store.file().is_some() { "SQLite" } else { "PostgreSQL" };
+        stood("P7", &format!("one proof shown by 64 callers at once to two brokers on {on}"), times);
     }
-    other.stop("the test is over").await.unwrap();
-    stood("P7", "one proof shown by 64 callers at once to two brokers", times);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checkpoints_of_two_brokers_that_issue_at_once_are_of_one_log() {
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let other = second(&deployment).await;
+        let workload = deployment.workload(NIGHTLY);
+        let there =
+            Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
+        let here = deployment.connect(Some(&workload)).await;
+        let mut seen = Vec::new();
+        for _ in 0..10 {
+            let asked = (0..8).map(|n| issue(if n % 2 == 0 { &here } else { &there }, task("post-invoices")));
+            seen.extend(join_all(asked).await.into_iter().map(|answer| answer.unwrap().receipt.unwrap()));
+        }
+        let mut ledger = Ledger::default();
+        ledger.read_on(deployment.settings.store.reader().unwrap().as_ref()).unwrap();
+        for receipt in seen {
+            let checkpoint = Checkpoint::open(&receipt.checkpoint, &deployment.log_key).unwrap();
+            ledger.check_checkpoint(&checkpoint).unwrap();
+        }
+        other.stop("the test is over").await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -99,62 +129,69 @@ async fn a_caller_that_goes_from_broker_to_broker_shows_each_what_the_other_sign
 
 #[tokio::test]
 async fn what_is_activated_on_one_broker_is_in_force_on_the_other_within_a_second() {
-    let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
-    let next = compile(&sample()).unwrap();
-    assert_ne!(next.digest(), deployment.organisation.bundle.digest());
-    let now = deployment.settings.clock.now();
-    activate::bootstrap(&deployment.broker().desk.log, &Ids::system(), &next, now).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let state = other.desk.log.state();
-    assert_eq!(state.bundle().map(|bundle| bundle.digest()), Some(next.digest()));
-    assert_eq!(state.at(), deployment.broker().log().state().at(), "by the same entry");
-    other.stop("the test is over").await.unwrap();
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let other = second(&deployment).await;
+        let next = compile(&sample()).unwrap();
+        assert_ne!(next.digest(), deployment.organisation.bundle.digest());
+        let now = deployment.settings.clock.now();
+        activate::bootstrap(&deployment.broker().desk.log, &Ids::system(), &next, now).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let state = other.desk.log.state();
+        assert_eq!(state.bundle().map(|bundle| bundle.digest()), Some(next.digest()));
+        assert_eq!(state.at(), deployment.broker().log().state().at(), "by the same entry");
+        other.stop("the test is over").await.unwrap();
+    }
 }
 
 #[tokio::test]
 async fn a_broker_answers_for_what_another_has_just_written() {
-    let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
-    let staff = deployment.organisation.token(STAFF, OPERATOR).unwrap();
-    let reader = caller_of(&other, &deployment, &staff).await;
-    for _ in 0..10 {
-        let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
-        let receipt = answer.receipt.unwrap();
-        let seen = Checkpoint::open(&receipt.checkpoint, &deployment.log_key).unwrap();
-        let index = receipt.entry.unwrap().index;
-        let wanted =
-            pb::GetProofRequest { of: Some(Of::Index(index)), size: seen.size, ..Default::default() };
-        let proof = reader.evidence().get_proof(reader.request(wanted).unwrap()).await.unwrap().into_inner();
-        assert_eq!(proof.hashes, receipt.inclusion, "at the size that the caller knows");
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let other = second(&deployment).await;
+        let staff = deployment.organisation.token(STAFF, OPERATOR).unwrap();
+        let reader = caller_of(&other, &deployment, &staff).await;
+        for _ in 0..10 {
+            let answer = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+            let receipt = answer.receipt.unwrap();
+            let seen = Checkpoint::open(&receipt.checkpoint, &deployment.log_key).unwrap();
+            let index = receipt.entry.unwrap().index;
+            let wanted =
+                pb::GetProofRequest { of: Some(Of::Index(index)), size: seen.size, ..Default::default() };
+            let proof =
+                reader.evidence().get_proof(reader.request(wanted).unwrap()).await.unwrap().into_inner();
+            assert_eq!(proof.hashes, receipt.inclusion, "at the size that the caller knows");
+        }
+        let wanted = pb::ListEntriesRequest::default();
+        let mut list =
+            reader.evidence().list_entries(reader.request(wanted).unwrap()).await.unwrap().into_inner();
+        while let Some(entry) = list.message().await.unwrap() {
+            let covers = Checkpoint::open(&entry.checkpoint, &deployment.log_key).unwrap().size;
+            assert!(entry.r#ref.unwrap().index < covers, "each entry comes with a checkpoint that covers it");
+        }
+        other.stop("the test is over").await.unwrap();
     }
-    let wanted = pb::ListEntriesRequest::default();
-    let mut list =
-        reader.evidence().list_entries(reader.request(wanted).unwrap()).await.unwrap().into_inner();
-    while let Some(entry) = list.message().await.unwrap() {
-        let covers = Checkpoint::open(&entry.checkpoint, &deployment.log_key).unwrap().size;
-        assert!(entry.r#ref.unwrap().index < covers, "each entry comes with a checkpoint that covers it");
-    }
-    other.stop("the test is over").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_broker_whose_name_is_taken_writes_no_more() {
-    let deployment = Deployment::start().await;
-    let mut settings = another(&deployment, "b2");
-    settings.broker = deployment.settings.broker.clone();
-    let newer = serve::start(settings).await.unwrap();
-    let told = || async {
-        deployment
-            .broker()
-            .log()
-            .fault()
-            .is_some_and(|fault| fault.contains("another broker started as `b1`"))
-    };
-    eventually("the older broker is told", told).await;
-    let refused = issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
-    assert_eq!(refused.reason, "HALTED");
-    assert_eq!(newer.desk.log.fault(), None, "the newer one goes on");
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let mut settings = another(&deployment, "b2");
+        settings.broker = deployment.settings.broker.clone();
+        let newer = serve::start(settings).await.unwrap();
+        let told = || async {
+            deployment
+                .broker()
+                .log()
+                .fault()
+                .is_some_and(|fault| fault.contains("another broker started as `b1`"))
+        };
+        eventually("the older broker is told", told).await;
+        let refused = issue(&deployment.service().await, task("post-invoices")).await.unwrap_err();
+        assert_eq!(refused.reason, "HALTED");
+        assert_eq!(newer.desk.log.fault(), None, "the newer one goes on");
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ const STEPS: i64 = 85;
 const STEPS_AT_NIGHT: i64 = 3_000;
 
 /// The sample organisation, where the nightly run gets its tokens as JWT-SVIDs too.
-fn both_kinds() -> Vec<SourceFile> {
+pub(crate) fn both_kinds() -> Vec<SourceFile> {
     let mut files = sample();
     let tasks = files.iter_mut().find(|file| file.path == "tasks.toml").unwrap();
     let (task, kinds) = ("[task.post-invoices]\n", "kinds = [\"at+jwt\"]\n");

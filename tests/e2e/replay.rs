@@ -1,70 +1,82 @@
 //! A proof buys what its issuer's class says, and no more.
 
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, issue, task};
+use daypass_tests::harness::{CI, Deployment, NIGHTLY, issue, stores, task};
 use futures::future::join_all;
 use tonic::Code;
 
 #[tokio::test]
 async fn a_replayed_token_is_refused() {
-    let deployment = Deployment::start().await;
-    let job = deployment.job().await;
-    issue(&job, task("post-invoices")).await.unwrap();
-    let refused = issue(&job, task("post-invoices")).await.unwrap_err();
-    assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "PROOF_REPLAYED"));
-    let another =
-        pb::IssueRequest { audiences: vec!["https://ledger.example.org".into()], ..task("read-invoices") };
-    let other = issue(&job, another).await.unwrap_err();
-    assert_eq!(other.reason, "PROOF_REPLAYED", "for another task no less");
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let job = deployment.job().await;
+        issue(&job, task("post-invoices")).await.unwrap();
+        let refused = issue(&job, task("post-invoices")).await.unwrap_err();
+        assert_eq!((refused.code, refused.reason.as_str()), (Code::Unauthenticated, "PROOF_REPLAYED"));
+        let another = pb::IssueRequest {
+            audiences: vec!["https://ledger.example.org".into()],
+            ..task("read-invoices")
+        };
+        let other = issue(&job, another).await.unwrap_err();
+        assert_eq!(other.reason, "PROOF_REPLAYED", "for another task no less");
+    }
 }
 
 #[tokio::test]
 async fn a_token_that_is_shown_64_times_at_once_buys_one_credential() {
-    let deployment = Deployment::start().await;
-    let job = deployment.job().await;
-    let service = deployment.service().await;
-    let replays = (0..64).map(|_| issue(&job, task("post-invoices")));
-    let others = (0..16).map(|_| issue(&service, task("post-invoices")));
-    let (replays, others) = tokio::join!(join_all(replays), join_all(others));
-    assert_eq!(replays.iter().filter(|answer| answer.is_ok()).count(), 1);
-    let refused = replays.iter().filter_map(|answer| answer.as_ref().err());
-    assert!(
-        refused.clone().all(|refused| refused.reason == "PROOF_REPLAYED"),
-        "{:?}",
-        refused.collect::<Vec<_>>()
-    );
-    assert!(others.iter().all(Result::is_ok), "no other caller of those batches fails");
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let job = deployment.job().await;
+        let service = deployment.service().await;
+        let replays = (0..64).map(|_| issue(&job, task("post-invoices")));
+        let others = (0..16).map(|_| issue(&service, task("post-invoices")));
+        let (replays, others) = tokio::join!(join_all(replays), join_all(others));
+        assert_eq!(replays.iter().filter(|answer| answer.is_ok()).count(), 1);
+        let refused = replays.iter().filter_map(|answer| answer.as_ref().err());
+        assert!(
+            refused.clone().all(|refused| refused.reason == "PROOF_REPLAYED"),
+            "{:?}",
+            refused.collect::<Vec<_>>()
+        );
+        assert!(others.iter().all(Result::is_ok), "no other caller of those batches fails");
+    }
 }
 
 #[tokio::test]
 async fn a_refusal_for_one_thing_spends_no_other() {
-    let deployment = Deployment::start().await;
-    let (spent, fresh, service) =
-        (deployment.job().await, deployment.job().await, deployment.service().await);
-    issue(&spent, task("post-invoices")).await.unwrap();
-    let named = pb::IssueRequest {
-        request_id: "0199f2c1-0000-4000-8000-000000000001".into(),
-        ..task("post-invoices")
-    };
-    // In company, so that the batch is written whatever becomes of this request.
-    let (refused, company) =
-        tokio::join!(issue(&spent, named.clone()), issue(&service, task("post-invoices")));
-    assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("PROOF_REPLAYED", true));
-    issue(&deployment.job().await, named.clone()).await.expect("the request id was not used by the replay");
-    let (refused, company) = tokio::join!(issue(&fresh, named), issue(&service, task("post-invoices")));
-    assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("ALREADY_ISSUED", true));
-    issue(&fresh, task("post-invoices")).await.expect("the token was not spent by the repeat");
+    for store in stores() {
+        let deployment = Deployment::start_on(store).await;
+        let (spent, fresh, service) =
+            (deployment.job().await, deployment.job().await, deployment.service().await);
+        issue(&spent, task("post-invoices")).await.unwrap();
+        let named = pb::IssueRequest {
+            request_id: "0199f2c1-0000-4000-8000-000000000001".into(),
+            ..task("post-invoices")
+        };
+        // In company, so that the batch is written whatever becomes of this request.
+        let (refused, company) =
+            tokio::join!(issue(&spent, named.clone()), issue(&service, task("post-invoices")));
+        assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("PROOF_REPLAYED", true));
+        issue(&deployment.job().await, named.clone())
+            .await
+            .expect("the request id was not used by the replay");
+        let (refused, company) = tokio::join!(issue(&fresh, named), issue(&service, task("post-invoices")));
+        assert_eq!((refused.unwrap_err().reason.as_str(), company.is_ok()), ("ALREADY_ISSUED", true));
+        issue(&fresh, task("post-invoices")).await.expect("the token was not spent by the repeat");
+    }
 }
 
 #[tokio::test]
 async fn a_spent_token_stays_spent_after_a_restart() {
-    let mut deployment = Deployment::start().await;
-    let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
-    issue(&deployment.bound(token.clone()).await, task("post-invoices")).await.unwrap();
-    deployment.stop().await;
-    deployment.resume().await.unwrap();
-    let refused = issue(&deployment.bound(token).await, task("post-invoices")).await.unwrap_err();
-    assert_eq!(refused.reason, "PROOF_REPLAYED");
+    for store in stores() {
+        let mut deployment = Deployment::start_on(store).await;
+        let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
+        issue(&deployment.bound(token.clone()).await, task("post-invoices")).await.unwrap();
+        deployment.stop().await;
+        deployment.resume().await.unwrap();
+        let refused = issue(&deployment.bound(token).await, task("post-invoices")).await.unwrap_err();
+        assert_eq!(refused.reason, "PROOF_REPLAYED");
+    }
 }
 
 #[tokio::test]

@@ -7,13 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use daypass_broker::clock::Clock as _;
+use daypass_broker::dev::caller::Caller;
 use daypass_broker::serve::{self, Settings};
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::{Body, KeyChanged, KeyState, KeyUse};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_tests::harness::{
-    Deployment, certificate_of, eventually, free_port, issue, python, run, task, token_of,
+    Deployment, NIGHTLY, certificate_of, eventually, free_port, issue, python, run, stores, task, token_of,
 };
 use daypass_verify::time::Seconds;
 use rcgen::{CertificateParams, KeyPair};
@@ -158,18 +159,56 @@ async fn certificate_holds_later(deployment: &Deployment) {
     issue(&deployment.service().await, wanted).await.unwrap();
 }
 
-#[tokio::test]
-async fn two_brokers_make_one_key_and_both_sign_with_it() {
-    let deployment = Deployment::start().await;
-    let web = free_port();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_brokers_on_postgresql_make_one_key_after_the_other_and_both_sign_with_each() {
+    // Nobody can set the database's clock: the keys are brief.
+    let deployment = Deployment::start_rotating_on(stores()[1].clone(), BRIEF).await;
+    let other = serve::start(another(&deployment)).await.unwrap();
+    let workload = deployment.workload(NIGHTLY);
+    let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
+    let (began, mut here_by, mut there_by) = (Instant::now(), BTreeSet::new(), BTreeSet::new());
+    let kid =
+        |token: &str| daypass_verify::jose::UnverifiedToken::parse(token).unwrap().kid().unwrap().to_owned();
+    while here_by.len() < 3 || there_by.len() < 3 {
+        assert!(began.elapsed() < Duration::from_secs(60), "{here_by:?}, {there_by:?}");
+        here_by.insert(kid(&token(&deployment).await));
+        there_by.insert(kid(token_of(&issue(&there, task("post-invoices")).await.unwrap())));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(here_by.intersection(&there_by).count() >= 2, "{here_by:?}, {there_by:?}");
+    made_once(&deployment).await;
+    other.stop("the test stops it").await.unwrap();
+}
+
+/// No key is in the log as one that was made twice, and none of two that take one place.
+async fn made_once(deployment: &Deployment) {
+    let entries = deployment.entries().await;
+    let made: Vec<_> = entries
+        .iter()
+        .filter_map(|(_, entry)| match &entry.body {
+            Body::KeyChanged(key) if key.state == KeyState::Prepared => Some(key.key.clone()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(made.len(), made.iter().collect::<BTreeSet<_>>().len(), "none is made twice");
+}
+
+/// The settings of a second broker.
+fn another(deployment: &Deployment) -> Settings {
     let mut settings = Settings {
         broker: "b2".parse().unwrap(),
         anchor: deployment.folder().join("anchor2"),
         emergency: Some(deployment.folder().join("emergency2")),
         ..deployment.settings.clone()
     };
-    settings.web.address.set_port(web);
-    let other = serve::start(settings).await.unwrap();
+    settings.web.address.set_port(free_port());
+    settings
+}
+
+#[tokio::test]
+async fn two_brokers_make_one_key_and_both_sign_with_it() {
+    let deployment = Deployment::start().await;
+    let other = serve::start(another(&deployment)).await.unwrap();
     for month in 1..=3 {
         deployment.clock.advance(30 * DAY_MS);
         let known = |count: usize| {
@@ -185,12 +224,6 @@ async fn two_brokers_make_one_key_and_both_sign_with_it() {
     }
     let held = |running: &serve::Running| running.desk.keyring.held_keys();
     eventually("the same keys", || async { held(deployment.broker()) == held(&other) }).await;
-    let entries = deployment.entries().await;
-    let changed = entries.iter().filter_map(|(_, entry)| match &entry.body {
-        Body::KeyChanged(key) if key.state == KeyState::Prepared => Some(key.key.clone()),
-        _ => None,
-    });
-    let changed: Vec<_> = changed.collect();
-    assert_eq!(changed.len(), changed.iter().collect::<BTreeSet<_>>().len(), "none is made twice");
+    made_once(&deployment).await;
     other.stop("the test stops it").await.unwrap();
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daypass_tests::harness::{Deployment, nightly};
 
 use super::child::{Child, Files};
-use super::load::Client;
+use super::load::{Client, Load};
 use super::report::stood;
 use super::tracer::{Place, Tracer, places, was_spoilt};
 use crate::simulation::check::Held;
@@ -16,6 +16,10 @@ const TTL_S: i64 = 300;
 
 /// How long after an issuance its settlement is written, and the anchor synced.
 const SETTLED: Duration = Duration::from_millis(300);
+
+/// How long a broker at rest takes until it moves its write-ahead log, and how long that may take in all.
+const RESTS: Duration = Duration::from_secs(3);
+const MOVED_WITHIN: Duration = Duration::from_secs(40);
 
 /// How often one call is waited for: what follows from an issuance is now and then written together.
 const TRIES: usize = 5;
@@ -75,6 +79,40 @@ impl Case {
         tokio::time::sleep(SETTLED).await;
         tracer.detach();
         received
+    }
+
+    /// The calls on the database itself, which come where a broker at rest moves its write-ahead log: its first write
+    /// and its last of one move, and the sync.
+    async fn places_of_a_move(&self, child: &Child) -> Vec<Place> {
+        let (trace, [store, ..]) = (self.deployment.folder().join("calls"), self.files.durable());
+        let tracer = Tracer::recording(child, &self.files, &trace);
+        let of_store = || places(&trace).into_iter().filter(|place| place.file == store).collect::<Vec<_>>();
+        self.until_moved(|| of_store().iter().any(Place::is_sync)).await;
+        tracer.detach();
+        let (syncs, writes): (Vec<_>, Vec<_>) = of_store().into_iter().partition(Place::is_sync);
+        let (first, last) = (writes.iter().min().cloned(), writes.iter().max().cloned());
+        let found: Vec<Place> = [first, last, syncs.into_iter().next()].into_iter().flatten().collect();
+        assert_eq!(found.len(), 3, "a move writes and syncs the database");
+        found
+    }
+
+    /// Issues and rests, until a move of the write-ahead log was seen; what callers hold.
+    async fn until_moved(&self, mut seen: impl FnMut() -> bool) -> Vec<Held> {
+        let (began, mut held) = (Instant::now(), Vec::new());
+        while !seen() {
+            assert!(began.elapsed() < MOVED_WITHIN, "the write-ahead log is not moved into the database");
+            let load = Load::start(&self.deployment, self.files.api, 4, TTL_S);
+            let rested = Instant::now();
+            while load.received() < 100 && rested.elapsed() < RESTS && !seen() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            held.extend(load.stop().await);
+            let rested = Instant::now();
+            while rested.elapsed() < RESTS && !seen() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        held
     }
 
     fn trace(&self) -> PathBuf {
@@ -139,4 +177,32 @@ async fn a_kill_anywhere_in_an_issuance_leaves_no_credential_without_its_record(
     child.kill();
     case.files.check(&case.deployment).unwrap().compare(&held, &[]).unwrap();
     stood("P1", "SIGKILL at a write or sync of an issuance, each in turn", wanted.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fault_while_the_write_ahead_log_is_moved_into_the_database_loses_nothing() {
+    let case = Case::new().await;
+    let mut child = Child::start(&case.files, &[]).await;
+    let places = case.places_of_a_move(&child).await;
+    let mut held = Vec::new();
+    for (fault, name) in [("error=EIO", "EIO"), ("error=ENOSPC", "ENOSPC"), ("signal=KILL", "SIGKILL")] {
+        let wanted = if nightly() { &places[..] } else { &places[1..] };
+        for place in wanted {
+            let trace = case.trace();
+            let tracer = Tracer::spoiling(&child, place, fault, &trace);
+            // What injects nothing here fails: no move comes to an end without this call.
+            held.extend(case.until_moved(|| child.is_gone() || was_spoilt(&trace)).await);
+            tracer.detach();
+            if child.is_gone() {
+                child = Child::start(&case.files, &[]).await;
+            }
+            held.push(case.client.at_last().await);
+            case.files.check(&case.deployment).unwrap().compare(&held, &[]).unwrap();
+        }
+        let what =
+            format!("{name} at a write or sync of the database, as its write-ahead log is moved into it");
+        stood("P1", &what, wanted.len());
+    }
+    child.kill();
+    case.files.check(&case.deployment).unwrap().compare(&held, &[]).unwrap();
 }

@@ -70,6 +70,17 @@ pub(super) struct Place {
     nth: usize,
 }
 
+impl Place {
+    /// The `nth` such call of a thread.
+    pub(super) fn nth(call: &str, file: PathBuf, nth: usize) -> Self {
+        Self { call: call.into(), file, nth }
+    }
+
+    pub(super) fn is_sync(&self) -> bool {
+        self.call.ends_with("sync")
+    }
+}
+
 /// The places of what `strace` wrote down.
 pub(super) fn places(trace: &Path) -> BTreeSet<Place> {
     let text = std::fs::read_to_string(trace).unwrap();

@@ -99,9 +99,19 @@ impl Deployment {
         made
     }
 
+    /// The same with its store in `store`, a file of its own where there is none.
+    pub async fn start_on(store: Option<StoreAt>) -> Self {
+        Self::start_rotating_on(store, Lifetimes::default()).await
+    }
+
     /// The same with keys that live as long as this.
     pub async fn start_rotating(lifetimes: Lifetimes) -> Self {
-        let mut made = Self::made(sample(), true, lifetimes, None).await;
+        Self::start_rotating_on(None, lifetimes).await
+    }
+
+    /// The same with its store in `store`.
+    pub async fn start_rotating_on(store: Option<StoreAt>, lifetimes: Lifetimes) -> Self {
+        let mut made = Self::made(sample(), true, lifetimes, store).await;
         made.resume().await.unwrap();
         made
     }
@@ -326,6 +336,11 @@ impl Deployment {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// A store of each kind that brokers may share: none is a file of the deployment's own.
+pub fn stores() -> [Option<StoreAt>; 2] {
+    [None, Some(postgres::Postgres::shared().any_database().at())]
 }
 
 /// The SPIFFE ID of a declared identity.

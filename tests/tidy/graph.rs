@@ -29,6 +29,18 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap()
 }
 
+/// What is drawn is asked of the kernel each time: whoever copies a running machine copies what lies in its memory.
+#[test]
+fn nothing_of_ours_keeps_randomness_in_memory() {
+    const KEEP: &[&str] = &["rand", "rand_core", "rand_chacha", "rand_pcg", "fastrand", "oorandom"];
+    for package in packages().iter().filter(|package| package["source"].is_null()) {
+        let needed = package["dependencies"].as_array().unwrap();
+        let needed = needed.iter().filter(|it| it["kind"].is_null()).map(|it| text(it, "name"));
+        let found: Vec<&str> = needed.filter(|name| KEEP.contains(name)).collect();
+        assert!(found.is_empty(), "{} draws from {found:?}", text(package, "name"));
+    }
+}
+
 /// The crates of this workspace that each of them may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("daypass-proto", &[]),

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use daypass_evidence::canonical;
 use daypass_evidence::entry::KeyChanged;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::digest::{Context, SHA256};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -96,10 +97,21 @@ impl Kek {
     /// # Errors
     /// When the random source fails.
     pub fn seal(&self, pkcs8: &[u8], changed: &KeyChanged) -> Result<Vec<u8>, KekError> {
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| KekError::Random)?;
+        let mut drawn = [0; 32];
+        SystemRandom::new().fill(&mut drawn).map_err(|_| KekError::Random)?;
+        self.seal_drawn(pkcs8, changed, &drawn)
+    }
+
+    /// The nonce is of what was drawn and of what is sealed, so that no copy of this machine, which may draw the same for
+    /// a moment, seals anything else under it.
+    fn seal_drawn(&self, pkcs8: &[u8], changed: &KeyChanged, drawn: &[u8; 32]) -> Result<Vec<u8>, KekError> {
+        let associated = associated(changed).ok_or(KekError::Random)?;
+        let mut content = Context::new(&SHA256);
+        [drawn.as_slice(), &associated, pkcs8].iter().for_each(|part| content.update(part));
+        let content = content.finish();
+        let nonce: [u8; NONCE_LEN] = *content.as_ref().first_chunk().ok_or(KekError::Random)?;
         let mut sealed = pkcs8.to_vec();
-        let aad = Aad::from(associated(changed).ok_or(KekError::Random)?);
+        let aad = Aad::from(associated);
         self.0
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
             .map_err(|_| KekError::Random)?;
@@ -162,6 +174,17 @@ mod tests {
         let other = Kek::create(&dir.path().join("other")).unwrap();
         assert!(other.unseal(&sealed, &made.changed).is_err());
         assert!(again.unseal(&sealed[..5], &made.changed).is_err());
+    }
+
+    #[test]
+    fn what_is_drawn_twice_seals_two_keys_under_two_nonces() {
+        let dir = tempfile::tempdir().unwrap();
+        let kek = Kek::create(&dir.path().join("kek")).unwrap();
+        let now = UnixMs::new(1_000);
+        let times = Times::of_next(KeyUse::Token, now, now, &Lifetimes::default());
+        let [one, other] = [(); 2].map(|()| make_key(KeyUse::Token, times).unwrap());
+        let [one, other] = [one, other].map(|it| kek.seal_drawn(&it.pkcs8, &it.changed, &[7; 32]).unwrap());
+        assert_ne!(one[..NONCE_LEN], other[..NONCE_LEN]);
     }
 
     #[test]

@@ -50,6 +50,8 @@ impl Writer {
             #[cfg(feature = "sabotage")]
             Err(_) if crate::sabotage::breaks("p5") => return Ok(()),
             #[cfg(feature = "sabotage")]
+            Err(_) if crate::sabotage::breaks("p3-fork") => return Ok(()),
+            #[cfg(feature = "sabotage")]
             Err(StoreError::Unknown(_)) if crate::sabotage::breaks("p15") => return Ok(()),
             Err(error @ (StoreError::Unknown(_) | StoreError::HeadMoved { .. })) => error,
             Err(error) => return Err(unavailable(error).into()),

@@ -134,6 +134,12 @@ impl Waiting {
             let (shard, index) = place(voided.live.index);
             by_log.entry(shard).or_default().void.push((index, voided.reason.clone()));
         }
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p2-void") {
+            for all in by_log.values_mut() {
+                all.void.extend(all.released.drain(..).map(|it| (it.0, "it was released".into())));
+            }
+        }
         by_log.into_iter().flat_map(|(shard, all)| chunks(&all, log_of(shard).as_ref())).collect()
     }
 }

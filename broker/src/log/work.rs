@@ -245,6 +245,8 @@ pub(super) fn sweep(
     let through = time.plus_millis(-LEEWAY_MS);
     #[cfg(feature = "sabotage")]
     let through = if crate::sabotage::breaks("p2") { time } else { through };
+    #[cfg(feature = "sabotage")]
+    let through = if crate::sabotage::breaks("p2-late") { through.plus_millis(-120_000) } else { through };
     let expired = transaction.expired(through, SWEEP).map_err(unavailable)?;
     let whole = expired.len() < SWEEP as usize;
     let expired: Vec<Live> = expired.into_iter().filter(|live| !assembly.adds.ended.contains(live)).collect();
@@ -269,6 +271,8 @@ pub(super) fn sweep(
         let named_through = if complete { Some(through) } else { all_before };
         push(assembly, ids, time, expired_of(indexes, None, named_through).into())?;
     }
+    #[cfg(feature = "sabotage")]
+    let expired = if crate::sabotage::breaks("p2-twice") { Vec::new() } else { expired };
     assembly.adds.ended.extend(expired);
     Ok(whole)
 }

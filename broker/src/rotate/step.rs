@@ -66,6 +66,10 @@ pub(super) async fn record(
         let body = KeyChanged { reason: authority.reason.clone(), ..entry }.into();
         let id = rotation.desk.ids.draw(now)?;
         entries.push(NewEntry { id, request: authority.request, by: authority.by.clone(), body });
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p9-lost") {
+            continue;
+        }
         attached.keys.push(sealed);
     }
     let places = rotation.desk.log.append(entries, attached).await?;
@@ -90,6 +94,11 @@ async fn make(
     now: UnixMs,
     authority: &mut Authority,
 ) -> Result<Change, RotateError> {
+    #[cfg(feature = "sabotage")]
+    let times = match crate::sabotage::breaks("p9-early") {
+        true => Times { sign_from: now.floor_second(), ..times },
+        false => times,
+    };
     let (made, certificate) = if usage == KeyUse::Ca {
         let (made, certificate) = make_ca(rotation, state, times, now, authority).await?;
         (made, Some(certificate))

@@ -1,11 +1,12 @@
 //! A standby that takes the place of a primary that was killed: one that every commit waited for, and one that lags.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use daypass_evidence::entry::{Body, Entry, LogOpened, OpenReason};
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::postgres::{Postgres, SERVICE};
-use daypass_tests::harness::{NIGHTLY, Refused, issue, task};
+use daypass_tests::harness::{NIGHTLY, Refused, eventually, issue, task};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::child::{Child, Files};
@@ -14,6 +15,9 @@ use super::super::report::stood;
 use super::super::{CLIENTS, TTL_S};
 use super::cluster::Cluster;
 use daypass_broker::dev::caller::Caller;
+
+/// Longer than a broker waits for the answer to a COMMIT.
+const LAGS: Duration = Duration::from_secs(11);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_synchronous_standby_that_is_promoted_under_load_has_all_that_callers_hold() {
@@ -28,6 +32,15 @@ async fn a_synchronous_standby_that_is_promoted_under_load_has_all_that_callers_
     let child = Child::start(&files, &[]).await;
     let load = Load::start(&cluster.deployment, files.api, CLIENTS, TTL_S);
     load.wait_for(200).await;
+    // What the standby has not got is no answer: it lags for longer than the broker waits for any COMMIT.
+    let sender = sender(&server);
+    kill_process(sender, Signal::STOP).unwrap();
+    nothing_is_answered(&server, &load, LAGS).await;
+    kill_process(sender, Signal::CONT).unwrap();
+    load.wait_for(load.received() + 20).await;
+    // And the primary dies with commits that it has, and its standby never gets.
+    kill_process(sender, Signal::STOP).unwrap();
+    nothing_is_answered(&server, &load, Duration::from_secs(1)).await;
     server.kill();
     standby.promote();
     // The promoted one has no standby of its own yet, and the configuration demands one.
@@ -40,7 +53,27 @@ async fn a_synchronous_standby_that_is_promoted_under_load_has_all_that_callers_
     cluster.moves_to(standby.port);
     cluster.check(&files).unwrap().compare(&held, &[]).unwrap();
     drop(next);
+    stood("P1", "a synchronous standby that lags: no answer until it has the record", 2);
     stood("P15", "synchronous standby promoted under load: credentials that callers held", held.len());
+}
+
+/// The process that sends a server's log to its standby.
+fn sender(server: &Postgres) -> Pid {
+    let sql = "SELECT pid FROM pg_stat_replication WHERE application_name = 'second'";
+    Pid::from_raw(server.query("postgres", sql)[0][0].parse().unwrap()).unwrap()
+}
+
+/// A commit waits for the standby, and no caller is answered for this long.
+async fn nothing_is_answered(server: &Postgres, load: &Load, long: Duration) {
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    eventually("a commit waits", || async { !server.query("postgres", waiting).is_empty() }).await;
+    // Answers of what was committed before may still be on their way.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (before, began) = (load.received(), Instant::now());
+    while began.elapsed() < long {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(load.received(), before, "answered before the standby had it");
+    }
 }
 
 /// Both servers, of which the one that takes writes is meant.
@@ -72,9 +105,7 @@ async fn lost() -> Lost {
     }
     let load = Load::start(&cluster.deployment, brokers[0].0.api, 2, 300);
     load.wait_for(20).await;
-    let sql = "SELECT pid FROM pg_stat_replication WHERE application_name = 'second'";
-    let sender: i32 = server.query("postgres", sql)[0][0].parse().unwrap();
-    kill_process(Pid::from_raw(sender).unwrap(), Signal::STOP).unwrap();
+    kill_process(sender(&server), Signal::STOP).unwrap();
     let before = load.received();
     load.wait_for(before + 30).await;
     let lost = load.stop().await.len() - before;

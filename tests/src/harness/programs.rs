@@ -35,10 +35,15 @@ pub fn nightly() -> bool {
     std::env::var_os("DAYPASS_NIGHTLY").is_some_and(|it| it != "0")
 }
 
-/// Says that a part of a test was left out, past the capture of what tests print: nobody must take it for done.
+/// Says that a part of a test was left out, past the capture of what tests print, and once more at the end of tests/run:
+/// nobody must take it for done.
 pub fn left_out(what: &str, why: &str) {
-    let text = format!("\n*** LEFT OUT: {what}: {why}\n");
-    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    let text = format!("{what}: {}\n", why.trim().replace('\n', " "));
+    drop(std::io::stderr().lock().write_all(format!("\n*** LEFT OUT: {text}").as_bytes()));
+    let tests = std::env::current_exe().unwrap();
+    let list = tests.ancestors().nth(3).unwrap().join("left-out");
+    let mut list = std::fs::File::options().create(true).append(true).open(list).unwrap();
+    list.write_all(text.as_bytes()).unwrap();
 }
 
 /// The Python interpreter that has what `tests/stock/requirements.txt` names.

@@ -60,6 +60,11 @@ impl Session {
         set(&client, at, WRITING).await?;
         let durability = check(&client, at).await?;
         let schema = schema::check(&client).await?;
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p1-standby") {
+            let local = client.batch_execute("SET synchronous_commit = local").await;
+            local.map_err(|error| failed(&error))?;
+        }
         // The outcome of an earlier commit may be asked for next: what is there must first be as durable as any.
         let barrier = "SELECT pg_logical_emit_message(true, 'daypass', '')";
         client.batch_execute(barrier).await.map_err(|error| failed(&error))?;

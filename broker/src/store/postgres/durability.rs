@@ -60,6 +60,10 @@ impl Found {
     /// # Errors
     /// When a commit survives less than `demanded`.
     pub(super) fn check(&self, demanded: Durability) -> Result<(), StoreError> {
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p1-standby") {
+            return Ok(());
+        }
         let waits = matches!(self.synchronous_commit.as_str(), "on" | "remote_apply");
         let wanting = if self.fsync != "on" {
             "`fsync` is off: what is committed can be lost; switch it on"

@@ -27,9 +27,12 @@ pub(super) struct Begun {
 /// Begins a transaction, takes the lock, and reads the head as of then. On an error the transaction is over.
 pub(super) fn begin(io: &Io, session: &Session, demanded: Durability) -> Result<Begun, StoreError> {
     let Session { client, statements, .. } = session;
+    let locking = &statements.lock;
+    #[cfg(feature = "sabotage")]
+    let locking = if crate::sabotage::breaks("p3-fork") { &statements.head } else { locking };
     let steps = async {
         let begin = client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE");
-        let lock = client.execute(&statements.lock, &[]);
+        let lock = client.execute(locking, &[]);
         // A statement of its own: it sees what was committed before the lock was had.
         let head = client.query_one(&statements.head, &[]);
         let (begun, locked, head) = tokio::join!(biased; begin, lock, head);

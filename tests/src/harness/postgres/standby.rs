@@ -27,7 +27,8 @@ impl Postgres {
         let path = made.data().join("postgresql.auto.conf");
         let copied = std::fs::read_to_string(&path).unwrap();
         let ours = format!(
-            "{copied}\nport = {}\nunix_socket_directories = '{}'\nsynchronous_standby_names = ''\n",
+            "{copied}\nport = {}\nunix_socket_directories = '{}'\nsynchronous_standby_names = ''\n\
+             wal_retrieve_retry_interval = '500ms'\n",
             made.port,
             made.folder.display()
         );
