@@ -80,9 +80,10 @@ impl Recorded {
             run(program("daypass-broker"), ["recover", "--config", config.to_str().unwrap()]).await;
         assert_eq!(recovered.code, Some(0), "{recovered:?}");
         // Proofs of a time of which it is not known what they bought are refused.
-        deployment.clock.advance(3_600_000);
         deployment.resume().await.unwrap();
+        deployment.clock.advance(45_000);
         busy(&deployment, 5).await;
+        deployment.clock.advance(91_000);
         let before = |body: &Body| matches!(body, Body::CredentialEnded(ended) if ended.log.is_some());
         entry_of(&deployment, "an ending of the log before", before).await;
         busy(&deployment, 900).await;
