@@ -54,30 +54,6 @@ async fn two_verifiers_refuse_the_same_logs() {
     stood("P17", "a log edited by a rule, at random, or behind the signature", behind.len() + signed.len());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_verifiers_refuse_the_same_logs_that_follow_a_lost_one() {
-    let recorded = Recorded::by_a_broker_that_recovered().await;
-    let (own, signer) = (recorded.log_key.clone(), Signer::new(recorded.origin()));
-    let rounds = if nightly() { 4_000 } else { 80 };
-    let whole = SignedLog { entries: recorded.entries.clone(), checkpoint: recorded.checkpoint.clone() };
-    let mut behind = vec![Case { what: "as it was recovered".into(), log: whole, expected: Expected::Sound }];
-    behind.extend((0..rounds / 4).map(|seed| behind_the_signature(&recorded, seed)));
-    judge(&behind, &own).await;
-
-    let mut signed = vec![anew("nothing was done", recorded.values(), &signer, Expected::Sound)];
-    signed.extend((0..rounds).map(|seed| {
-        let mut entries = recorded.values();
-        let what = edits::at_random(&mut entries, &mut Random::new(1_000_000 + seed));
-        anew(&format!("seed {seed}: {what}"), entries, &signer, Expected::Same)
-    }));
-    judge(&signed, &signer.verifier).await;
-    stood(
-        "P17",
-        "a log after `recover` edited at random, or behind the signature",
-        behind.len() + signed.len(),
-    );
-}
-
 /// Entries changed as whoever can write the store can; the checkpoint is the broker's.
 fn behind_the_signature(recorded: &Recorded, seed: u64) -> Case {
     let mut log = SignedLog { entries: recorded.entries.clone(), checkpoint: recorded.checkpoint.clone() };

@@ -10,7 +10,7 @@ use daypass_evidence::entry::{Body, KeyUse};
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::tree::{Frontier, leaf_hash};
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{CI, Deployment, NIGHTLY, issue, program, run, task};
+use daypass_tests::harness::{CI, Deployment, NIGHTLY, issue, task};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use serde_json::Value;
@@ -49,46 +49,14 @@ impl Recorded {
         busy(&deployment, 900).await;
         compromise(&deployment).await;
         busy(&deployment, 900).await;
-        Self::of(&deployment).await
-    }
-
-    /// The log of a broker that runs.
-    async fn of(deployment: &Deployment) -> Self {
-        let log_key = deployment.broker().desk.log.key().clone();
         let operator = deployment.operator().await;
         let request = operator.request(pb::GetCheckpointRequest::default()).unwrap();
         let checkpoint = operator.evidence().get_checkpoint(request).await.unwrap().into_inner().checkpoint;
-        let size = Checkpoint::open(&checkpoint, &log_key).unwrap().size;
+        let size = Checkpoint::open(&checkpoint, &deployment.log_key).unwrap().size;
         let limit = u32::try_from(size).unwrap();
         let rows = deployment.broker().readers.run(move |reader| reader.rows(0, limit)).await.unwrap();
         let entries = rows.into_iter().map(|row| row.bytes.to_vec()).collect();
-        Self { entries, checkpoint: checkpoint.to_vec(), log_key }
-    }
-
-    /// A log that goes on after another one of which the end was lost, and ends what that one had issued.
-    pub(super) async fn by_a_broker_that_recovered() -> Self {
-        let mut deployment = Deployment::start().await;
-        busy(&deployment, 60).await;
-        deployment.stop().await;
-        let copy = deployment.copied();
-        deployment.resume().await.unwrap();
-        busy(&deployment, 60).await;
-        deployment.stop().await;
-        std::fs::copy(&copy.store, deployment.store()).unwrap();
-        let config = deployment.config_file();
-        let recovered =
-            run(program("daypass-broker"), ["recover", "--config", config.to_str().unwrap()]).await;
-        assert_eq!(recovered.code, Some(0), "{recovered:?}");
-        // Proofs of a time of which it is not known what they bought are refused.
-        deployment.resume().await.unwrap();
-        deployment.clock.advance(45_000);
-        busy(&deployment, 5).await;
-        deployment.clock.advance(91_000);
-        let before = |body: &Body| matches!(body, Body::CredentialEnded(ended) if ended.log.is_some());
-        entry_of(&deployment, "an ending of the log before", before).await;
-        busy(&deployment, 900).await;
-        compromise(&deployment).await;
-        Self::of(&deployment).await
+        Self { entries, checkpoint: checkpoint.to_vec(), log_key: deployment.log_key.clone() }
     }
 
     pub(super) fn origin(&self) -> String {
