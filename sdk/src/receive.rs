@@ -61,6 +61,8 @@ use keeper::{Keeper, Shared};
 pub(crate) const LEEWAY: Seconds = Seconds::new(30);
 /// How long a request waits for keys that it may be the first to need.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long [`Receiver::ready`] waits: a broker that has just begun signs its first feed within seconds.
+const READY_WITHIN: Duration = Duration::from_secs(15);
 
 /// What a receiver believes, and who it is.
 #[derive(Debug, Clone)]
@@ -133,12 +135,12 @@ impl Receiver {
         Ok(Self(Arc::new(Handle { shared, task })))
     }
 
-    /// Waits until all that is needed has been fetched once: for five seconds at most.
+    /// Waits until all that is needed has been fetched once: for 15 seconds at most.
     ///
     /// # Errors
     /// When it could not be fetched.
     pub async fn ready(&self) -> Result<(), Error> {
-        self.0.shared.ready(PATIENCE).await
+        self.0.shared.ready(READY_WITHIN).await
     }
 
     /// What is trusted now.

@@ -177,6 +177,10 @@ impl Keeper {
             Ok(None) => return,
             Err(error) => Err(error),
         };
+        if read.is_err() {
+            // A broker that has begun a moment ago has not signed one yet.
+            self.feed_at_boot_ms = self.shared.now().boot_ms.saturating_add(RETRY_MS.0);
+        }
         let failure = read.err();
         self.shared.rounds.send_modify(|round| round.failure = failure);
     }
