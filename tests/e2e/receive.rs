@@ -96,7 +96,9 @@ async fn a_service_lets_in_who_has_a_token_that_reaches_so_far_and_tells_the_oth
     let reading = token(&reading).await;
     let (holder, thief) = (client.http_to(&ca).unwrap(), deployment.sdk().http_to(&ca).unwrap());
     let (eu, us, asia) = ("eu/2027-01", "us/2027-01", "asia/2027-01");
-    let spoiled = format!("{}A", &good[..good.len() - 1]);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { 'B' } else { 'A' };
+    let spoiled = format!("{signed}.{first}{}", &signature[1..]);
     for (what, http, region, token, status, challenge) in [
         ("a good token", &holder, eu, Some(good.as_str()), 200, None),
         ("and elsewhere", &holder, us, Some(&good), 200, None),
