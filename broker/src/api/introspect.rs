@@ -92,8 +92,11 @@ fn in_a_log_before(
     exp: UnixMs,
     own: Index,
 ) -> Result<Option<(Index, Row)>, StoreError> {
+    if own == 0 {
+        return Ok(None);
+    }
     let mut after = Live { exp, index: 0 };
-    while own > 0 {
+    loop {
         let page = reader.live_after(Some(after), PAGE)?;
         for live in page.iter().filter(|live| live.index < own && live.exp.seconds() == exp.seconds()) {
             let Some(row) = reader.entry_at(live.index)? else { continue };
@@ -103,8 +106,7 @@ fn in_a_log_before(
         }
         match page.last().filter(|last| last.exp.seconds() == exp.seconds()) {
             Some(last) => after = *last,
-            None => break,
+            None => return Ok(None),
         }
     }
-    Ok(None)
 }

@@ -128,7 +128,7 @@ impl Waiting {
         let mut by_log: BTreeMap<Index, CredentialSettled> = BTreeMap::new();
         for (raised, digest, at) in &self.released {
             let (shard, index) = place(*raised);
-            by_log.entry(shard).or_default().released.push((index, digest.clone(), *at));
+            by_log.entry(shard).or_default().released.push((index, *digest, *at));
         }
         for voided in &self.void {
             let (shard, index) = place(voided.live.index);
