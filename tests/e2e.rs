@@ -40,6 +40,7 @@ mod shards;
 mod source;
 mod stock;
 mod store;
+mod suspension;
 mod tiles;
 mod turns;
 mod upstream;

@@ -2,8 +2,10 @@
 
 pub(crate) mod caller;
 mod introspect;
+pub(crate) mod operator;
 pub(crate) mod outgoing;
 pub(crate) mod standing;
+pub(crate) mod suspend;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +24,7 @@ use crate::log::{Compared, RecordError};
 use crate::refusals::Refusals;
 use crate::rotate::Rotation;
 use crate::shelf::Shelf;
+use crate::suspension::Suspensions;
 use crate::telemetry;
 use crate::trust::Trust;
 use crate::witness::Cosignatures;
@@ -50,6 +53,8 @@ pub struct Api {
     pub refusals: Arc<Refusals>,
     /// Changes keys.
     pub rotation: Arc<Rotation>,
+    /// Suspends, and lets go on.
+    pub suspensions: Arc<Suspensions>,
 }
 
 impl Api {

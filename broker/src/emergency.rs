@@ -37,6 +37,16 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// What the reason of each suspension by this switch begins with.
 const HALTED: &str = "emergency halt of";
 
+/// Whether a suspension is that of a broker's own switch, which alone lifts it.
+pub(crate) fn is_by_switch(set: &SuspensionSet) -> bool {
+    set.selector.everything && set.reason.starts_with(HALTED)
+}
+
+/// Whether a reason begins as those of emergency orders do: by these they find what they suspended.
+pub(crate) fn begins_like_an_order(reason: &str) -> bool {
+    reason.starts_with(HALTED) || reason.starts_with(suspend::SUSPENDED)
+}
+
 /// The marker beside a socket: while it lies there, its broker issues nothing, whatever restarts.
 #[must_use]
 pub fn marker(socket: &Path) -> PathBuf {
@@ -303,8 +313,15 @@ impl Switches {
                 // A marker that was laid while no broker ran does not say whose it is.
                 let why = if why.starts_with(&prefix) { why } else { format!("{prefix}: {why}") };
                 let selector = Selector { everything: true, ..Selector::default() };
-                let set =
-                    SuspensionSet { selector, reason: why, until_ms: None, revoked: 0, live: 0, drill: None };
+                let set = SuspensionSet {
+                    selector,
+                    reason: why,
+                    until_ms: None,
+                    revoked: 0,
+                    live: 0,
+                    drill: None,
+                    revokes: false,
+                };
                 vec![set.into()]
             }
             Some(_) => Vec::new(),

@@ -30,6 +30,7 @@ pub mod server;
 pub mod shelf;
 pub mod signer;
 pub mod store;
+pub mod suspension;
 pub mod telemetry;
 pub mod tiles;
 pub mod tls;

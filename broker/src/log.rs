@@ -325,7 +325,8 @@ impl Log {
     /// Why nothing is issued, or why the newest batch could not be written; none when all is well.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.stopped.load().as_deref().or(self.fault.load().as_deref()).cloned()
+        let broken = self.halt.broken().map(|why| why.to_string());
+        broken.or_else(|| self.stopped.load().as_deref().or(self.fault.load().as_deref()).cloned())
     }
 
     /// Whether there was no room, as of the newest batch, but what is kept for what must be written.

@@ -40,6 +40,7 @@ use crate::seal::{self, SealSettings};
 use crate::server::{self, Api};
 use crate::shelf::Shelf;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
+use crate::suspension::Suspensions;
 use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust, TrustEvent};
 pub(crate) use announce::clock_in_doubt;
@@ -215,6 +216,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
     let (readers, scrubbing) = scrub::start(&desk, readers, &started, settings.scrub, &settings.anchor);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
+    let (suspensions, finishing) = Suspensions::start(desk.clone(), readers.clone());
     let trust = trust_in_force(&settings, &desk, events);
     let alarms = Alarms::default();
     announce::announce(&desk, &settings, about, &readers, &alarms).await?;
@@ -234,6 +236,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
         limits,
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
+        suspensions,
     });
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
@@ -245,7 +248,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let turning = upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.shard_entries);
     upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, tokio::spawn(turning)]);
     upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
-    upkeep.extend(witnesses.into_iter().chain(switches).chain(scrubbing).chain(sealing));
+    upkeep.extend(witnesses.into_iter().chain([finishing]).chain(switches).chain(scrubbing).chain(sealing));
     Ok(Running {
         api: api_at,
         web: web_at,

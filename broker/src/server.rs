@@ -7,6 +7,7 @@ mod evidence;
 mod governance;
 mod later;
 mod status;
+mod suspend;
 mod trust;
 
 use std::sync::Arc;

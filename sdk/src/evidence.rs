@@ -213,7 +213,7 @@ impl EntryFilter {
     }
 }
 
-fn timestamp(at: UnixMs) -> prost_types::Timestamp {
+pub(crate) fn timestamp(at: UnixMs) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.get().rem_euclid(1000)).unwrap_or_default() * 1_000_000;
     prost_types::Timestamp { seconds: at.seconds(), nanos }
 }

@@ -87,8 +87,6 @@ const NOT_YET: &[&str] = &[
     "/daypass.v1.GovernanceService/Decide",
     "/daypass.v1.GovernanceService/ListPending",
     "/daypass.v1.GovernanceService/RecordReview",
-    "/daypass.v1.GovernanceService/Resume",
-    "/daypass.v1.GovernanceService/Suspend",
     "/daypass.v1.RegistryService/GetBundle",
     "/daypass.v1.RegistryService/ListObjects",
     "/daypass.v1.RegistryService/PlanBundle",

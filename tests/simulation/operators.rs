@@ -46,7 +46,15 @@ impl World {
             Whom::Everything => Selector { everything: true, ..Default::default() },
         };
         let reason = "a drill".to_owned();
-        let set = SuspensionSet { selector, reason, until_ms: None, revoked: 0, live: 0, drill: None };
+        let set = SuspensionSet {
+            selector,
+            reason,
+            until_ms: None,
+            revoked: 0,
+            live: 0,
+            drill: None,
+            revokes: false,
+        };
         self.suspended.extend(self.append(set.into()).await);
     }
 

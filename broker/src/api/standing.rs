@@ -11,6 +11,9 @@ const READ_EVIDENCE: &str = "read_evidence";
 /// The right to change keys.
 pub(crate) const ROTATE: &str = "rotate";
 
+/// The right to end credentials before their time, and to suspend.
+pub(crate) const CONTAIN: &str = "contain";
+
 /// Whether a caller is an operator who may read all entries at `now`.
 pub(crate) fn reads_evidence(caller: &Principal, bundle: &Bundle, now: UnixMs) -> bool {
     operator(caller, READ_EVIDENCE, bundle, now).is_some()

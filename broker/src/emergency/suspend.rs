@@ -7,7 +7,7 @@ use daypass_verify::ids::Name;
 use crate::store::{Live, PREDECESSOR, Reader, StoreError};
 
 /// What the reason of each suspension by an emergency order begins with.
-const SUSPENDED: &str = "emergency suspension";
+pub(super) const SUSPENDED: &str = "emergency suspension";
 
 /// How many live credentials are looked at, at most, to say how many an order is about: it must not wait for more.
 const COUNTED_MAX: u64 = 50_000;
@@ -41,7 +41,7 @@ pub(super) fn selector(text: &str) -> Result<Selector, String> {
 pub(super) fn suspension(selector: Selector, reason: &str, live: u64) -> Body {
     let reason = format!("{SUSPENDED}: {reason}");
     let reason = reason.trim_end_matches(": ").to_owned();
-    SuspensionSet { selector, reason, until_ms: None, revoked: 0, live, drill: None }.into()
+    SuspensionSet { selector, reason, until_ms: None, revoked: 0, live, drill: None, revokes: false }.into()
 }
 
 /// The suspensions by emergency orders of exactly what `selector` selects.

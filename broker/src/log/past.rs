@@ -212,7 +212,6 @@ impl Log {
         if let Ok(note) = known.sign(&self.signs) {
             self.proofs.keep(&head.checkpoint, note.as_bytes());
         }
-        self.fault.store(Some(Arc::new(error.to_string())));
         self.halt.break_off(&error);
         error
     }

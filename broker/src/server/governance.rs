@@ -1,17 +1,17 @@
-//! `GovernanceService`: what operators decide. Keys so far; the rest is not offered yet.
+//! `GovernanceService`: what operators decide. Keys and suspensions so far; the rest is not offered yet.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use daypass_core::decision::{Denial, Outward, Why};
+use daypass_core::decision::Outward;
 use daypass_core::draft::Mark;
 use daypass_core::rotation::{Next, Order, OrderError};
 use daypass_evidence::entry::{By, KeyUse};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::governance_service_server::GovernanceService;
-use daypass_verify::ids::{KeyId, Name};
+use daypass_verify::ids::KeyId;
 use futures::Stream;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -20,7 +20,7 @@ use super::authenticate::Caller;
 use super::convert::{self, timestamp};
 use super::evidence::caller;
 use super::status::{self, Outgoing};
-use super::{Api, later, standing};
+use super::{Api, later, standing, suspend};
 use crate::rotate::{Authority, RotateError, Rotated};
 
 pub(super) struct Service(pub(super) Arc<Api>);
@@ -55,14 +55,18 @@ impl GovernanceService for Service {
         &self,
         request: Request<pb::SuspendRequest>,
     ) -> Result<Response<pb::SuspendResponse>, Status> {
-        later::not_yet(&request)
+        let caller = caller(&request)?;
+        let answer = suspend::suspend(&self.0, request.get_ref(), &caller).await;
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
     }
 
     async fn resume(
         &self,
         request: Request<pb::ResumeRequest>,
     ) -> Result<Response<pb::ResumeResponse>, Status> {
-        later::not_yet(&request)
+        let caller = caller(&request)?;
+        let answer = suspend::resume(&self.0, request.get_ref(), &caller).await;
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
     }
 
     async fn record_review(
@@ -89,7 +93,7 @@ impl Service {
         caller: &Caller,
     ) -> Result<pb::RotateKeyResponse, Outgoing> {
         let ordered = format!("rotate {}", wire.r#use().as_str_name());
-        let operator = self.operator(caller, standing::ROTATE, &ordered)?;
+        let operator = self.0.operator(caller, standing::ROTATE, &ordered)?;
         let order = Order {
             usage: usage(wire.r#use)?,
             compromised: convert::optional("compromised_key_id", &wire.compromised_key_id)?,
@@ -118,31 +122,13 @@ impl Service {
         Ok(answer)
     }
 
-    /// The operator that a caller is, where it has the role that `order` needs. Whoever has not leaves a trace.
-    fn operator(&self, caller: &Caller, role: &str, order: &str) -> Result<Name, Outgoing> {
-        let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
-        let found =
-            state.bundle().and_then(|bundle| standing::operator(&caller.principal, role, bundle, now));
-        found.cloned().ok_or_else(|| {
-            self.leave_trace(caller, "ROLE_MISSING", &format!("`{order}` needs the role `{role}`"));
-            Outgoing::new(Outward::NotAllowed, format!("this is an operator's right (`{role}`)"))
-        })
-    }
-
     /// An order that cannot be carried out as it was given leaves a trace; that the log or the store fails is not its
     /// fault.
     fn declined(&self, caller: &Caller, order: &str, error: RotateError) -> Outgoing {
         if let RotateError::Order(why) = &error {
-            self.leave_trace(caller, "ORDER_REFUSED", &format!("`{order}`: {why}"));
+            self.0.leave_trace(caller, "ORDER_REFUSED", &format!("`{order}`: {why}"));
         }
         refused(error)
-    }
-
-    fn leave_trace(&self, caller: &Caller, inner: &'static str, clause: &str) {
-        let (state, now) = (self.0.desk.log.state(), self.0.desk.clock.now());
-        let why = Why::new(inner, Outward::NotAllowed, clause);
-        let denial = Denial::of_order(why, &caller.principal, caller.client.clone(), &state, now);
-        self.0.refusals.denied(caller.request, denial, false);
     }
 
     async fn preview(&self, order: &Order) -> Result<pb::RotateKeyResponse, RotateError> {

@@ -86,6 +86,10 @@ pub(crate) enum Command {
     },
     /// Put a new key in the place of one; an operator's right
     Rotate(Rotate),
+    /// Have nothing issued for something, and revoke what lives of it; an operator's right
+    Suspend(Suspend),
+    /// Lift a suspension; an operator's right
+    Resume(Resume),
     /// Say whether the broker answers, and what this client knows
     Status,
     /// Say what a refusal means
@@ -199,6 +203,40 @@ pub(crate) struct Rotate {
     pub(crate) dry_run: bool,
 }
 
+/// `suspend`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Suspend {
+    /// What: `identity=NAME`, `instance=`, `task=`, `target=`, `supplier=`, `issuer=`, `key=`, or `everything`
+    #[arg(value_parser = crate::selector::all)]
+    pub(crate) selector: daypass_sdk::Selector,
+    /// Why, in words; it is recorded
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// When it lifts itself: a time, or in how long, `2h` for instance
+    #[arg(long, value_name = "TIME", value_parser = moment_ahead)]
+    pub(crate) until: Option<UnixMs>,
+    /// Leave what lives to its own end
+    #[arg(long)]
+    pub(crate) keep_live: bool,
+    /// The name of the exercise, where this is one
+    #[arg(long, value_name = "NAME")]
+    pub(crate) drill: Option<String>,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `resume`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Resume {
+    /// The id that `suspend` printed, or the index of its entry
+    #[arg(value_name = "ID")]
+    pub(crate) suspension: String,
+    /// Why, in words; it is recorded
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+}
+
 /// What the broker's keys are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyUse {
@@ -284,6 +322,12 @@ fn moment(text: &str) -> Result<UnixMs, String> {
         None => UnixMs::parse(text)
             .map_err(|_| "expected RFC 3339, such as `2027-01-31T12:00:00Z`, or `2h`".into()),
     }
+}
+
+/// The same, ahead.
+fn moment_ahead(text: &str) -> Result<UnixMs, String> {
+    let ahead = humantime::parse_duration(text).ok().and_then(|ahead| i64::try_from(ahead.as_millis()).ok());
+    ahead.map_or_else(|| moment(text), |millis| Ok(crate::now().plus_millis(millis)))
 }
 
 #[cfg(test)]

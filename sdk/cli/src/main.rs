@@ -13,7 +13,9 @@ mod output;
 mod pages;
 mod profile;
 mod rotate;
+mod selector;
 mod status;
+mod suspend;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,8 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Log(log) => log::run(log, &args.connection, &out).await,
         Command::Check { directory } => check::run(directory, &out),
         Command::Rotate(rotate) => rotate::run(rotate, &profile()?, &out).await,
+        Command::Suspend(order) => suspend::suspend(order, &profile()?, &out).await,
+        Command::Resume(order) => suspend::resume(order, &profile()?, &out).await,
         Command::Status => status::run(&profile()?, &out).await,
         Command::Error { code } => errors::run(code.as_deref(), &out),
         Command::Completions { shell } => pages::completions(*shell, &out),

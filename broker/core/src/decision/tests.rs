@@ -345,7 +345,15 @@ fn whatever_is_suspended_gets_nothing_until_it_is_lifted_or_over() {
     let index = state.at() + 1;
     let until_ms = Some(NOW.plus_millis(5000));
     let selector = Selector { everything: true, ..Selector::default() };
-    let set = SuspensionSet { selector, reason: "test".into(), until_ms, revoked: 0, live: 0, drill: None };
+    let set = SuspensionSet {
+        selector,
+        reason: "test".into(),
+        until_ms,
+        revoked: 0,
+        live: 0,
+        drill: None,
+        revokes: false,
+    };
     let mut suspended = state.clone();
     suspended.apply(index, NOW, &Body::from(set), &|_| None).unwrap();
     let denial = decide_under(&suspended, NOW).unwrap_err();

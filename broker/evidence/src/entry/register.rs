@@ -105,6 +105,9 @@ pub struct SuspensionSet {
     /// The drill it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drill: Option<String>,
+    /// Whether what lives of it is revoked, by whichever broker is left: else it lives until its own end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revokes: bool,
 }
 
 /// `suspension.lifted`: a suspension is over.

@@ -202,5 +202,6 @@ fn suspension() -> SuspensionSet {
         revoked: 3,
         live: 4,
         drill: Some("2026-q4".into()),
+        revokes: true,
     }
 }
