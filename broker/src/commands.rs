@@ -14,7 +14,7 @@ use daypass_broker::init::{self, Deployment, InitError};
 use daypass_broker::keyring::ImportError;
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
-use daypass_broker::log::{QUEUE, StartError};
+use daypass_broker::log::{QUEUE, StartError, Turns};
 use daypass_broker::recover::RecoverError;
 use daypass_broker::rotate::RotateError;
 use daypass_broker::scrub::Schedule;
@@ -232,7 +232,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         checkpoint: config.web.checkpoint,
         tiles: config.web.tiles,
         witnesses: witnesses(config)?,
-        shard_entries: config.log.shard_entries,
+        turns: Turns { half_years: true, entries: config.log.shard_entries },
         seal: SealSettings { entries: config.log.seal_entries, ..SealSettings::default() },
         ops: config.ops.listen,
         limits,

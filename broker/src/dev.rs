@@ -95,7 +95,7 @@ async fn start(
     }
     let mut broker = serve::start(settings.clone()).await?;
     // A log of an earlier half-year is closed before the story begins, which no turn should cut in two.
-    let due = next_origin(&broker.log().published(), now, settings.shard_entries).is_some();
+    let due = next_origin(&broker.log().published(), now, settings.turns).is_some();
     if due && timeout(TURN_WITHIN, broker.over()).await.is_ok() {
         broker = serve::start_next(&settings, broker.turn().await).await?;
     }

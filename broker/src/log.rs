@@ -59,7 +59,7 @@ pub use start::{
     examine_watched, verify_store,
 };
 pub(crate) use start::{begins_with, verify_without_key};
-pub use turn::{Shards, next_half_year, next_origin};
+pub use turn::{Shards, Turns, next_half_year, next_origin};
 
 /// What was recorded: proof that an entry naming it is durable. There is no other way to get one than to have
 /// the log write it, and it is spent by the one signature that it allows.

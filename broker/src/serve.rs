@@ -31,7 +31,7 @@ use crate::index::Readers;
 use crate::issue::Desk;
 use crate::keyring::{self, Kek};
 use crate::limits::{Limits, Rates};
-use crate::log::{self, Anchor, Attached, Log, StartError, Started};
+use crate::log::{self, Anchor, Attached, Log, StartError, Started, Turns};
 use crate::ops;
 use crate::refusals::Refusals;
 use crate::rotate::{Rotation, keep_rotating};
@@ -99,8 +99,8 @@ pub struct Settings {
     pub tiles: bool,
     /// Who signs its checkpoints too.
     pub witnesses: WitnessSettings,
-    /// At how many entries a log is closed, and another opened; 0: with the half-year alone.
-    pub shard_entries: u64,
+    /// When a log is closed, and another opened.
+    pub turns: Turns,
     /// How old entries are sealed, where the store's place names a folder for them.
     pub seal: SealSettings,
     /// The listener for operators.
@@ -245,7 +245,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    let turning = upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.shard_entries);
+    let turning = upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.turns);
     upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, tokio::spawn(turning)]);
     upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
     upkeep.extend(witnesses.into_iter().chain([finishing]).chain(switches).chain(scrubbing).chain(sealing));

@@ -14,6 +14,7 @@ use daypass_broker::dev::organisation::{Organisation, sample};
 use daypass_broker::init::{self, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
+use daypass_broker::log::Turns;
 use daypass_broker::scrub::Schedule;
 use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, Settings};
@@ -224,7 +225,7 @@ fn settings(folder: &Path, seat: &Seat, issuer: u16) -> Result<Settings, Fault> 
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
-        shard_entries: 0,
+        turns: Turns { half_years: true, entries: 0 },
         seal: SealSettings::default(),
         ops: at(seat.ops),
         limits: Limits::default(),

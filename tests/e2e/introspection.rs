@@ -114,7 +114,7 @@ async fn a_token_by_a_compromised_key_is_inactive_at_once() {
 #[tokio::test]
 async fn a_token_lives_on_when_the_log_goes_on_in_another() {
     let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.shard_entries = 100;
+    deployment.settings.turns.entries = 100;
     deployment.resume().await.unwrap();
     let before = [orders_token(&deployment).await, orders_token(&deployment).await];
     let service = deployment.service().await;

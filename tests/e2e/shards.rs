@@ -26,7 +26,7 @@ use daypass_verify::time::UnixMs;
 /// A deployment whose log goes on in another one at so many entries.
 pub(super) async fn closing_at(entries: u64) -> Deployment {
     let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.shard_entries = entries;
+    deployment.settings.turns.entries = entries;
     deployment.resume().await.unwrap();
     deployment
 }
@@ -162,6 +162,7 @@ async fn each_half_year_has_a_log_of_its_own_from_its_first_minute_on() {
     deployment.stop().await;
     let (left_ms, next) = next_half_year(deployment.clock.now());
     deployment.clock.advance(left_ms - 60_000);
+    deployment.settings.turns.half_years = true;
     deployment.resume().await.unwrap();
     let old = origin(&deployment);
     let first = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
@@ -197,6 +198,7 @@ async fn a_clock_in_doubt_begins_no_half_year() {
     deployment.stop().await;
     deployment.clock.reboot();
     deployment.clock.advance(left_ms + 60_000);
+    deployment.settings.turns.half_years = true;
     deployment.resume().await.unwrap();
     tokio::time::sleep(Duration::from_millis(2_500)).await;
     assert!(!deployment.broker().log().over().is_cancelled());
@@ -263,7 +265,7 @@ async fn what_was_issued_before_the_turn_ends_exactly_once_after_it() {
 #[tokio::test]
 async fn a_client_that_trusted_the_first_log_goes_on_with_the_next_and_not_back() {
     let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.shard_entries = 150;
+    deployment.settings.turns.entries = 150;
     deployment.settings.api.address.set_port(free_port());
     deployment.resume().await.unwrap();
     let client = deployment.sdk();
@@ -296,7 +298,7 @@ async fn a_store_that_was_put_back_to_before_the_turn_is_found() {
     // Without its anchor, whoever holds a checkpoint of the newer log tells.
     std::fs::copy(&older.store, deployment.store()).unwrap();
     std::fs::remove_file(&deployment.settings.anchor).unwrap();
-    deployment.settings.shard_entries = 0;
+    deployment.settings.turns.entries = 0;
     deployment.resume().await.unwrap();
     let mut wanted = task("post-invoices");
     wanted.known_checkpoint = known;

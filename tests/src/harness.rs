@@ -26,6 +26,7 @@ use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::init::{ListenerFiles, init, write_listener_certificate};
 use daypass_broker::limits::Rates;
 use daypass_broker::listen::Limits;
+use daypass_broker::log::Turns;
 use daypass_broker::scrub::Schedule;
 use daypass_broker::seal::SealSettings;
 use daypass_broker::serve::{self, ListenAt, Running, ServeError, Settings};
@@ -398,7 +399,7 @@ fn settings(
         checkpoint: true,
         tiles: true,
         witnesses: WitnessSettings::default(),
-        shard_entries: 0,
+        turns: Turns { half_years: false, entries: 0 },
         seal: SealSettings::default(),
         ops: at(0),
         limits: Limits::default(),

@@ -16,6 +16,7 @@ use crate::clock::{Clock, ClockTrust};
 use crate::init::{Initialised, ListenerFiles, write_listener_certificate};
 use crate::limits::Rates;
 use crate::listen::Limits;
+use crate::log::Turns;
 use crate::scrub::Schedule;
 use crate::seal::SealSettings;
 use crate::serve::{ListenAt, Settings};
@@ -102,7 +103,7 @@ impl State {
             checkpoint: true,
             tiles: true,
             witnesses: WitnessSettings::default(),
-            shard_entries: 0,
+            turns: Turns { half_years: true, entries: 0 },
             seal: SealSettings::default(),
             ops: at(self.ports.ops),
             limits: Limits::default(),

@@ -63,10 +63,18 @@ impl Shards {
     }
 }
 
-/// The origin of the log that is to follow the one that is written: a half-year has its own, and a log is closed at
-/// `limit` entries, unless that is 0. None where it goes on.
+/// When a log is closed, and another opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turns {
+    /// With the half-year, as a deployment's logs always are: only a test's clock may go through months in one log.
+    pub half_years: bool,
+    /// At so many entries; 0: at none.
+    pub entries: u64,
+}
+
+/// The origin of the log that is to follow the one that is written. None where it goes on.
 #[must_use]
-pub fn next_origin(published: &Published, now: UnixMs, limit: u64) -> Option<String> {
+pub fn next_origin(published: &Published, now: UnixMs, turns: Turns) -> Option<String> {
     let head = &published.head;
     let (family, name) = head.origin.rsplit_once('/')?;
     let lost = published.state.proofs_from();
@@ -74,12 +82,12 @@ pub fn next_origin(published: &Published, now: UnixMs, limit: u64) -> Option<Str
         return None;
     }
     let half_year = shard(now);
-    if half_year.as_str() > name.get(..half_year.len()).unwrap_or(name) {
+    if turns.half_years && half_year.as_str() > name.get(..half_year.len()).unwrap_or(name) {
         return Some(format!("{family}/{half_year}"));
     }
     let numbered = name.rsplit_once('-').and_then(|(name, number)| Some((name, number.parse::<u64>().ok()?)));
     let (name, number) = numbered.unwrap_or((name, 1));
-    (limit > 0 && head.size >= limit).then(|| format!("{family}/{name}-{}", number + 1))
+    (turns.entries > 0 && head.size >= turns.entries).then(|| format!("{family}/{name}-{}", number + 1))
 }
 
 /// The origin of the log of the half-year that follows that of `origin`.

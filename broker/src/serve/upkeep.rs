@@ -17,7 +17,7 @@ pub(super) use watch::{Watched, watch};
 use super::documents;
 use crate::alarms::Alarms;
 use crate::issue::Desk;
-use crate::log::{Attached, Place, RecordError, next_origin};
+use crate::log::{Attached, Place, RecordError, Turns, next_origin};
 use crate::refusals::Refusals;
 use crate::telemetry::{TelemetryError, start_metrics};
 use crate::trust::Trust;
@@ -79,13 +79,13 @@ async fn settle(desk: Desk) {
 /// Closes the log where its half-year is over, or it has as many entries as it may have: not by a clock in doubt, and not
 /// while something found in it stopped issuance. Where it cannot be closed it goes on as it is; that is an alarm, and it is
 /// tried again, ever later.
-pub(super) async fn turn_when_due(desk: Desk, alarms: Alarms, limit: u64) {
+pub(super) async fn turn_when_due(desk: Desk, alarms: Alarms, turns: Turns) {
     let mut wait = SWEEP_EVERY;
     loop {
         tokio::time::sleep(wait).await;
         let (log, now) = (&desk.log, desk.clock.now());
         let is_sure = log.watch().trouble().is_none() && !log.watch().holds_endings() && !log.is_stopped();
-        let Some(origin) = next_origin(&log.published(), now, limit).filter(|_| is_sure) else {
+        let Some(origin) = next_origin(&log.published(), now, turns).filter(|_| is_sure) else {
             alarms.clear(LOG_NOT_CLOSED, "");
             wait = SWEEP_EVERY;
             continue;
