@@ -239,8 +239,21 @@ fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
 /// # Errors
 /// When the store fails or its first entry cannot be read.
 pub fn opened_at(reader: &dyn Reader) -> Result<Option<UnixMs>, StoreError> {
-    let first = reader.rows(0, 1)?;
-    first.first().map(|row| Ok(read(row)?.envelope.time)).transpose()
+    Ok(first(reader)?.map(|entry| entry.envelope.time))
+}
+
+/// When the log that is read went on for another one; none where it is the first.
+///
+/// # Errors
+/// When the store fails or its first entry cannot be read.
+pub fn followed_at(reader: &dyn Reader) -> Result<Option<UnixMs>, StoreError> {
+    let follows =
+        |entry: &Entry| matches!(&entry.body, Body::LogOpened(opened) if opened.predecessor.is_some());
+    Ok(first(reader)?.filter(follows).map(|entry| entry.envelope.time))
+}
+
+fn first(reader: &dyn Reader) -> Result<Option<Entry>, StoreError> {
+    reader.rows(0, 1)?.first().map(read).transpose()
 }
 
 /// What is told of an entry is told of what was recorded: its bytes are held to their hash at each reading.

@@ -112,11 +112,11 @@ impl Service {
         }
         let find = self.0.readers.run(move |reader| {
             let found = crate::index::find(reader, &id)?;
-            let opened = if found.is_none() { crate::index::opened_at(reader)? } else { None };
-            Ok((found, opened))
+            let followed = if found.is_none() { crate::index::followed_at(reader)? } else { None };
+            Ok((found, followed))
         });
-        let (found, opened) = find.await.map_err(|error| status::of_store(&error))?;
-        if opened.is_some_and(|opened| id.drawn_at() < opened) {
+        let (found, followed) = find.await.map_err(|error| status::of_store(&error))?;
+        if followed.is_some_and(|followed| id.drawn_at() < followed) {
             // Of a log before this one: an entry names only what is in its own.
             return Ok(None);
         }
