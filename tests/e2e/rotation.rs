@@ -131,7 +131,8 @@ async fn a_month_later_another_key_signs_and_in_the_end_the_first_is_destroyed()
     let sealed = deployment.broker().readers.run(|reader| reader.keys()).await.unwrap();
     let blob = sealed.iter().find(|blob| blob.key == first.key).unwrap();
     assert!(blob.sealed.is_empty(), "nothing is left to unseal");
-    assert!(deployment.broker().desk.keyring.describe(&first.key).is_err());
+    let forgotten = || async { deployment.broker().desk.keyring.describe(&first.key).is_err() };
+    eventually("it is forgotten", forgotten).await;
 }
 
 #[tokio::test]
