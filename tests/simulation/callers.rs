@@ -2,8 +2,8 @@
 
 use std::task::Poll;
 
-use daypass_broker::issue::{Credential, Refusal, issue};
-use daypass_broker::log::RecordError;
+use daypass_broker::issue::{Credential, Desk, Refusal, issue};
+use daypass_broker::log::{Compared, RecordError};
 use daypass_core::proof::Principal;
 use daypass_core::request::Request;
 use daypass_evidence::checkpoint::Checkpoint;
@@ -16,13 +16,21 @@ use super::people::PEOPLE;
 use super::world::World;
 
 impl World {
+    /// The checkpoint that is left to the writer to judge, as the API leaves it: what this broker knows as its own, or would
+    /// look up in the store, is not.
+    pub(super) fn shown(&self, desk: &Desk) -> Option<Checkpoint> {
+        let judged =
+            |known: &Checkpoint| matches!(desk.log.compare(known), Ok(Compared::Same | Compared::Older));
+        self.known.clone().filter(|known| !judged(known))
+    }
+
     pub(super) async fn issue(&mut self, what: What, ttl_s: u32) -> Result<(), String> {
         let token = self.fresh_token(what);
         self.newest_token = Some((what, token.clone()));
         let request = self.request(what, ttl_s);
         self.newest_request = Some((what, request.id));
         let Some(principal) = self.principal(&token) else { return Ok(()) };
-        let answer = issue(self.desk(), &principal, &request, self.known.clone()).await;
+        let answer = issue(self.desk(), &principal, &request, self.shown(self.desk())).await;
         self.answered_fresh(answer, &principal, &request)
     }
 
@@ -39,7 +47,7 @@ impl World {
 
     pub(super) async fn ask(&mut self, token: &str, request: Request) -> Result<(), String> {
         let Some(principal) = self.principal(token) else { return Ok(()) };
-        let answer = issue(self.desk(), &principal, &request, self.known.clone()).await;
+        let answer = issue(self.desk(), &principal, &request, self.shown(self.desk())).await;
         self.answered(answer, &principal, &request)
     }
 
@@ -51,7 +59,7 @@ impl World {
         let requests: Vec<Request> = principals.iter().map(|_| self.request(what, 60)).collect();
         let pairs = principals.iter().zip(&requests);
         let answers = join_all(
-            pairs.map(|(principal, request)| issue(self.desk(), principal, request, self.known.clone())),
+            pairs.map(|(principal, request)| issue(self.desk(), principal, request, self.shown(self.desk()))),
         )
         .await;
         for ((answer, principal), request) in answers.into_iter().zip(&principals).zip(&requests) {

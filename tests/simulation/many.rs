@@ -34,7 +34,7 @@ impl World {
         let answers = join_all(
             asked
                 .iter()
-                .map(|(_, desk, principal, request)| issue(desk, principal, request, self.known.clone())),
+                .map(|(_, desk, principal, request)| issue(desk, principal, request, self.shown(desk))),
         )
         .await;
         for (answer, (seat, _, principal, request)) in answers.into_iter().zip(&asked) {
@@ -66,7 +66,7 @@ impl World {
         let (principal, request) = (Arc::new(principal), Arc::new(self.request(what, 60)));
         let fault = Op::IssueFrozen { what, frozen };
         self.seat().faults.arm(fault);
-        let (desk, known) = (self.desk().clone(), self.known.clone());
+        let (desk, known) = (self.desk().clone(), self.shown(self.desk()));
         let asked = (Arc::clone(&principal), Arc::clone(&request));
         let answer = tokio::spawn(async move { issue(&desk, &asked.0, &asked.1, known).await });
         for _ in 0..ROUNDS {
