@@ -158,7 +158,7 @@ pub fn open_verified(
         VerifierKey::of(&head.origin, &evidence).map_err(|error| StoreError::Damaged(error.to_string()))?;
     let anchor_file = anchor;
     let anchor = anchor.map(Anchor::open).transpose()?;
-    let started = scrub::examine(reader.as_ref(), &key, anchor.as_ref().zip(anchor_file))?;
+    let started = scrub::examine(store, reader.as_ref(), &key, anchor.as_ref().zip(anchor_file))?;
     if started.report.findings.iter().any(|finding| !finding.code.is_of_operation()) {
         return Err(StartError::Refused(Box::new(started.report)).into());
     }
@@ -212,9 +212,9 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let (desk, kek, started) = open_desk(opened, &settings)?;
     desk.log.settlements().take_over(left.unsettled);
     let (events, heard) = mpsc::channel(256);
-    let readers = Readers::new(Arc::clone(&open_reader));
+    let shelf = Shelf::open(&settings.store, Readers::new(Arc::clone(&open_reader))).await?;
     let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
-    let (readers, scrubbing) = scrub::start(&desk, readers, &started, settings.scrub, &settings.anchor);
+    let (shelf, readers, scrubbing) = scrub::start(&desk, shelf, &started, &settings);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
     let (suspensions, finishing) = Suspensions::start(desk.clone(), readers.clone());
     let trust = trust_in_force(&settings, &desk, events);
@@ -232,7 +232,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
         desk: desk.clone(),
         trust: trust.clone(),
         readers: readers.clone(),
-        shelf: Shelf::open(&settings.store, &readers).await?,
+        shelf,
         limits,
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
@@ -240,7 +240,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     });
     let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
     let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
-    let site = Arc::new(documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at));
+    let site = documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at).await?;
     let bound = [api_listener, web_listener, ops_listener];
     let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
     let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use daypass_verify::ids::CredentialId;
 use daypass_verify::time::UnixMs;
+use tokio::sync::mpsc;
 
 use crate::index::{self, ID_WINDOW_MS, Readers};
 use crate::store::{Head, Row, StoreAt, StoreError};
@@ -30,13 +31,30 @@ impl Shelf {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn open(store: &StoreAt, newest: &Readers) -> Result<Self, StoreError> {
+    pub async fn open(store: &StoreAt, newest: Readers) -> Result<Self, StoreError> {
         let heads = newest.run(|reader| reader.closed()).await?.into_iter();
         let closed = heads.map(|head| {
             let readers = newest.of(store.readers_of(head.shard));
             (head.shard, Closed { head: Arc::new(head), readers })
         });
-        Ok(Self { newest: newest.clone(), closed: Arc::new(closed.collect()) })
+        let closed = Arc::new(closed.collect());
+        Ok(Self { newest, closed })
+    }
+
+    /// The same logs, whose readers tell `damage` of what was found to be changed.
+    #[must_use]
+    pub fn telling(self, damage: &mpsc::Sender<String>) -> Self {
+        let closed = self.closed.iter().map(|(shard, closed)| {
+            let readers = closed.readers.clone().telling(damage.clone());
+            (*shard, Closed { head: Arc::clone(&closed.head), readers })
+        });
+        Self { closed: Arc::new(closed.collect()), newest: self.newest.telling(damage.clone()) }
+    }
+
+    /// What reads the log that is written.
+    #[must_use]
+    pub fn newest(&self) -> &Readers {
+        &self.newest
     }
 
     /// The closed log of this name.

@@ -1,6 +1,7 @@
 //! The public HTTP listener: what a verifier needs to know about this issuer, answered from memory alone; where that is
 //! wanted, the hashes of the log's tree; and the OAuth endpoints.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -20,7 +21,7 @@ mod tiles;
 pub use documents::{Documents, KeySchedule, PublishedKey, documents};
 pub use issuer_url::{Authorities, IssuerUrl, IssuerUrlError};
 pub use page::Page;
-pub use tiles::{ReadTile, Tiles};
+pub use tiles::{LogShown, ReadTile, Tiles};
 
 /// The newest signed checkpoint, with witnesses' signatures where there are any, or none where this broker does not publish it; asked on each request, so it must
 /// only look at what is in memory.
@@ -34,6 +35,8 @@ pub struct Site {
     pub checkpoint: NewestCheckpoint,
     /// The tree's hashes as tiles; none where this broker does not publish them.
     pub tiles: Option<Tiles>,
+    /// Each log in the store, closed or not, by the last part of its origin.
+    pub logs: BTreeMap<String, LogShown>,
     /// The names under which the site may be asked for; others are answered 421.
     pub authorities: Authorities,
 }
@@ -48,6 +51,7 @@ pub fn router(site: Arc<Site>, endpoints: Router) -> Router {
         .route("/bundle", get(bundle))
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tiles::tile))
+        .route("/evidence/{*path}", get(tiles::of_log))
         .with_state(Arc::clone(&site))
         .merge(endpoints)
         .layer(middleware::from_fn_with_state(site, strict))
@@ -67,10 +71,7 @@ async fn bundle(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
 
 /// A C2SP signed note (tlog-checkpoint).
 async fn checkpoint(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
-    match (site.checkpoint)() {
-        Some(note) => Page::note(note).answer(&headers),
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
+    tiles::note((site.checkpoint)(), &headers)
 }
 
 /// Turns away what a strict origin server should not have been sent, and hardens every answer.

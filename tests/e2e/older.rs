@@ -131,3 +131,22 @@ async fn what_a_caller_holds_of_a_closed_log_is_held_against_it() {
         deployment.resume().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn an_operator_is_told_why_by_a_log_that_is_closed() {
+    let mut deployment = closing_at(150).await;
+    let request_id = "0199f2c1-0000-7000-8000-000000000001".to_owned();
+    let wanted = pb::IssueRequest { request_id: request_id.clone(), ..task("post-invoices") };
+    issue(&deployment.service().await, wanted).await.unwrap();
+    let denied = issue(&deployment.service().await, task("deploy-web")).await.unwrap_err();
+    let refused = |entry: &Entry| matches!(entry.body, Body::CredentialRefused(_)).then_some(());
+    deployment.entry("the refusal", refused).await;
+    for _ in 0..2 {
+        grow(&deployment, 150).await;
+        deployment.turn().await;
+    }
+    for (id, reason) in [(request_id, "ISSUED"), (denied.request_id, "TASK_NOT_ALLOWED")] {
+        let explained = deployment.explain(&id).await;
+        assert_eq!((explained.source.as_str(), explained.reason.as_str()), ("log", reason), "{explained:?}");
+    }
+}

@@ -6,10 +6,13 @@ use daypass_broker::dev::organisation::sample;
 use daypass_broker::log::StartError;
 use daypass_broker::scrub::{Progress, Schedule};
 use daypass_broker::serve::ServeError;
+use daypass_broker::store::Head;
 use daypass_evidence::entry::Body;
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{Deployment, eventually, issue, task};
 use rusqlite::Connection;
+
+use super::shards::{closing_at, grow};
 
 /// A running broker with a few issuances, that reads its log again every `every`.
 async fn scrubbed(every: Duration) -> Deployment {
@@ -44,6 +47,18 @@ async fn issues_nothing(deployment: &Deployment) {
     assert!(deployment.broker().log().fault().is_some_and(|why| why.contains("was changed")), "not ready");
 }
 
+/// The end that a closed log had when it was shorter: signed, and not the one it was left with.
+fn cut_closed(deployment: &Deployment, shorter: &Head) {
+    let store = Connection::open(deployment.store()).unwrap();
+    store.busy_timeout(Duration::from_secs(5)).unwrap();
+    let frontier: Vec<u8> = shorter.frontier.concat();
+    let [size, state] = [shorter.size, shorter.state].map(|it| i64::try_from(it).unwrap());
+    let end = (size, state, shorter.time.get(), frontier, &shorter.checkpoint);
+    let sql = "UPDATE closed SET size = ?1, state = ?2, time_ms = ?3, frontier = ?4, checkpoint = ?5 WHERE shard = 0";
+    assert_eq!(store.execute(sql, end).unwrap(), 1);
+    store.execute("DELETE FROM entries WHERE idx >= ?1 AND idx < 1 << 40", [size]).unwrap();
+}
+
 const V7: &str = "UPDATE entries SET bytes = CAST(replace(CAST(bytes AS TEXT), '\"v\":1', '\"v\":2') AS BLOB) WHERE idx = 7";
 
 const CHANGES: [(&str, &str); 4] = [
@@ -66,7 +81,7 @@ async fn the_scrubber_finds_what_was_changed_while_the_broker_runs_and_stops_iss
         eventually("issuance stops", || async { deployment.broker().log().fault().is_some() }).await;
         issues_nothing(&deployment).await;
         let origin = deployment.broker().log().published().head.origin.clone();
-        let noted = Progress::read(&Progress::file(&deployment.settings.anchor), &origin);
+        let noted = Progress::read(&Progress::file(&deployment.settings.anchor), &[&origin]);
         assert!(noted.damage.is_some(), "a restart reads all of it");
         deployment.stop().await;
         let Err(error) = deployment.resume().await else { panic!("{sql}: it must not serve") };
@@ -78,7 +93,7 @@ async fn the_scrubber_finds_what_was_changed_while_the_broker_runs_and_stops_iss
 async fn a_sound_log_is_scrubbed_again_and_again_and_goes_on() {
     let deployment = scrubbed(Duration::from_millis(20)).await;
     let origin = deployment.broker().log().published().head.origin.clone();
-    let done = || Progress::read(&Progress::file(&deployment.settings.anchor), &origin).done_ms;
+    let done = || Progress::read(&Progress::file(&deployment.settings.anchor), &[&origin]).done_ms;
     let first = done();
     eventually("another pass", || async { done() > first }).await;
     issue(&deployment.service().await, task("post-invoices")).await.unwrap();
@@ -102,4 +117,36 @@ async fn a_reader_that_meets_a_changed_entry_stops_issuance_at_once() {
     assert!(!served.contains(&7), "{served:?}");
     assert!(alarm(&deployment).await.contains("entry 7"));
     issues_nothing(&deployment).await;
+}
+
+#[tokio::test]
+async fn what_was_changed_in_a_log_that_is_closed_is_found_too() {
+    let cut = ("cut", "is missing");
+    for (sql, expected) in CHANGES.into_iter().chain([cut]) {
+        let mut deployment = closing_at(150).await;
+        let shorter = deployment.broker().log().published().head.as_ref().clone();
+        grow(&deployment, 150).await;
+        deployment.settings.scrub = Schedule { every: Duration::from_millis(50), entries_per_s: 1_000_000 };
+        deployment.turn().await;
+        let file = Progress::file(&deployment.settings.anchor);
+        let origin = deployment.broker().log().published().head.origin.clone();
+        let done = || Progress::read(&file, &[&origin]).done_ms;
+        eventually("a pass over both", || async { done().is_some() }).await;
+        assert_eq!(deployment.broker().log().fault(), None);
+        if (sql, expected) == cut {
+            cut_closed(&deployment, &shorter)
+        } else {
+            change(&deployment, sql)
+        }
+        let found = alarm(&deployment).await;
+        assert!(found.contains(expected) && found.contains(&shorter.origin), "{sql}: {found}");
+        eventually("issuance stops", || async { deployment.broker().log().fault().is_some() }).await;
+        issues_nothing(&deployment).await;
+        deployment.stop().await;
+        let Err(error) = deployment.resume().await else { panic!("{sql}: it must not serve") };
+        assert!(matches!(error, ServeError::Start(StartError::Refused(_))), "{sql}: {error}");
+        let said = error.to_string();
+        assert!(said.contains(&shorter.origin), "{sql}: {said}");
+        assert_eq!(said.contains("its end is not the one"), (sql, expected) == cut, "{sql}: {said}");
+    }
 }

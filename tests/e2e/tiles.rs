@@ -10,6 +10,8 @@ use daypass_proto::v1 as pb;
 use daypass_tests::harness::Deployment;
 use tlog_tiles::{Error, HashReader, Tile, TileHashReader, TileReader};
 
+use super::shards::{closing_at, shards};
+
 /// Fetches tiles as any HTTP client would.
 #[derive(Clone)]
 struct Web {
@@ -20,6 +22,13 @@ struct Web {
 impl Web {
     fn of(deployment: &Deployment) -> Self {
         Self { prefix: deployment.settings.issuer.as_str().to_owned(), ca: deployment.listener_ca.clone() }
+    }
+
+    /// The place of one log, whether it is closed or not.
+    fn of_log(deployment: &Deployment, origin: &str) -> Self {
+        let Self { prefix, ca } = Self::of(deployment);
+        let (_, shard) = origin.rsplit_once('/').unwrap();
+        Self { prefix: format!("{prefix}/evidence/{shard}"), ca }
     }
 
     fn fetch(&self, path: &str) -> Vec<u8> {
@@ -109,4 +118,30 @@ async fn a_stock_reader_sees_that_the_log_only_grew() {
         tlog_tiles::check_tree(&proof, size, new, first, old).is_ok()
     });
     assert!(grew.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_log_keeps_its_place_with_its_last_checkpoint_and_all_its_tiles() {
+    let mut deployment = closing_at(400).await;
+    let old = deployment.broker().log().published().head.origin.clone();
+    let open = |web: &Web| Checkpoint::open_shard(&web.fetch("checkpoint"), &deployment.log_key).unwrap();
+    assert_eq!(open(&Web::of_log(&deployment, &old)).origin, old, "it has it before it is closed");
+    grow(&deployment, 400).await;
+    deployment.turn().await;
+    let web = Web::of_log(&deployment, &old);
+    let open = |web: &Web| Checkpoint::open_shard(&web.fetch("checkpoint"), &deployment.log_key).unwrap();
+    let (last, newest) = (open(&web), open(&Web::of(&deployment)));
+    assert_eq!((last.origin.as_str(), newest.origin), (old.as_str(), format!("{old}-2")));
+    let entries = shards(&deployment.settings.store).remove(0).1;
+    assert_eq!(last.size, entries.len() as u64);
+    let (size, root) = (last.size, tlog_tiles::Hash(last.root));
+    let proven = tokio::task::spawn_blocking(move || {
+        let reader = TileHashReader::new(size, root, &web);
+        [0, 300, size - 1].map(|index| {
+            let proof = tlog_tiles::prove_record(size, index, &reader).unwrap();
+            let entry = tlog_tiles::record_hash(&entries[usize::try_from(index).unwrap()]);
+            tlog_tiles::check_record(&proof, size, root, index, entry).is_ok()
+        })
+    });
+    assert_eq!(proven.await.unwrap(), [true; 3]);
 }

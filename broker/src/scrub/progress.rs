@@ -14,8 +14,11 @@ use serde::{Deserialize, Serialize};
 /// What the file holds. A file that cannot be read is as none: a pass then begins anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The log.
+    /// The newest log.
     pub origin: String,
+    /// The closed one that the pass under way is in; none: the newest, or it has not begun.
+    #[serde(default)]
+    log: Option<String>,
     /// When a pass last came to its end.
     #[serde(default)]
     pub done_ms: Option<UnixMs>,
@@ -39,12 +42,42 @@ impl Progress {
         name.into()
     }
 
-    /// What the file at `path` says of the log `origin`.
+    /// What the file at `path` says of a store with the logs `origins`, the newest last.
     #[must_use]
-    pub fn read(path: &Path, origin: &str) -> Self {
+    pub fn read(path: &Path, origins: &[&str]) -> Self {
+        let newest = origins.last().copied().unwrap_or_default().to_owned();
         let read = fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        let own = read.filter(|read| read.origin == origin);
-        own.unwrap_or_else(|| Self { origin: origin.into(), ..Self::default() })
+        match read.filter(|read| origins.contains(&read.origin.as_str())) {
+            // It was closed since: where a pass was in it, it still is.
+            Some(read) if read.origin != newest && read.size > 0 && read.log.is_none() => {
+                Self { log: Some(read.origin), origin: newest, ..read }
+            }
+            Some(read) => Self { origin: newest, ..read },
+            None => Self { origin: newest, ..Self::default() },
+        }
+    }
+
+    /// How many of the logs `closed` the pass under way has read.
+    pub fn logs_done<'a>(&self, mut closed: impl ExactSizeIterator<Item = &'a str>) -> usize {
+        match &self.log {
+            Some(log) => closed.position(|origin| origin == log).unwrap_or(0),
+            None if self.size == 0 => 0,
+            None => closed.len(),
+        }
+    }
+
+    /// The pass under way is in `log`: from its first entry on, where it was in another.
+    pub fn is_in(&mut self, log: Option<&str>) {
+        if self.log.as_deref() != log {
+            self.log = log.map(str::to_owned);
+            self.came_to(&Frontier::empty());
+        }
+    }
+
+    /// The next pass begins with the first entry of the first log.
+    pub fn begin_again(&mut self) {
+        self.log = None;
+        self.came_to(&Frontier::empty());
     }
 
     /// The tree of the pass under way.
@@ -78,20 +111,33 @@ impl Progress {
 mod tests {
     use super::*;
 
+    const FIRST: &str = "example.org/evidence/2026h2";
+    const NEXT: &str = "example.org/evidence/2027h1";
+
     #[test]
     fn a_pass_goes_on_where_the_file_says_and_anew_where_it_says_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = Progress::file(&folder.path().join("anchor"));
         let mut tree = Frontier::empty();
         (0..300_u16).for_each(|i| tree.append(Digest::of(&i.to_be_bytes()).as_bytes().to_owned()));
-        let mut progress = Progress::read(&path, "example.org/evidence/2026h2");
+        let mut progress = Progress::read(&path, &[FIRST]);
         progress.came_to(&tree);
         progress.damage = Some("entry 7".into());
         progress.write(&path).unwrap();
-        let read = Progress::read(&path, "example.org/evidence/2026h2");
-        assert_eq!((&read, read.tree()), (&progress, tree));
-        assert_eq!(Progress::read(&path, "example.org/evidence/2027h1").tree(), Frontier::empty());
+        let read = Progress::read(&path, &[FIRST]);
+        assert_eq!((&read, read.tree()), (&progress, tree.clone()));
+        assert_eq!(Progress::read(&path, &[NEXT]).tree(), Frontier::empty());
+
+        // The log was closed while a pass was in it.
+        let mut read = Progress::read(&path, &["example.org/evidence/2026h1", FIRST, NEXT]);
+        assert_eq!((read.tree(), read.damage.as_deref()), (tree, Some("entry 7")));
+        assert_eq!(read.logs_done(["example.org/evidence/2026h1", FIRST].into_iter()), 1);
+        read.is_in(Some(FIRST));
+        assert_eq!(read.tree().size(), 300);
+        read.is_in(None);
+        assert_eq!(read.tree(), Frontier::empty());
+
         fs::write(&path, "{").unwrap();
-        assert_eq!(Progress::read(&path, "example.org/evidence/2026h2").damage, None);
+        assert_eq!(Progress::read(&path, &[FIRST]).damage, None);
     }
 }

@@ -1,5 +1,6 @@
 //! What verifiers are told of our keys and our log, from the state, the keyring and the store.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,27 +13,54 @@ use daypass_verify::time::Seconds;
 use super::Settings;
 use crate::index::Readers;
 use crate::issue::Desk;
+use crate::shelf::{Closed, Shelf};
+use crate::store::StoreError;
 use crate::tiles;
 use crate::web::{
-    Authorities, Documents, IssuerUrl, KeySchedule, NewestCheckpoint, PublishedKey, Site, Tiles, documents,
+    Authorities, Documents, IssuerUrl, KeySchedule, LogShown, NewestCheckpoint, PublishedKey, ReadTile, Site,
+    Tiles, documents,
 };
 use crate::witness::Cosignatures;
 
-/// All that the HTTP listener at `at` serves.
-pub(super) fn site(
+/// All that the HTTP listener at `at` serves. It has `readers` of its own: strangers never stand in the way of operators.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(super) async fn site(
     settings: &Settings,
     desk: &Desk,
     readers: Readers,
     cosignatures: &Cosignatures,
     at: SocketAddr,
-) -> Site {
+) -> Result<Arc<Site>, StoreError> {
+    let shelf = Shelf::open(&settings.store, readers).await?;
     let others = [at.to_string(), format!("localhost:{}", at.port())];
-    Site {
+    let checkpoint = checkpoint(settings, desk.clone(), cosignatures.clone());
+    let tiles = settings.tiles.then(|| Tiles::new(tiles_by(shelf.newest())));
+    let mut logs: BTreeMap<_, _> =
+        shelf.all_closed().map(|closed| shown(closed, settings.checkpoint, tiles.as_ref())).collect();
+    let newest = LogShown { checkpoint: Arc::clone(&checkpoint), tiles: tiles.clone() };
+    logs.insert(name_of(&desk.log.published().head.origin), newest);
+    Ok(Arc::new(Site {
         documents: ArcSwap::from_pointee(current(desk, &settings.issuer, &settings.lifetimes)),
-        checkpoint: checkpoint(settings, desk.clone(), cosignatures.clone()),
-        tiles: settings.tiles.then(|| tiles(readers)),
+        checkpoint,
+        tiles,
+        logs,
         authorities: Authorities::new(&settings.issuer, others),
-    }
+    }))
+}
+
+/// A closed log, which changes no more.
+fn shown(closed: &Closed, checkpoint: bool, newest: Option<&Tiles>) -> (String, LogShown) {
+    let last: Arc<[u8]> = closed.head.checkpoint.as_slice().into();
+    let checkpoint: NewestCheckpoint = Arc::new(move || checkpoint.then(|| Arc::clone(&last)));
+    let tiles = newest.map(|newest| newest.of(tiles_by(&closed.readers)));
+    (name_of(&closed.head.origin), LogShown { checkpoint, tiles })
+}
+
+/// The last part of an origin, which no two logs of one trust domain share.
+fn name_of(origin: &str) -> String {
+    origin.rsplit('/').next().unwrap_or(origin).to_owned()
 }
 
 /// The newest checkpoint, or, where there are witnesses, the newest that one of them signed: whoever trusts a witness
@@ -45,12 +73,12 @@ fn checkpoint(settings: &Settings, desk: Desk, cosignatures: Cosignatures) -> Ne
     })
 }
 
-/// The tree's hashes, by readers of their own: strangers never stand in the way of operators.
-fn tiles(readers: Readers) -> Tiles {
-    Tiles::new(Arc::new(move |tile| {
+fn tiles_by(readers: &Readers) -> ReadTile {
+    let readers = readers.clone();
+    Arc::new(move |tile| {
         let readers = readers.clone();
         Box::pin(async move { readers.run(move |reader| tiles::hashes(reader, tile)).await })
-    }))
+    })
 }
 
 /// The documents as of now. A copy of them may be used for less time than a key is published before it signs.

@@ -202,8 +202,8 @@ impl Service {
         let ours = remembered.as_ref().filter(|it| it.id_is_ours);
         let drawn = ours.and_then(|_| CredentialId::from_bytes(*id.as_bytes()).ok());
         let since = drawn.map(|drawn| drawn.drawn_at().plus_millis(-CLOCK_SLACK_MS));
-        let logged = self.0.readers.run(move |reader| explained_by_log(reader, id, since));
-        if let Some((row, entry)) = logged.await.map_err(|error| status::of_store(&error))? {
+        let logged = self.explained_by_logs(id, since).await;
+        if let Some((row, entry)) = logged.map_err(|error| status::of_store(&error))? {
             return Ok(from_entry(&row, &entry));
         }
         let remembered = remembered.ok_or_else(|| {
@@ -216,6 +216,25 @@ impl Service {
             rules: remembered.rules,
             source: "memory".into(),
         })
+    }
+
+    /// The entry of a request, in the newest of the logs that tell of it.
+    async fn explained_by_logs(
+        &self,
+        id: RequestId,
+        since: Option<UnixMs>,
+    ) -> Result<Option<(Row, Entry)>, StoreError> {
+        let shelf = &self.0.shelf;
+        let closed: Vec<&Closed> = shelf.all_closed().collect();
+        let late_enough = |log: &&Closed| since.is_none_or(|since| log.head.time >= since);
+        let closed = closed.into_iter().rev().take_while(late_enough).map(|log| &log.readers);
+        for readers in std::iter::once(shelf.newest()).chain(closed) {
+            let found = readers.run(move |reader| explained_by_log(reader, id, since)).await?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -15,10 +15,13 @@ const HOST: &str = "daypass.example.org";
 fn site(note: Option<&'static [u8]>) -> Router {
     let issuer: IssuerUrl = "https://daypass.example.org".parse().unwrap();
     let schedule = KeySchedule { max_age_s: Seconds::new(300), sequence: 1 };
+    let tiles = note.map(|_| Tiles::new(Arc::new(|tile| Box::pin(async move { read(tile) }))));
+    let shown = LogShown { checkpoint: Arc::new(move || note.map(Arc::from)), tiles: tiles.clone() };
     let site = Site {
         documents: ArcSwap::from_pointee(documents(&issuer, &[], schedule)),
         checkpoint: Arc::new(move || note.map(Arc::from)),
-        tiles: note.map(|_| Tiles::new(Arc::new(|tile| Box::pin(async move { read(tile) })))),
+        tiles,
+        logs: BTreeMap::from([("2026h1".to_owned(), shown)]),
         authorities: Authorities::new(&issuer, []),
     };
     router(Arc::new(site), Router::new())
@@ -78,7 +81,12 @@ async fn what_is_published_is_read_and_nothing_else_is_done() {
 #[tokio::test]
 async fn tiles_are_hashes_that_caches_may_keep_for_ever() {
     let host = ("host", HOST);
-    for (path, bytes) in [("/tile/0/000", 8_192), ("/tile/0/002.p/188", 6_016), ("/tile/0/002.p/1", 32)] {
+    for (path, bytes) in [
+        ("/tile/0/000", 8_192),
+        ("/tile/0/002.p/188", 6_016),
+        ("/tile/0/002.p/1", 32),
+        ("/evidence/2026h1/tile/0/000", 8_192),
+    ] {
         let tile = answer(asked("GET", path, &[host])).await;
         assert_eq!(tile.status(), 200, "{path}");
         assert_eq!(tile.headers()["content-type"], "application/octet-stream");
@@ -107,11 +115,30 @@ async fn tiles_are_hashes_that_caches_may_keep_for_ever() {
 #[tokio::test]
 async fn entries_are_no_tiles_and_tiles_are_served_on_demand_only() {
     let host = ("host", HOST);
-    for path in ["/tile/entries/000", "/tile/entries/002.p/188", "/tile/data/000"] {
+    let entries = [
+        "/tile/entries/000",
+        "/tile/entries/002.p/188",
+        "/tile/data/000",
+        "/evidence/2026h1/tile/entries/000",
+        "/evidence/2026h1/0/000",
+    ];
+    for path in entries {
         assert_eq!(status("GET", path, &[host]).await, 404, "{path}");
     }
-    let closed = site(None).oneshot(asked("GET", "/tile/0/000", &[host])).await.unwrap();
-    assert_eq!(closed.status(), 404);
+    for path in ["/tile/0/000", "/evidence/2026h1/tile/0/000", "/evidence/2026h1/checkpoint"] {
+        let closed = site(None).oneshot(asked("GET", path, &[host])).await.unwrap();
+        assert_eq!(closed.status(), 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn each_log_has_a_checkpoint_under_its_own_name() {
+    let host = ("host", HOST);
+    let note = answer(asked("GET", "/evidence/2026h1/checkpoint", &[host])).await;
+    assert_eq!((note.status().as_u16(), note.headers()["cache-control"].as_bytes()), (200, &b"no-cache"[..]));
+    for path in ["/evidence/2026h2/checkpoint", "/evidence/checkpoint", "/evidence/2026h1", "/evidence/"] {
+        assert_eq!(status("GET", path, &[host]).await, 404, "{path}");
+    }
 }
 
 #[tokio::test]
