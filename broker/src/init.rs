@@ -111,12 +111,14 @@ pub(crate) struct Opening {
     pub(crate) reason: OpenReason,
     pub(crate) predecessor: Option<Predecessor>,
     pub(crate) gap: Option<Gap>,
+    pub(crate) earlier: Vec<String>,
 }
 
 async fn make(deployment: &Deployment<'_>, claimed: &Claimed) -> Result<Initialised, InitError> {
     let now = deployment.clock.now();
     let origin = format!("{}/evidence/{}", deployment.trust_domain, shard(now));
-    let opening = Opening { origin, reason: OpenReason::First, predecessor: None, gap: None };
+    let opening =
+        Opening { origin, reason: OpenReason::First, predecessor: None, gap: None, earlier: Vec::new() };
     let (made, log, ids) = found(deployment, claimed, opening).await?;
     if let Some(bundle) = deployment.bundle {
         activate::bootstrap(&log, &ids, bundle, now).await?;
@@ -147,6 +149,7 @@ pub(crate) async fn found(
         reason: opening.reason,
         predecessor: opening.predecessor,
         gap: opening.gap,
+        earlier: opening.earlier,
     };
     let bodies: Vec<Body> = vec![opened.into(), evidence.changed.clone().into()];
     let mut store = deployment.store.create(claimed)?;

@@ -14,6 +14,7 @@ use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Gap, OpenReason, Predecessor};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
+use daypass_verify::time::UnixMs;
 
 use crate::clock::Clock;
 use crate::ids::RandomnessFailed;
@@ -22,7 +23,7 @@ use crate::keyring::{Kek, KekError, KeyringError, open_evidence_key};
 use crate::log::{self, Anchor, AnchorError, RecordError, StartError, Started};
 use crate::serve::clock_in_doubt;
 use crate::store::{Reader, StoreAt, StoreError};
-use carry::{carry, carry_live, imported, tell_of_clock, tell_of_rollback};
+use carry::{Living, carry, imported, tell_of_clock, tell_of_rollback};
 use place::Taken;
 
 pub use crate::log::Carried;
@@ -237,11 +238,13 @@ async fn open_anew(
         lifetimes: recovery.lifetimes,
         clock: Arc::clone(&recovery.clock),
     };
+    let living = Living::of(old)?;
     let opening = Opening {
-        origin: next_origin(recovery, &predecessor.origin),
+        origin: next_origin(&recovery.trust_domain, recovery.clock.now(), &predecessor.origin),
         reason: OpenReason::Recovered,
         predecessor: Some(predecessor.clone()),
         gap: Some(gap.clone()),
+        earlier: living.earlier.clone(),
     };
     let claimed = new.claim()?.ok_or_else(|| InitError::Exists(new.to_string()))?;
     let (opened, log, ids) = init::found(&deployment, &claimed, opening).await?;
@@ -251,24 +254,25 @@ async fn open_anew(
     (carried.held, carried.imported) = (doubt.is_some(), imported(&state, recovery.clock.now()));
     drop(log);
     taken.wait_until_at_rest(new).await;
-    carried.live = carry_live(new, old)?;
+    carried.live = living.carry(new)?;
     taken.wait_until_at_rest(new).await;
     log::verify_store(new.reader()?.as_ref(), &opened.log_key, None)?;
     Ok((opened, carried))
 }
 
-/// `2026h2` follows any other half-year; within one, `2026h2-r2`, `2026h2-r3` and so on.
-fn next_origin(recovery: &Recovery<'_>, old: &str) -> String {
-    let half_year = init::shard(recovery.clock.now());
+/// `2026h2` follows any other half-year; within one, `2026h2-r2`, `2026h2-r3` and so on, whatever followed each of them.
+fn next_origin(trust_domain: &TrustDomain, now: UnixMs, old: &str) -> String {
+    let half_year = init::shard(now);
     let old_shard = old.rsplit('/').next().unwrap_or_default();
     let shard = match old_shard.strip_prefix(&half_year) {
         None => half_year,
         Some(rest) => {
-            let number: u32 = rest.strip_prefix("-r").and_then(|number| number.parse().ok()).unwrap_or(1);
+            let number = rest.strip_prefix("-r").and_then(|rest| rest.split('-').next());
+            let number: u32 = number.and_then(|number| number.parse().ok()).unwrap_or(1);
             format!("{half_year}-r{}", number + 1)
         }
     };
-    format!("{}/evidence/{shard}", recovery.trust_domain)
+    format!("{trust_domain}/evidence/{shard}")
 }
 
 /// The anchor of the log before, beside the one that follows it: it is evidence.
@@ -280,4 +284,26 @@ fn keep_anchor(anchor: &Path, predecessor: &Predecessor) -> Result<(), RecoverEr
     kept.push(format!(".{}-{}", place::shard_of(predecessor), predecessor.size));
     let copied = std::fs::copy(anchor, &kept).map(drop);
     copied.map_err(|error| RecoverError::File(anchor.display().to_string(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_logs_of_a_trust_domain_have_one_name() {
+        let in_2026h2 = UnixMs::new(1_795_310_000_000);
+        for (old, next) in [
+            ("2026h1", "2026h2"),
+            ("2026h1-r4", "2026h2"),
+            ("2026h2", "2026h2-r2"),
+            ("2026h2-7", "2026h2-r2"),
+            ("2026h2-r2", "2026h2-r3"),
+            ("2026h2-r2-7", "2026h2-r3"),
+        ] {
+            let old = format!("example.org/evidence/{old}");
+            let named = next_origin(&"example.org".parse().unwrap(), in_2026h2, &old);
+            assert_eq!(named, format!("example.org/evidence/{next}"), "{old}");
+        }
+    }
 }

@@ -72,8 +72,9 @@ pub const fn place(raised: Index) -> (Index, Index) {
     (raised >> SHARD_BITS, raised & ((1 << SHARD_BITS) - 1))
 }
 
-/// The index of a credential of the log before this one is its index there and this: what lived when that log ended
-/// has its ending in this one.
+/// The index of a credential of the log before those in this store is its index there and this: what lived when that log
+/// was lost has its ending in one of these. Those of even earlier logs follow, each raised by a [`base`], as the first
+/// entry of this store names them.
 pub const PREDECESSOR: Index = 1 << 62;
 
 /// Everything that one transaction adds.

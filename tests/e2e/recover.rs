@@ -12,6 +12,8 @@ use daypass_tests::harness::{
     CI, Deployment, NIGHTLY, Output, eventually, issue, program, run, task, token_of,
 };
 
+use super::shards::{Log, closing_at, endings, grow, shards};
+
 /// A deployment that issued, was copied, issued more, and was then put back to the copy; what a caller was told last,
 /// and the proof that bought the credential that is lost.
 struct PutBack {
@@ -151,6 +153,63 @@ async fn what_lived_in_the_old_log_ends_in_the_new_one_by_the_old_ones_name() {
     );
     put_back.deployment.stop().await;
     put_back.deployment.copied().open().unwrap();
+}
+
+/// A deployment whose log was closed, with a credential of each, put back to a copy that has both.
+async fn put_back_after_a_turn() -> Deployment {
+    let mut deployment = closing_at(150).await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    grow(&deployment, 120).await;
+    deployment.turn().await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    lose_one(&mut deployment).await;
+    deployment
+}
+
+/// Issues a credential that the store then does not know any more.
+async fn lose_one(deployment: &mut Deployment) {
+    deployment.stop().await;
+    let copy = deployment.copied();
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    deployment.stop().await;
+    std::fs::copy(&copy.store, deployment.store()).unwrap();
+}
+
+#[tokio::test]
+async fn what_lived_in_any_log_of_the_lost_store_ends_once_however_often_it_is_recovered() {
+    let mut deployment = put_back_after_a_turn().await;
+    let mut logs = shards(&deployment.settings.store);
+    let family = logs_named(&logs)[0].clone();
+    assert_eq!(recover_here(&deployment).await.carried.live, 2);
+    deployment.resume().await.unwrap();
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    lose_one(&mut deployment).await;
+    logs.extend(shards(&deployment.settings.store));
+    let recovered = recover_here(&deployment).await;
+    assert_eq!(recovered.carried.live, 3);
+    deployment.resume().await.unwrap();
+    deployment.clock.advance(3_600_000);
+    let store = deployment.settings.store.clone();
+    eventually("all ends", || async { store.reader().unwrap().live().unwrap() == 0 }).await;
+    deployment.stop().await;
+    logs.extend(shards(&deployment.settings.store));
+    let ends = endings(&logs);
+    assert_eq!(ends.len(), 3, "{ends:?}");
+    assert!(ends.values().all(|times| *times == 1), "{ends:?}");
+    let named = logs_named(&logs);
+    assert_eq!(named, ["", "-2", "-r2", "-r3"].map(|suffix| format!("{family}{suffix}")));
+    let Body::LogOpened(opened) = &logs[3].0[0].body else { panic!("it is not opened") };
+    assert_eq!(opened.earlier, [named[0].clone(), named[1].clone()]);
+    deployment.copied().open().unwrap();
+}
+
+fn logs_named(logs: &[Log]) -> Vec<String> {
+    let origin = |entry: &Entry| match &entry.body {
+        Body::LogOpened(opened) => Some(opened.origin.clone()),
+        _ => None,
+    };
+    logs.iter().filter_map(|(entries, ..)| origin(entries.first()?)).collect()
 }
 
 /// Recovers in the test's own time, where the test says when its machine booted.

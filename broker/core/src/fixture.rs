@@ -260,6 +260,7 @@ pub(crate) fn genesis(bundle: &Bundle) -> Vec<(Index, UnixMs, Body)> {
         reason: OpenReason::First,
         predecessor: None,
         gap: None,
+        earlier: Vec::new(),
     };
     let world = &*WORLD;
     let keys = [

@@ -19,7 +19,7 @@ use super::writer::{ATTEMPTS, Writer};
 use super::{Published, RecordError};
 use crate::ids::Ids;
 use crate::init::shard;
-use crate::store::{Head, Reader, StoreError, Turn, base};
+use crate::store::{Head, PREDECESSOR, Reader, StoreError, Turn, base, place};
 
 /// For so long after a loss the log is not closed: it says from when on proofs are believed.
 const AFTER_A_LOSS_MS: i64 = 86_400_000;
@@ -27,29 +27,34 @@ const AFTER_A_LOSS_MS: i64 = 86_400_000;
 /// The logs before the one that is written, in the same store and before that.
 pub struct Shards {
     closed: Vec<Head>,
-    predecessor: Option<String>,
+    /// The one before all in this store, and those of which more was alive when it was lost.
+    before: Vec<String>,
     ids: Arc<Ids>,
 }
 
 impl Shards {
-    pub(super) fn of(reader: &dyn Reader, ids: Arc<Ids>) -> Result<Self, StoreError> {
+    pub(crate) fn of(reader: &dyn Reader, ids: Arc<Ids>) -> Result<Self, StoreError> {
         let closed = reader.closed()?;
         let first = reader.entry_at(base(0))?.and_then(|row| Entry::read(&row.bytes).ok());
-        let predecessor = match first.map(|entry| entry.body) {
-            Some(Body::LogOpened(opened)) => opened.predecessor.map(|before| before.origin),
-            _ => None,
+        let before = match first.map(|entry| entry.body) {
+            Some(Body::LogOpened(opened)) => {
+                opened.predecessor.map(|before| before.origin).into_iter().chain(opened.earlier).collect()
+            }
+            _ => Vec::new(),
         };
-        Ok(Self { closed, predecessor, ids })
+        Ok(Self { closed, before, ids })
     }
 
     /// The origin of the log in which what lies in `shard` was issued; none where that is the own one.
-    pub(super) fn log_of(&self, shard: Index, own: u32) -> Option<String> {
+    pub(crate) fn log_of(&self, shard: Index, own: u32) -> Option<String> {
         if shard == Index::from(own) {
             return None;
         }
-        let closed = usize::try_from(shard).ok().and_then(|shard| self.closed.get(shard));
-        // Beyond all that are in this store: of the log before the first of them.
-        closed.map(|head| head.origin.clone()).or_else(|| self.predecessor.clone())
+        let at = |shard: Index| usize::try_from(shard).unwrap_or(usize::MAX);
+        match shard.checked_sub(place(PREDECESSOR).0) {
+            Some(before) => self.before.get(at(before)).cloned(),
+            None => self.closed.get(at(shard)).map(|head| head.origin.clone()),
+        }
     }
 
     /// The head that a closed log was left with.
@@ -204,6 +209,7 @@ fn opening(
             root: Digest::from_bytes(root),
         }),
         gap: None,
+        earlier: Vec::new(),
     };
     let mut bodies = vec![Body::from(opened)];
     bodies.extend(carry::keys(now, state).into_iter().map(Body::from));

@@ -1,13 +1,15 @@
 //! What is carried into the log that is opened after a loss.
 
+use std::sync::Arc;
+
 use daypass_core::state::{IMPORTED, State, phase};
 use daypass_evidence::entry::{Alarm, AlarmState, Gap, KeyChanged, KeyState, NewEntry};
 use daypass_verify::time::UnixMs;
 
 use super::RecoverError;
 use crate::ids::{Ids, RandomnessFailed};
-use crate::log::{self, Attached, CLOCK, Carried, Log, ROLLBACK};
-use crate::store::{Batch, Live, PREDECESSOR, Reader, StoreAt, StoreError, place};
+use crate::log::{self, Attached, CLOCK, Carried, Log, ROLLBACK, Shards};
+use crate::store::{Batch, Live, PREDECESSOR, Reader, StoreAt, StoreError, base, place};
 
 /// How many characters of an alarm's detail are kept.
 const DETAIL_MAX: usize = 512;
@@ -69,24 +71,52 @@ pub(super) async fn carry(log: &Log, ids: &Ids, now: UnixMs, state: &State) -> R
     Ok(carried)
 }
 
-/// What may be alive of the old log ends in the new one.
-pub(super) fn carry_live(new: &StoreAt, old: &dyn Reader) -> Result<usize, StoreError> {
-    let mut born: Vec<Live> = Vec::new();
-    let mut last = None;
-    let shard = old.head()?.map_or(0, |head| head.shard.into());
-    loop {
-        let page = old.live_after(last, 1_000)?;
-        if page.is_empty() {
-            break;
+/// What may be alive of the old log, and of those before it: it ends in the new one.
+pub(super) struct Living {
+    born: Vec<Live>,
+    /// The origins of the logs before the old one.
+    pub(super) earlier: Vec<String>,
+}
+
+impl Living {
+    /// What may be alive in a store.
+    pub(super) fn of(old: &dyn Reader) -> Result<Self, StoreError> {
+        let own = old.head()?.map_or(0, |head| head.shard);
+        let shards = Shards::of(old, Arc::new(Ids::system()))?;
+        let (mut born, mut earlier, mut last): (Vec<Live>, Vec<String>, _) = (Vec::new(), Vec::new(), None);
+        loop {
+            let page = old.live_after(last, 1_000)?;
+            last = page.last().copied();
+            if last.is_none() {
+                return Ok(Self { born, earlier });
+            }
+            for live in page {
+                let (shard, index) = place(live.index);
+                let log = match shards.log_of(shard, own) {
+                    Some(origin) => 1 + position(&mut earlier, origin),
+                    None => 0,
+                };
+                born.push(Live { index: PREDECESSOR + base(log) + index, ..live });
+            }
         }
-        last = page.last().copied();
-        let own = page.into_iter().filter(|live| place(live.index).0 == shard);
-        born.extend(own.map(|live| Live { index: PREDECESSOR + place(live.index).1, ..live }));
     }
-    let count = born.len();
-    let mut store = new.open()?.store;
-    let transaction = store.begin()?;
-    let head = transaction.head().clone();
-    transaction.commit(&Batch { born, ..Batch::default() }, &head)?;
-    Ok(count)
+
+    /// Has it live in the new store.
+    pub(super) fn carry(self, new: &StoreAt) -> Result<usize, StoreError> {
+        let count = self.born.len();
+        let mut store = new.open()?.store;
+        let transaction = store.begin()?;
+        let head = transaction.head().clone();
+        transaction.commit(&Batch { born: self.born, ..Batch::default() }, &head)?;
+        Ok(count)
+    }
+}
+
+/// Where `origin` is among `all`, to which it is added.
+fn position(all: &mut Vec<String>, origin: String) -> u32 {
+    let at = all.iter().position(|it| *it == origin).unwrap_or_else(|| {
+        all.push(origin);
+        all.len() - 1
+    });
+    u32::try_from(at).unwrap_or(u32::MAX)
 }

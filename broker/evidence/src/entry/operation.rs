@@ -55,6 +55,10 @@ pub struct LogOpened {
     /// What is missing between the two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gap: Option<Gap>,
+    /// Origins of logs before the predecessor of which credentials were alive at a loss: they end in this log, or in one
+    /// that follows it, as those of the predecessor do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
 }
 
 /// `log.closed`: the last entry of a log.

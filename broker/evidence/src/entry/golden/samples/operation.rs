@@ -26,7 +26,13 @@ pub(super) fn full() -> Vec<Body> {
 }
 
 pub(super) fn minimal() -> Vec<Body> {
-    let opened = LogOpened { reason: OpenReason::First, predecessor: None, gap: None, ..opened() };
+    let opened = LogOpened {
+        reason: OpenReason::First,
+        predecessor: None,
+        gap: None,
+        earlier: Vec::new(),
+        ..opened()
+    };
     let activated = BundleActivated {
         digest: digest(b'b'),
         previous: None,
@@ -72,6 +78,7 @@ fn opened() -> LogOpened {
             root: digest(b'r'),
         }),
         gap: Some(Gap { from: 70_000, note: "restored from the backup of the night".into() }),
+        earlier: vec!["example.org/evidence/2025-2".into()],
     }
 }
 
