@@ -31,6 +31,7 @@ mod recover;
 mod refusals;
 mod replay;
 mod restart;
+mod revoke;
 mod rotation;
 mod scrub;
 mod sdk;

@@ -2,8 +2,10 @@
 
 pub(crate) mod caller;
 mod introspect;
+pub(crate) mod observe;
 pub(crate) mod operator;
 pub(crate) mod outgoing;
+pub(crate) mod revoke;
 pub(crate) mod standing;
 pub(crate) mod suspend;
 
@@ -22,7 +24,9 @@ use crate::issue::{self, Credential, Desk};
 use crate::limits::Limits;
 use crate::log::{Compared, RecordError};
 use crate::refusals::Refusals;
+use crate::revocation::Revocation;
 use crate::rotate::Rotation;
+use crate::serve::Shown;
 use crate::shelf::Shelf;
 use crate::suspension::Suspensions;
 use crate::telemetry;
@@ -55,6 +59,10 @@ pub struct Api {
     pub rotation: Arc<Rotation>,
     /// Suspends, and lets go on.
     pub suspensions: Arc<Suspensions>,
+    /// Revokes, and knows what is revoked.
+    pub revocation: Arc<Revocation>,
+    /// What receivers need to verify credentials.
+    pub shown: Shown,
 }
 
 impl Api {

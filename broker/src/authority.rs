@@ -1,8 +1,10 @@
 //! The deployment's own root and its issuing CAs: their certificates are statements, recorded before they are signed.
 
+mod crl;
+
 use daypass_core::draft::assemble_certificate;
 use daypass_evidence::entry::{KeyChanged, StatementSigned};
-use daypass_verify::ids::{KeyId, TrustDomain};
+use daypass_verify::ids::{Digest, KeyId, TrustDomain};
 use daypass_verify::time::{Seconds, UnixMs};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
@@ -10,6 +12,8 @@ use rcgen::{
 };
 use rustls_pki_types::CertificateDer;
 use std::cell::RefCell;
+
+pub use crl::{CRL_LIFE, RevokedCertificate, crl_statement, serial_of_ca};
 
 use crate::keyring::Made;
 use crate::log::Recorded;
@@ -114,7 +118,7 @@ pub fn request_statement(
     Ok((statement, entry))
 }
 
-/// Signs what was recorded: the certificate, or the request for one, DER.
+/// Signs what was recorded: the certificate, the request for one, or the revocation list, DER.
 ///
 /// # Errors
 /// When the key does not sign, or not as a certificate needs it.
@@ -196,9 +200,13 @@ fn name(
 
 /// 16 octets of the key's own digest: positive, and never the same for two keys.
 fn serial(made: &Made) -> SerialNumber {
-    let mut bytes: Vec<u8> = made.changed.public.as_bytes().iter().copied().take(16).collect();
+    SerialNumber::from_slice(&first_octets(&made.changed.public))
+}
+
+fn first_octets(public: &Digest) -> Vec<u8> {
+    let mut bytes: Vec<u8> = public.as_bytes().iter().copied().take(16).collect();
     if let Some(first) = bytes.first_mut() {
         *first = (*first & 0x7f) | 0x40;
     }
-    SerialNumber::from_slice(&bytes)
+    bytes
 }

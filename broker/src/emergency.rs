@@ -244,8 +244,8 @@ impl Switches {
     async fn suspend(&self, order: &str) -> Result<String, OrderError> {
         let (what, reason) = order.split_once(' ').unwrap_or((order, ""));
         let selector = suspend::selector(what).map_err(OrderError::Refused)?;
-        let (state, wanted) = (self.desk.log.state(), selector.clone());
-        let found = self.readers.run(move |reader| suspend::live(reader, &state, &wanted)).await;
+        let wanted = selector.clone();
+        let found = self.readers.run(move |reader| suspend::live(reader, &wanted)).await;
         // To suspend is more urgent than to count.
         let live = found.inspect_err(|error| tracing::warn!(%error, "live credentials could not be counted"));
         let live = live.unwrap_or_default();

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use daypass_core::request::Renewed;
 use daypass_evidence::entry::{Body, Entry, Envelope, Index};
 use daypass_evidence::tree::{Nodes, leaf_hash};
 use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
@@ -126,13 +127,15 @@ pub fn identity_of(entry: &Entry) -> Option<&IdentityName> {
     }
 }
 
-/// Whether an entry is the issuance of a credential to one of `identities`.
+/// The issuance that an entry is, where it is one of a credential to one of `identities`.
 #[must_use]
-pub fn is_issued_to(row: &Row, identities: &[IdentityName]) -> bool {
-    Entry::read(&row.bytes).is_ok_and(|entry| match &entry.body {
-        Body::CredentialIssued(issued) => identities.contains(&issued.identity.name),
-        _ => false,
-    })
+pub fn issued_to(row: &Row, identities: &[IdentityName]) -> Option<Renewed> {
+    match Entry::read(&row.bytes).ok()?.body {
+        Body::CredentialIssued(issued) if identities.contains(&issued.identity.name) => {
+            Some(Renewed { index: row.index, exp: issued.credential.exp_ms, reach: issued.credential.reach })
+        }
+        _ => None,
+    }
 }
 
 /// Whether an entry is the issuance of a credential, or says what became of it.
@@ -221,7 +224,10 @@ fn find_in(reader: &dyn Reader, id: &CredentialId, places: Range<Index>) -> Resu
 }
 
 /// The index of the first entry at or after `time`.
-fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
+///
+/// # Errors
+/// When the store fails.
+pub fn first_at(reader: &dyn Reader, time: UnixMs) -> Result<Index, StoreError> {
     let (mut low, mut high) = (0, reader.head()?.map_or(0, |head| head.size));
     while low < high {
         let middle = low + (high - low) / 2;

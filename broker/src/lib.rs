@@ -20,6 +20,7 @@ pub mod log;
 pub mod ops;
 pub mod recover;
 pub mod refusals;
+pub mod revocation;
 pub mod rotate;
 #[cfg(feature = "sabotage")]
 mod sabotage;

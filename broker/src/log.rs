@@ -6,6 +6,7 @@
 mod alarm;
 mod anchor;
 mod answer;
+mod arriving;
 mod batch;
 mod carry;
 mod command;
@@ -17,6 +18,7 @@ mod open;
 mod outcome;
 mod pace;
 mod past;
+mod revocations;
 mod settlement;
 mod start;
 mod turn;
@@ -43,6 +45,7 @@ use past::{Past, Proofs};
 
 pub use alarm::{CLOCK, ROLLBACK};
 pub use anchor::{Anchor, AnchorError};
+pub use arriving::Arriving;
 pub(crate) use batch::{completed, reads_like_state};
 pub use carry::Carried;
 pub(crate) use carry::{COMPROMISE_OVER_MS, carried};
@@ -50,10 +53,12 @@ use command::Command;
 pub use command::{Attached, Ends};
 pub use doubt::ClockWatch;
 pub use error::RecordError;
+pub(crate) use follow::ends_by_order;
 pub use halt::Halt;
 pub use open::{LogSettings, QUEUE, create, open, read_state};
 pub use past::Compared;
-pub use settlement::{Settlements, Unsettled};
+pub use revocations::Revocations;
+pub use settlement::{Settlements, Unsettled, Voided};
 pub use start::{
     StartError, Started, evidence_key_entry, examine_from, examine_start, examine_store, examine_tail,
     examine_watched, verify_store,
@@ -188,14 +193,14 @@ pub struct Log {
     signs: Arc<Ed25519KeyPair>,
     over: CancellationToken,
     shards: Arc<Shards>,
+    revocations: Arc<Revocations>,
 }
 
 impl Log {
     /// Says that a draft is on its way: while one is, the writer lingers for it.
     #[must_use]
     pub fn arriving(&self) -> Arriving {
-        self.arriving.fetch_add(1, Ordering::Relaxed);
-        Arriving(Arc::clone(&self.arriving))
+        Arriving::new(&self.arriving)
     }
 
     /// Records a draft: on `Recorded` its entry is durable and its marks are spent.
@@ -310,6 +315,12 @@ impl Log {
         self.state_at.subscribe()
     }
 
+    /// Where entries lie that revoke, as they come.
+    #[must_use]
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
     /// What is in force.
     #[must_use]
     pub fn published(&self) -> Arc<Published> {
@@ -372,24 +383,6 @@ impl Log {
     }
 }
 
-/// A draft that is on its way to the log, until this is dropped.
-pub struct Arriving(Arc<AtomicUsize>);
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 fn stopped() -> RecordError {
     RecordError::Halted("it is stopping".into())
-}
-
-/// The end of a credential that was recorded and never left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Voided {
-    /// Which.
-    pub live: Live,
-    /// Why.
-    pub reason: String,
 }

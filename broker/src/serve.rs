@@ -5,26 +5,27 @@ mod desk;
 mod documents;
 mod error;
 mod keys;
+mod listening;
 mod next;
 mod ready;
+mod shown;
 mod upkeep;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::audit::Report;
 use daypass_evidence::entry::{BrokerStopped, Mode};
 use daypass_evidence::note::VerifierKey;
 use daypass_verify::ids::{Digest, Name, TrustDomain};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarms::Alarms;
+use crate::api::Api;
 use crate::clock::{Clock, ClockTrust};
 use crate::emergency;
 use crate::index::Readers;
@@ -32,30 +33,25 @@ use crate::issue::Desk;
 use crate::keyring::{self, Kek};
 use crate::limits::{Limits, Rates};
 use crate::log::{self, Anchor, Attached, Log, StartError, Started, Turns};
-use crate::ops;
 use crate::refusals::Refusals;
+use crate::revocation::Revocation;
 use crate::rotate::{Rotation, keep_rotating};
 use crate::scrub;
 use crate::seal::{self, SealSettings};
-use crate::server::{self, Api};
 use crate::shelf::Shelf;
 use crate::store::{Opened, Reader, StoreAt, StoreError};
 use crate::suspension::Suspensions;
-use crate::tls::{self, ReloadableCertificate, Speaks};
 use crate::trust::{FetchLimits, Trust, TrustEvent};
 pub(crate) use announce::clock_in_doubt;
 use desk::open_desk;
 pub use error::ServeError;
 pub use keys::open_keys;
 pub use next::{Left, start_next};
+pub use shown::{Shown, TrustShown};
 pub(crate) use upkeep::append;
 
-use crate::listen;
-use crate::web::{self, IssuerUrl, Site};
+use crate::web::IssuerUrl;
 use crate::witness::{self, WitnessSettings};
-
-/// How often certificate files are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
 /// One TLS listener.
 #[derive(Debug, Clone)]
@@ -106,7 +102,7 @@ pub struct Settings {
     /// The listener for operators.
     pub ops: SocketAddr,
     /// How much is served at once.
-    pub limits: listen::Limits,
+    pub limits: crate::listen::Limits,
     /// How long keys live.
     pub lifetimes: Lifetimes,
     /// SHA-256 of the configuration.
@@ -186,6 +182,8 @@ pub struct Running {
     pub readers: Readers,
     /// Changes keys.
     pub rotation: Arc<Rotation>,
+    /// What is revoked.
+    pub revocation: Arc<Revocation>,
     refusals: Arc<Refusals>,
     shutdown: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
@@ -206,9 +204,8 @@ pub async fn start(settings: Settings) -> Result<Running, ServeError> {
 /// As for [`start`].
 pub async fn start_after(settings: Settings, left: Left) -> Result<Running, ServeError> {
     let opened = open_verified(&settings.store, &settings.kek, Some(&settings.anchor))?;
-    let [api_listener, web_listener, ops_listener] = bind_all(&settings).await?;
+    let bound = listening::bind_all(&settings).await?;
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
-    tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let (desk, kek, started) = open_desk(opened, &settings)?;
     desk.log.settlements().take_over(left.unsettled);
     let (events, heard) = mpsc::channel(256);
@@ -216,17 +213,18 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
     let (shelf, readers, scrubbing) = scrub::start(&desk, shelf, &started, &settings);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
-    let (suspensions, finishing) = Suspensions::start(desk.clone(), readers.clone());
+    let (revocation, suspensions, containing) = contain(&desk, &readers);
     let trust = trust_in_force(&settings, &desk, events);
-    let alarms = Alarms::default();
+    let (alarms, shutdown) = (Alarms::default(), CancellationToken::new());
     announce::announce(&desk, &settings, about, &readers, &alarms).await?;
     rotation.look_at_start().await;
-    let shutdown = CancellationToken::new();
     let switches = emergency::start(&desk, &readers, &settings, &shutdown).await?;
     let (cosignatures, witnesses) =
         witness::start(desk.clone(), readers.clone(), settings.broker.clone(), settings.witnesses.clone());
-    let refusals = left.refusals;
-    let (limits, forgetting) = Limits::start(settings.rates);
+    let (refusals, (limits, forgetting)) = (left.refusals, Limits::start(settings.rates));
+    let [api_at, web_at, ops_at] = bound.each_ref().map(|at| at.local_addr().unwrap_or(settings.ops));
+    let site = documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at).await?;
+    let (shown, showing) = shown::start(&desk, &revocation, &site);
     let api = Arc::new(Api {
         cosignatures: cosignatures.clone(),
         desk: desk.clone(),
@@ -237,18 +235,17 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
         refusals: Arc::clone(&refusals),
         rotation: Arc::clone(&rotation),
         suspensions,
+        revocation: Arc::clone(&revocation),
+        shown,
     });
-    let addresses = [&api_listener, &web_listener, &ops_listener].map(TcpListener::local_addr);
-    let [api_at, web_at, ops_at] = addresses.map(|at| at.unwrap_or(settings.ops));
-    let site = documents::site(&settings, &desk, Readers::new(open_reader), &cosignatures, web_at).await?;
-    let bound = [api_listener, web_listener, ops_listener];
-    let listeners = listeners(bound, &settings, &site, api, &shutdown)?;
-    let shown = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
-    let mut upkeep = upkeep::start(&desk, &trust, &refusals, shown);
-    let turning = upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.turns);
-    upkeep.extend([tokio::spawn(keep_rotating(Arc::clone(&rotation))), forgetting, tokio::spawn(turning)]);
+    let listeners = listening::listeners(bound, &settings, &site, api, &shutdown)?;
+    let documents = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
+    let mut upkeep = upkeep::start(&desk, &trust, &refusals, documents);
+    let turning = tokio::spawn(upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.turns));
     upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
-    upkeep.extend(witnesses.into_iter().chain([finishing]).chain(switches).chain(scrubbing).chain(sealing));
+    let rotating = tokio::spawn(keep_rotating(Arc::clone(&rotation)));
+    upkeep.extend([forgetting, turning, rotating].into_iter().chain(containing).chain(showing));
+    upkeep.extend(witnesses.into_iter().chain(switches).chain(scrubbing).chain(sealing));
     Ok(Running {
         api: api_at,
         web: web_at,
@@ -258,6 +255,7 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
         trust,
         readers,
         rotation,
+        revocation,
         refusals,
         shutdown,
         listeners,
@@ -265,24 +263,11 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     })
 }
 
-fn listeners(
-    [api_listener, web_listener, ops_listener]: [TcpListener; 3],
-    settings: &Settings,
-    site: &Arc<Site>,
-    api: Arc<Api>,
-    shutdown: &CancellationToken,
-) -> Result<Vec<JoinHandle<()>>, ServeError> {
-    let router = web::router(Arc::clone(site), web::oauth::routes(Arc::clone(&api)));
-    let desk = api.desk.clone();
-    Ok(vec![
-        serve_api(api_listener, settings, api, shutdown)?,
-        serve_web(web_listener, settings, router, shutdown)?,
-        ready::serve_ops(ops_listener, &desk, shutdown)?,
-    ])
-}
-
-async fn bind_all(settings: &Settings) -> Result<[TcpListener; 3], ServeError> {
-    Ok([bind(settings.api.address).await?, bind(settings.web.address).await?, ops::bind(settings.ops).await?])
+/// What revokes and what suspends, with their tasks.
+fn contain(desk: &Desk, readers: &Readers) -> (Arc<Revocation>, Arc<Suspensions>, [JoinHandle<()>; 2]) {
+    let (revocation, following) = Revocation::start(desk.clone(), readers.clone());
+    let (suspensions, finishing) = Suspensions::start(desk.clone(), readers.clone(), Arc::clone(&revocation));
+    (revocation, suspensions, [following, finishing])
 }
 
 fn trust_in_force(settings: &Settings, desk: &Desk, events: mpsc::Sender<TrustEvent>) -> Trust {
@@ -336,39 +321,4 @@ impl Running {
     pub fn log(&self) -> &Log {
         &self.desk.log
     }
-}
-
-async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|error| ServeError::Bind(address, error))
-}
-
-fn server_tls(
-    at: &ListenAt,
-    speaks: Speaks,
-    shutdown: &CancellationToken,
-) -> Result<Arc<rustls::ServerConfig>, ServeError> {
-    let certificate = Arc::new(ReloadableCertificate::open(&at.certificate, &at.key)?);
-    tokio::spawn(Arc::clone(&certificate).watch(CERTIFICATES_EVERY, shutdown.clone()));
-    tls::server_config(certificate, speaks).map_err(|error| ServeError::Tls(error.to_string()))
-}
-
-fn serve_api(
-    listener: TcpListener,
-    settings: &Settings,
-    api: Arc<Api>,
-    shutdown: &CancellationToken,
-) -> Result<JoinHandle<()>, ServeError> {
-    let tls = server_tls(&settings.api, Speaks::Http2, shutdown)?;
-    let service = server::routes(api, settings.reflection);
-    Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, service, shutdown.clone())))
-}
-
-fn serve_web(
-    listener: TcpListener,
-    settings: &Settings,
-    router: axum::Router,
-    shutdown: &CancellationToken,
-) -> Result<JoinHandle<()>, ServeError> {
-    let tls = server_tls(&settings.web, Speaks::Http1And2, shutdown)?;
-    Ok(tokio::spawn(listen::serve(listener, tls, settings.limits, router, shutdown.clone())))
 }

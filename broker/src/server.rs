@@ -3,9 +3,12 @@
 mod authenticate;
 mod convert;
 mod credential;
+mod endings;
 mod evidence;
 mod governance;
 mod later;
+mod revoke;
+mod selector;
 mod status;
 mod suspend;
 mod trust;

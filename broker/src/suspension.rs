@@ -1,31 +1,22 @@
 //! Suspensions: from one entry on nothing is issued for what is selected, on any broker; and where that was ordered, what
 //! lives of it is revoked, by whichever broker is left.
 
-mod matching;
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use daypass_core::draft::Mark;
-use daypass_evidence::entry::{
-    Body, By, CredentialEnded, EndedHow, Index, NewEntry, Selector, SuspensionLifted, SuspensionSet,
-};
-use daypass_verify::ids::{CredentialId, RequestId};
+use daypass_evidence::entry::{Body, Index, NewEntry, Selector, SuspensionLifted, SuspensionSet};
+use daypass_verify::ids::CredentialId;
 use daypass_verify::time::UnixMs;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::ids::RandomnessFailed;
 use crate::index::{self, Readers};
 use crate::issue::Desk;
-use crate::log::{Attached, Ends, Place, RecordError};
-use crate::store::{Live, Reader, StoreError};
-use matching::{Matching, Page, Selected};
-
-/// How many of what an order is about are named in its answer.
-pub const NAMED_MAX: usize = 1_000;
+use crate::log::{Attached, Place, RecordError};
+use crate::revocation::{Authority, Matching, Order, OrderError, Outcome, Revocation};
+use crate::store::{Reader, StoreError};
 
 /// How long an order waits to be counted: to suspend is more urgent.
 const COUNTED_WITHIN: Duration = Duration::from_secs(1);
@@ -41,38 +32,6 @@ const DECIDE_AGAIN: u32 = 8;
 
 /// The reason of RFC 5280, section 5.3.1.
 const PRIVILEGE_WITHDRAWN: &str = "privilegeWithdrawn";
-
-/// On whose authority.
-#[derive(Debug, Clone, Default)]
-pub struct Authority {
-    /// The operator; none where a broker goes on with what another was told.
-    pub by: Option<By>,
-    /// The request.
-    pub request: Option<RequestId>,
-    /// What its proof spends.
-    pub marks: Vec<Mark>,
-}
-
-/// What an order is about, or what it ended.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// How many credentials.
-    pub count: u64,
-    /// The first [`NAMED_MAX`] of them.
-    pub named: Vec<CredentialId>,
-}
-
-/// Why nothing was suspended, or nothing more revoked.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "each says what failed in its text")]
-pub enum SuspendError {
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    NoId(#[from] RandomnessFailed),
-}
 
 /// A suspension that was set.
 #[derive(Debug)]
@@ -96,13 +55,14 @@ pub enum LiftError {
     #[error("a broker was halted on its own host: `daypass-broker emergency resume` there lifts it")]
     Switch,
     #[error(transparent)]
-    Suspend(#[from] SuspendError),
+    Failed(#[from] OrderError),
 }
 
 /// Sets and lifts suspensions.
 pub struct Suspensions {
     desk: Desk,
     readers: Readers,
+    revocation: Arc<Revocation>,
     /// Those whose revocations are carried out.
     done: Mutex<BTreeSet<Index>>,
 }
@@ -110,8 +70,8 @@ pub struct Suspensions {
 impl Suspensions {
     /// On the log of `desk`, with the task that goes on with what a broker was told and did not finish.
     #[must_use]
-    pub fn start(desk: Desk, readers: Readers) -> (Arc<Self>, JoinHandle<()>) {
-        let suspensions = Arc::new(Self { desk, readers, done: Mutex::default() });
+    pub fn start(desk: Desk, readers: Readers, revocation: Arc<Revocation>) -> (Arc<Self>, JoinHandle<()>) {
+        let suspensions = Arc::new(Self { desk, readers, revocation, done: Mutex::default() });
         let finishing = Arc::clone(&suspensions).keep_finishing();
         (suspensions, tokio::spawn(finishing))
     }
@@ -120,24 +80,15 @@ impl Suspensions {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn preview(&self, selector: &Selector) -> Result<Outcome, SuspendError> {
-        let (mut outcome, mut matching, mut after) =
-            (Outcome::default(), Matching::new(selector.clone()), None);
-        loop {
-            let (back, page) = self.page(matching, after).await?;
-            page.found.iter().for_each(|one| outcome.add(one));
-            (matching, after) = (back, page.next);
-            if after.is_none() {
-                return Ok(outcome);
-            }
-        }
+    pub async fn preview(&self, selector: &Selector) -> Result<Outcome, OrderError> {
+        self.revocation.preview(&Order::new(Matching::new(selector.clone()), PRIVILEGE_WITHDRAWN)).await
     }
 
     /// Suspends: durable on return, and in force on every broker from its entry on.
     ///
     /// # Errors
     /// When nothing was written.
-    pub async fn set(&self, set: SuspensionSet, authority: &Authority) -> Result<Suspended, SuspendError> {
+    pub async fn set(&self, set: SuspensionSet, authority: &Authority) -> Result<Suspended, OrderError> {
         let found = timeout(COUNTED_WITHIN, self.preview(&set.selector)).await;
         let live = match found {
             Ok(Ok(found)) => found.count,
@@ -160,69 +111,18 @@ impl Suspensions {
         set: &SuspensionSet,
         authority: &Authority,
         ended: &AtomicU64,
-    ) -> Result<Outcome, SuspendError> {
-        let (mut outcome, mut matching, mut after) =
-            (Outcome::default(), Matching::new(set.selector.clone()), None);
-        loop {
-            let (back, page) = self.page(matching, after).await?;
-            (matching, after) = (back, page.next);
-            for chunk in page.found.chunks(Ends::MOST).filter(|chunk| !chunk.is_empty()) {
-                self.end(at, set, authority, chunk, &mut outcome).await?;
-                ended.store(outcome.count, Ordering::Relaxed);
-            }
-            if after.is_none() {
-                self.done().insert(at);
-                return Ok(outcome);
-            }
-        }
-    }
-
-    /// Those of `chunk` that still live end, by one entry for each log that issued any of them.
-    async fn end(
-        &self,
-        at: Index,
-        set: &SuspensionSet,
-        authority: &Authority,
-        chunk: &[Selected],
-        outcome: &mut Outcome,
-    ) -> Result<(), SuspendError> {
-        let body = CredentialEnded {
-            how: EndedHow::Revoked,
-            ended: Vec::new(),
-            log: None,
-            through_ms: None,
-            selector: Some(set.selector.clone()),
-            reason: Some(PRIVILEGE_WITHDRAWN.into()),
+    ) -> Result<Outcome, OrderError> {
+        let order = Order {
             comment: Some(set.reason.clone()),
             drill: set.drill.clone(),
             ordered: Some(at),
-            reach: BTreeMap::new(),
+            ..Order::new(Matching::new(set.selector.clone()), PRIVILEGE_WITHDRAWN)
         };
-        let id = self.desk.ids.draw(self.desk.clock.now())?;
-        let entry = NewEntry { id, request: authority.request, by: authority.by.clone(), body: body.into() };
-        let live = chunk.iter().map(|one| (one.live, one.reach)).collect();
-        let attached = Attached { ends: Some(Box::new(Ends { entry, live })), ..Attached::default() };
-        let places = self.desk.log.append(Vec::new(), attached).await?;
-        let Some(first) = places.first().map(|place| place.index) else { return Ok(()) };
-        let most = u32::try_from(places.len()).unwrap_or(u32::MAX);
-        let rows = self.readers.run(move |reader: &dyn Reader| reader.rows(first, most)).await?;
-        for row in &rows {
-            if let Body::CredentialEnded(ended) = index::read(row)?.body {
-                outcome.count += ended.ended.len() as u64;
-            }
-        }
-        outcome.named.extend(chunk.iter().map(|one| one.id));
-        outcome.named.truncate(NAMED_MAX);
-        Ok(())
-    }
-
-    async fn page(&self, matching: Matching, after: Option<Live>) -> Result<(Matching, Page), SuspendError> {
-        let read = move |reader: &dyn Reader| {
-            let mut matching = matching;
-            let page = matching.page(reader, after)?;
-            Ok((matching, page))
-        };
-        Ok(self.readers.run(read).await?)
+        // The proof was spent by the suspension itself.
+        let authority = Authority { marks: Vec::new(), ..authority.clone() };
+        let outcome = self.revocation.revoke(&order, &authority, ended).await?;
+        self.done().insert(at);
+        Ok(outcome)
     }
 
     /// Lifts the suspension that `named` names, by its id or by the index of its entry.
@@ -239,13 +139,13 @@ impl Suspensions {
                 return Err(LiftError::Switch);
             }
             let lifted = SuspensionLifted { suspension: at, reason: reason.to_owned(), approval: None };
-            let id = self.desk.ids.draw(self.desk.clock.now()).map_err(SuspendError::from)?;
+            let id = self.desk.ids.draw(self.desk.clock.now()).map_err(OrderError::from)?;
             match self.append(id, lifted.into(), authority, Some(state.at())).await {
-                Err(SuspendError::Record(RecordError::StateMoved)) => {}
+                Err(OrderError::Record(RecordError::StateMoved)) => {}
                 done => return Ok(done?),
             }
         }
-        Err(SuspendError::from(RecordError::StateMoved).into())
+        Err(OrderError::from(RecordError::StateMoved).into())
     }
 
     async fn named(&self, named: &str) -> Result<Option<Index>, LiftError> {
@@ -254,7 +154,7 @@ impl Suspensions {
         }
         let Ok(id) = named.parse::<CredentialId>() else { return Ok(None) };
         let find = move |reader: &dyn Reader| index::find(reader, &id);
-        let found = self.readers.run(find).await.map_err(SuspendError::from)?;
+        let found = self.readers.run(find).await.map_err(OrderError::from)?;
         Ok(found.map(|row| row.index))
     }
 
@@ -264,7 +164,7 @@ impl Suspensions {
         body: Body,
         authority: &Authority,
         if_state: Option<Index>,
-    ) -> Result<Place, SuspendError> {
+    ) -> Result<Place, OrderError> {
         let entry = NewEntry { id, request: authority.request, by: authority.by.clone(), body };
         let attached = Attached { marks: authority.marks.clone(), if_state, ..Attached::default() };
         let places = self.desk.log.append(vec![entry], attached).await?;
@@ -285,7 +185,7 @@ impl Suspensions {
         }
     }
 
-    async fn finish(&self) -> Result<(), SuspendError> {
+    async fn finish(&self) -> Result<(), OrderError> {
         let (state, now) = (self.desk.log.state(), self.desk.clock.now());
         let done = self.done().clone();
         let open = state.suspensions().filter(|(at, set)| set.revokes && !done.contains(at));
@@ -310,15 +210,6 @@ impl Suspensions {
 
     fn done(&self) -> MutexGuard<'_, BTreeSet<Index>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Outcome {
-    fn add(&mut self, one: &Selected) {
-        self.count += 1;
-        if self.named.len() < NAMED_MAX {
-            self.named.push(one.id);
-        }
     }
 }
 

@@ -14,12 +14,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 
 mod documents;
 mod issuer_url;
+mod lists;
 pub mod oauth;
 mod page;
 mod tiles;
 
 pub use documents::{Documents, KeySchedule, PublishedKey, documents};
 pub use issuer_url::{Authorities, IssuerUrl, IssuerUrlError};
+pub use lists::Lists;
 pub use page::Page;
 pub use tiles::{LogShown, ReadTile, Tiles};
 
@@ -31,6 +33,8 @@ pub type NewestCheckpoint = Arc<dyn Fn() -> Option<Arc<[u8]>> + Send + Sync>;
 pub struct Site {
     /// What is published now; replaced whole when keys change.
     pub documents: ArcSwap<Documents>,
+    /// What is revoked; replaced whole when it is signed anew.
+    pub revoked: ArcSwap<Lists>,
     /// The source of `/checkpoint`.
     pub checkpoint: NewestCheckpoint,
     /// The tree's hashes as tiles; none where this broker does not publish them.
@@ -49,6 +53,9 @@ pub fn router(site: Arc<Site>, endpoints: Router) -> Router {
         .route("/.well-known/oauth-authorization-server", get(discovery))
         .route("/jwks", get(jwks))
         .route("/bundle", get(bundle))
+        .route("/revocations", get(lists::revocations))
+        .route("/crl", get(lists::crls))
+        .route("/crl/{key}", get(lists::crl))
         .route("/checkpoint", get(checkpoint))
         .route("/tile/{*path}", get(tiles::tile))
         .route("/evidence/{*path}", get(tiles::of_log))

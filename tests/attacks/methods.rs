@@ -26,12 +26,14 @@ fn methods() -> Vec<String> {
 }
 
 /// Calls a method with an empty message. A method that streams answers first with its status or a message.
+/// Up to the first message of the answer: a stream may have no end.
 async fn call(caller: &Caller, path: &str) -> Result<(), Refused> {
     let mut client = tonic::client::Grpc::new(caller.channel());
     client.ready().await.unwrap();
     let request = caller.request(()).unwrap();
     let path: PathAndQuery = path.parse().unwrap();
-    client.unary(request, path, ProstCodec::<(), ()>::default()).await.map(drop).map_err(Refused::from)
+    let answered = client.server_streaming(request, path, ProstCodec::<(), ()>::default()).await;
+    answered.map_err(Refused::from)?.get_mut().message().await.map(drop).map_err(Refused::from)
 }
 
 #[tokio::test]
@@ -81,7 +83,6 @@ async fn what_is_no_method_is_no_way_around_the_proof() {
 
 /// What the API names and this release does not offer: the list shrinks.
 const NOT_YET: &[&str] = &[
-    "/daypass.v1.CredentialService/Revoke",
     "/daypass.v1.EvidenceService/Ask",
     "/daypass.v1.EvidenceService/Export",
     "/daypass.v1.GovernanceService/Decide",
@@ -91,10 +92,6 @@ const NOT_YET: &[&str] = &[
     "/daypass.v1.RegistryService/ListObjects",
     "/daypass.v1.RegistryService/PlanBundle",
     "/daypass.v1.RegistryService/ProposeBundle",
-    "/daypass.v1.TrustService/GetTrust",
-    "/daypass.v1.TrustService/Observe",
-    "/daypass.v1.TrustService/WatchEndings",
-    "/daypass.v1.TrustService/WatchTrust",
 ];
 
 #[tokio::test]

@@ -157,7 +157,7 @@ async fn a_key_that_is_weak_or_in_another_form_is_refused_with_what_to_do() {
     openssl(&[&curve[..], &[&text(&at("curve"))]].concat()).await;
     std::fs::write(at("nothing"), "nothing").unwrap();
     std::fs::copy(good, at("open")).unwrap();
-    let before = deployment.entries().await.len();
+    let before = deployment.acts().await;
     let mut refused = vec![
         (rsa(folder, "1024", 1024, &[]).await, "2048 to 4096 bits"),
         (rsa(folder, "exponent", 2048, &exponent).await, "exponent 65537"),

@@ -252,6 +252,11 @@ impl Deployment {
         self.connect(Some(&self.workload(NIGHTLY))).await
     }
 
+    /// A fresh token of an operator who may read the log, and end what lives.
+    pub fn operator_token(&self) -> String {
+        self.organisation.token(STAFF, OPERATOR).unwrap()
+    }
+
     /// An operator who may read the log.
     pub async fn operator(&self) -> Caller {
         self.bearer(self.organisation.token(STAFF, OPERATOR).unwrap()).await
@@ -278,6 +283,15 @@ impl Deployment {
     pub async fn entries(&self) -> Vec<(Index, Entry)> {
         let rows = self.broker().readers.run(|reader| reader.rows(0, u32::MAX)).await.unwrap();
         rows.into_iter().map(|row| (row.index, Entry::read(&row.bytes).unwrap())).collect()
+    }
+
+    /// How many entries there are, less those that a broker writes by the clock: lists of what is revoked.
+    pub async fn acts(&self) -> usize {
+        let by_the_clock = |entry: &Entry| match &entry.body {
+            Body::StatementSigned(signed) => ["revocations", "crl"].contains(&signed.statement.as_str()),
+            _ => false,
+        };
+        self.entries().await.iter().filter(|(_, entry)| !by_the_clock(entry)).count()
     }
 
     /// Waits until an entry is what `wanted` looks for, and returns what it found.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use daypass_evidence::entry::{Client, Index, Profile};
+use daypass_evidence::entry::{Client, Index, Profile, Reach};
 use daypass_verify::csr::CsrKey;
 use daypass_verify::ids::{IdentityName, RequestId};
 use daypass_verify::scope::{Action, Audience, Resource};
-use daypass_verify::time::Seconds;
+use daypass_verify::time::{Seconds, UnixMs};
 
 /// A request for one credential. What is empty or absent is filled from the task.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Request {
     /// The caller's name for this run, at most 128 bytes.
     pub run: Option<String>,
     /// The issuance that this one renews.
-    pub supersedes: Option<Index>,
+    pub supersedes: Option<Renewed>,
     /// Whether less than asked is a refusal.
     pub refuse_narrowed: bool,
     /// Where it came from.
@@ -41,6 +41,17 @@ pub struct Request {
     pub approval: Option<Index>,
     /// The emergency that it declares.
     pub emergency: Option<Emergency>,
+}
+
+/// An issuance that another renews.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// Where it is recorded.
+    pub index: Index,
+    /// When it ends.
+    pub exp: UnixMs,
+    /// How its end before its time would arrive.
+    pub reach: Reach,
 }
 
 /// An emergency that a caller declares.

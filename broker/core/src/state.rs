@@ -5,6 +5,7 @@ mod alarms;
 mod brokers;
 mod keys;
 mod register;
+mod revoked;
 mod suspensions;
 
 use std::collections::BTreeMap;
@@ -23,12 +24,14 @@ pub(crate) use keys::published;
 pub(crate) use keys::rotates;
 pub use keys::{DRAIN_MS, IMPORTED, RS256, UPSTREAM, is_published, phase};
 pub use register::Declaration;
+pub use revoked::SUPERSEDED;
 pub use suspensions::Selected;
 
 use crate::bundle::Bundle;
 use alarms::Alarms;
 use brokers::Brokers;
 use register::{Register, Review};
+use revoked::Revocations;
 use suspensions::Suspensions;
 
 /// What decisions are made under. Cheap to clone: its maps are shared until one changes.
@@ -44,6 +47,7 @@ pub struct State {
     suspensions: Arc<Suspensions>,
     brokers: Arc<Brokers>,
     alarms: Arc<Alarms>,
+    revocations: Arc<Revocations>,
     proofs_from: Option<UnixMs>,
 }
 

@@ -13,10 +13,9 @@ use std::collections::BTreeMap;
 use daypass_verify::ids::{Digest, TrustDomain};
 use daypass_verify::time::UnixMs;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
 
 use crate::checkpoint::Checkpoint;
-use crate::entry::{Body, Entry, EntryError, Envelope, Index};
+use crate::entry::{Body, Entry, EntryError, Envelope, Index, Observed};
 use crate::tree::{Frontier, Hash, leaf_hash};
 
 use credentials::Credentials;
@@ -327,17 +326,13 @@ impl Audit {
             Body::CredentialSettled(settled) => self.credentials.settled(index, settled, findings),
             Body::CredentialEnded(ended) => self.credentials.ended(index, time, ended, findings),
             Body::KeyChanged(changed) => self.credentials.key_changed(time, changed),
-            Body::Unknown(fields) if entry.envelope.kind == "access.observed" => {
-                self.observed(index, fields);
+            Body::AccessObserved(observed) => {
+                let seen = observed.what != Observed::Unseen;
+                if let Some(credential) = observed.credential.filter(|_| seen) {
+                    self.credentials.observed(index, credential, findings);
+                }
             }
             _ => {}
-        }
-    }
-
-    fn observed(&mut self, index: Index, fields: &Map<String, Value>) {
-        let seen = fields.get("what").and_then(Value::as_str) != Some("unseen");
-        if let Some(credential) = fields.get("credential").and_then(Value::as_u64).filter(|_| seen) {
-            self.credentials.observed(index, credential, &mut self.findings);
         }
     }
 

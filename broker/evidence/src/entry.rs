@@ -227,6 +227,8 @@ kinds! {
     CredentialSettled = "credential.settled" v 1,
     /// Credentials that ended.
     CredentialEnded = "credential.ended" v 1,
+    /// Something was seen at a target.
+    AccessObserved = "access.observed" v 1,
     /// Something selectable gets no more credentials.
     SuspensionSet = "suspension.set" v 1,
     /// A suspension is over.

@@ -11,6 +11,7 @@ use super::Api;
 use crate::issue::Refusal;
 use crate::log::RecordError;
 use crate::refusals::Refusals;
+use crate::revocation::OrderError;
 use crate::store::StoreError;
 
 /// A refusal on its way out.
@@ -45,6 +46,18 @@ pub(crate) fn too_late() -> Outgoing {
         Outward::EvidenceUnavailable,
         "the request took longer than 5 s, and was given up: try again",
     )
+}
+
+/// What is answered where an order was not carried out.
+pub(crate) fn of_order(error: OrderError) -> Outgoing {
+    match error {
+        OrderError::Record(error) => of_record(&error),
+        OrderError::Store(error) => of_store(&error),
+        OrderError::NoId(error) => {
+            tracing::error!(%error, "an order was not carried out");
+            Outgoing::new(Outward::Internal, "the broker could not draw an id: its log says why")
+        }
+    }
 }
 
 /// What a caller is told whose proof led nowhere: one reason, whatever it was inside.
@@ -116,6 +129,10 @@ fn internal(
     )
 }
 
+/// What a caller is told that renews what was revoked.
+pub(crate) const REVOKED: &str =
+    "the credential that `supersedes` names was revoked, and is not renewed: ask for a new one without it";
+
 /// What a caller is told whose act was not recorded.
 pub(crate) fn of_record(error: &RecordError) -> Outgoing {
     let retry =
@@ -129,6 +146,7 @@ pub(crate) fn of_record(error: &RecordError) -> Outgoing {
             Outward::AlreadyIssued,
             "a credential was issued for this request id within the last ten minutes: use it, or ask under a new id",
         ),
+        RecordError::Revoked => Outgoing::new(Outward::NotAllowed, REVOKED),
         RecordError::Unavailable(_) => retry(
             Outward::EvidenceUnavailable,
             "the evidence log cannot be written: nothing is issued without a record",

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 use super::{Api, Caller, Outgoing, outgoing, standing};
 use crate::emergency::begins_like_an_order;
 use crate::log::Place;
-use crate::suspension::{Authority, LiftError, Outcome, SuspendError};
+use crate::revocation::{Authority, Outcome};
+use crate::suspension::LiftError;
 
 /// How long an answer waits for all endings: they go on after it.
 const ENDINGS_AWAITED: Duration = Duration::from_millis(2_500);
@@ -72,11 +73,11 @@ impl Api {
         self.within_rate(caller)?;
         if suspending.validate_only {
             let Outcome { count, named, .. } =
-                self.suspensions.preview(&set.selector).await.map_err(failed)?;
+                self.suspensions.preview(&set.selector).await.map_err(outgoing::of_order)?;
             return Ok(Suspended { live: count, named, ..Suspended::default() });
         }
         let authority = ordered_by(caller, operator);
-        let made = self.suspensions.set(set.clone(), &authority).await.map_err(failed)?;
+        let made = self.suspensions.set(set.clone(), &authority).await.map_err(outgoing::of_order)?;
         let mut suspended = Suspended { id: Some(made.id), live: made.live, ..Suspended::default() };
         if set.revokes {
             self.revoke_suspended(made.place.index, set, authority, &mut suspended).await;
@@ -137,7 +138,7 @@ impl Api {
                 self.leave_trace(caller, "ORDER_REFUSED", &format!("`resume`: {error}"));
                 Outgoing::new(Outward::NotAllowed, error.to_string())
             }
-            LiftError::Suspend(error) => failed(error),
+            LiftError::Failed(error) => outgoing::of_order(error),
         })
     }
 
@@ -184,15 +185,4 @@ fn check_words(field: &str, text: &str, most: usize) -> Result<(), Outgoing> {
         return Err(Outgoing::malformed(field, expected));
     }
     Ok(())
-}
-
-fn failed(error: SuspendError) -> Outgoing {
-    match error {
-        SuspendError::Record(error) => outgoing::of_record(&error),
-        SuspendError::Store(error) => outgoing::of_store(&error),
-        SuspendError::NoId(error) => {
-            tracing::error!(%error, "nothing could be suspended");
-            Outgoing::new(Outward::Internal, "the broker could not draw an id: its log says why")
-        }
-    }
 }

@@ -1,18 +1,16 @@
 //! Orders about one thing: suspended for all brokers, and let go on again. These need the log, and so some room in it.
 
 use daypass_core::state::State;
-use daypass_evidence::entry::{Body, CredentialIssued, Entry, Index, Selector, SuspensionSet};
-use daypass_verify::ids::Name;
+use daypass_evidence::entry::{Body, Index, Selector, SuspensionSet};
 
-use crate::store::{Live, PREDECESSOR, Reader, StoreError};
+use crate::revocation::Matching;
+use crate::store::{Reader, StoreError};
 
 /// What the reason of each suspension by an emergency order begins with.
 pub(super) const SUSPENDED: &str = "emergency suspension";
 
 /// How many live credentials are looked at, at most, to say how many an order is about: it must not wait for more.
 const COUNTED_MAX: u64 = 50_000;
-
-const PAGE: u32 = 1_000;
 
 /// What an order is about: `everything`, or `identity=NAME` and so on.
 pub(super) fn selector(text: &str) -> Result<Selector, String> {
@@ -51,59 +49,21 @@ pub(super) fn standing(state: &State, selector: &Selector) -> Vec<Index> {
 }
 
 /// How many live credentials an order is about, as far as they are looked at.
-pub(super) fn live(reader: &dyn Reader, state: &State, selector: &Selector) -> Result<u64, StoreError> {
+pub(super) fn live(reader: &dyn Reader, selector: &Selector) -> Result<u64, StoreError> {
     if selector.everything {
         return reader.live();
     }
     let (mut looked_at, mut found, mut after) = (0, 0, None);
+    let mut matching = Matching::new(selector.clone());
     while looked_at < COUNTED_MAX {
-        let page = reader.live_after(after, PAGE)?;
-        let Some(last) = page.last() else { break };
-        (after, looked_at) = (Some(*last), looked_at + page.len() as u64);
-        for live in page.iter().filter(|live| live.index < PREDECESSOR) {
-            found += u64::from(is_about(reader, state, selector, live)?);
+        let page = matching.page(reader, after)?;
+        found += page.found.len() as u64;
+        (after, looked_at) = (page.next, looked_at + page.looked_at);
+        if after.is_none() {
+            break;
         }
     }
     Ok(found)
-}
-
-fn is_about(
-    reader: &dyn Reader,
-    state: &State,
-    selector: &Selector,
-    live: &Live,
-) -> Result<bool, StoreError> {
-    let rows = reader.rows(live.index, 1)?;
-    let entry = rows.first().and_then(|row| Entry::read(&row.bytes).ok());
-    Ok(match entry.map(|entry| entry.body) {
-        Some(Body::CredentialIssued(issued)) => {
-            selects(state, selector, &issued)
-                || (selector.issuer.is_some() && selector.issuer == issuer(reader, issued.proof.at)?)
-        }
-        _ => false,
-    })
-}
-
-/// The name of the issuer that was declared at `at`.
-fn issuer(reader: &dyn Reader, at: Index) -> Result<Option<Name>, StoreError> {
-    let rows = reader.rows(at, 1)?;
-    Ok(match rows.first().and_then(|row| Entry::read(&row.bytes).ok()).map(|entry| entry.body) {
-        Some(Body::RegistryChanged(changed)) => changed.name.as_str().parse().ok(),
-        _ => None,
-    })
-}
-
-fn selects(state: &State, selector: &Selector, issued: &CredentialIssued) -> bool {
-    let supplier = || {
-        let bundle = state.bundle()?;
-        bundle.declared().identities.get(issued.identity.name.as_str())?.supplier.clone()
-    };
-    selector.identity.as_ref() == Some(&issued.identity.name)
-        || selector.task.as_ref() == Some(&issued.task.name)
-        || selector.target.as_ref() == Some(&issued.target.name)
-        || selector.key.as_ref() == Some(&issued.credential.key)
-        || (selector.instance.is_some() && selector.instance == issued.proof.instance)
-        || (selector.supplier.is_some() && selector.supplier == supplier())
 }
 
 #[cfg(test)]

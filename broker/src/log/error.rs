@@ -9,6 +9,9 @@ pub enum RecordError {
     /// The caller's request id was used before.
     #[error("a credential was already issued for this request id")]
     AlreadyIssued,
+    /// The credential that it would renew was revoked.
+    #[error("the credential that this one would renew was revoked")]
+    Revoked,
     /// The log could not be written.
     #[error("the evidence log could not be written: {0}")]
     Unavailable(String),

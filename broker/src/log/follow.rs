@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use daypass_core::bundle::Bundle;
 use daypass_core::state::{Run, State};
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Entry, Index};
+use daypass_evidence::entry::{Body, Entry, Index};
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::tree::{self, Frontier, consistency_proof, verify_consistency};
 use daypass_verify::ids::{Digest, Name};
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::batch::kind_folds;
 use super::open::fold;
 use super::past::{Past, Proofs};
+use super::revocations::Revocations;
 use super::work::unavailable;
 use super::{Published, RecordError};
 use crate::index::StoredNodes;
@@ -41,6 +42,8 @@ pub(super) struct Follower {
     pub(super) broker: Name,
     /// This broker's own run; none before it wrote that it started.
     pub(super) run: Option<Run>,
+    /// Where those who look after revocations are told of new ones.
+    pub(super) revocations: Arc<Revocations>,
     pub(super) proofs: Arc<Proofs>,
     pub(super) past: Arc<Past>,
 }
@@ -93,6 +96,8 @@ impl Follower {
             self.check_proof(head, &newest.head)?;
             self.past.jumped(head);
             fold(&mut state, self.reader.as_ref(), newest.head.size, head.size).map_err(unavailable)?;
+            state.pass_over_revocations(head.time);
+            self.revocations.noticed(newest.head.size..head.size);
         } else {
             self.read_between(&mut state, head, &newest.head)?;
         }
@@ -115,7 +120,7 @@ impl Follower {
     pub(super) fn take_own(&mut self, head: Head, rows: &[Row]) -> Result<(), RecordError> {
         let newest = self.newest();
         self.past.grew(&newest.head, rows.iter().map(|row| row.leaf));
-        if !rows.iter().any(|row| row.folds) {
+        if !rows.iter().any(|row| row.folds || ends_by_order(row)) {
             self.published
                 .store(Arc::new(Published { head: Arc::new(head), state: Arc::clone(&newest.state) }));
             return Ok(());
@@ -124,8 +129,22 @@ impl Follower {
         for row in rows.iter().filter(|row| row.folds) {
             fold_row(&mut state, self.reader.as_ref(), row).map_err(unavailable)?;
         }
+        self.follow_revocations(&mut state, rows)?;
         self.run = state.run_of(&self.broker).filter(|run| run.started >= newest.head.size).or(self.run);
         self.publish(head, state);
+        Ok(())
+    }
+
+    /// Drafts that were decided before a revocation, and those who publish it, must know of it.
+    fn follow_revocations(&self, state: &mut State, rows: &[Row]) -> Result<(), RecordError> {
+        for row in rows.iter().filter(|row| ends_by_order(row)) {
+            let read = Entry::read(&row.bytes);
+            let entry = read.map_err(|error| RecordError::Unavailable(error.to_string()))?;
+            if let Body::CredentialEnded(ended) = &entry.body {
+                state.follow_revocation(entry.envelope.time, ended);
+                self.revocations.noticed(row.index..row.index + 1);
+            }
+        }
         Ok(())
     }
 
@@ -169,14 +188,15 @@ impl Follower {
             if rows.is_empty() {
                 return Err(failed(&format!("MISSING: there is no entry {}", frontier.size())));
             }
-            for row in rows {
-                check_row(&row, frontier.size()).map_err(|error| failed(&error))?;
+            for row in &rows {
+                check_row(row, frontier.size()).map_err(|error| failed(&error))?;
                 if row.folds {
-                    fold_row(state, self.reader.as_ref(), &row).map_err(unavailable)?;
+                    fold_row(state, self.reader.as_ref(), row).map_err(unavailable)?;
                 }
                 frontier.append(row.leaf);
                 leaves.push(row.leaf);
             }
+            self.follow_revocations(state, &rows)?;
         }
         if frontier.nodes() != head.frontier {
             return Err(self.split_view(head, newest));
@@ -234,6 +254,11 @@ fn check_row(row: &Row, expected: Index) -> Result<(), String> {
         return Err(format!("STORE_MISMATCH: entry {expected} is not marked as its kind asks"));
     }
     Ok(())
+}
+
+/// Whether an entry may be of credentials that somebody ended: in canonical bytes a member has one spelling.
+pub(crate) fn ends_by_order(row: &Row) -> bool {
+    memchr::memmem::find(&row.bytes, b"\"how\":\"revoked\"").is_some()
 }
 
 /// Folds one entry into `state`.

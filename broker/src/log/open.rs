@@ -86,6 +86,7 @@ pub fn open(store: Box<dyn Store>, settings: LogSettings) -> Result<Log, StoreEr
         proofs,
         signs: Arc::clone(&settings.key),
         over: CancellationToken::new(),
+        revocations: Arc::default(),
     };
     let writer = Writer {
         store,
@@ -124,6 +125,7 @@ fn follower(reader: Box<dyn Reader>, log: &Log, settings: &LogSettings) -> Follo
         run: None,
         proofs: Arc::clone(&log.proofs),
         past: Arc::clone(&log.past),
+        revocations: Arc::clone(&log.revocations),
     }
 }
 

@@ -6,8 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use daypass_evidence::entry::{CredentialSettled, Index, Released, Void};
 use daypass_verify::time::UnixMs;
 
-use super::Voided;
-use crate::store::place;
+use crate::store::{Live, place};
 
 /// How many released credentials one entry can name within 16 KiB.
 const RELEASED_PER_ENTRY: usize = 120;
@@ -20,6 +19,15 @@ const CROWDED: usize = 8_192;
 
 /// How many wait at most: what was under way when issuing stopped. Beyond that they are dropped as in a crash.
 const WAITING_MAX: usize = 2 * CROWDED;
+
+/// The end of a credential that was recorded and never left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voided {
+    /// Which.
+    pub live: Live,
+    /// Why.
+    pub reason: String,
+}
 
 /// Settlements that are not written yet. Lost in a crash: then the log over-reports, and the credential ends by
 /// its own time.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_core::draft::{Draft, MarkKind};
+use daypass_core::request::Renewed;
+use daypass_core::state::{SUPERSEDED, State};
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry, Reach};
 use daypass_verify::time::UnixMs;
@@ -50,19 +52,30 @@ impl Fate {
     }
 }
 
+/// Under what the drafts of a batch are recorded.
+pub(super) struct Ground<'a> {
+    pub(super) state: &'a State,
+    pub(super) ids: &'a Ids,
+    pub(super) time: UnixMs,
+    /// Whether there is room for more than what must be written.
+    pub(super) room: bool,
+    /// What the log was at earlier sizes.
+    pub(super) past: &'a Past,
+    /// The logs before it.
+    pub(super) shards: &'a Shards,
+}
+
 /// Records the drafts of a batch, before anything in it can change the state they were decided under: so a draft
 /// is stale or not by the head alone, and the proof of a stale one is not spent.
 pub(super) fn record_all(
     assembly: &mut Assembly<'_>,
     transaction: &mut dyn Transaction,
     commands: &[Command],
-    time: UnixMs,
-    room: bool,
-    (past, shards): (&Past, &Shards),
+    ground: &Ground<'_>,
 ) -> Result<Vec<Fate>, RecordError> {
     let head = transaction.head().clone();
-    let before = |command| before_spending(command, &head, time, room, (past, shards));
-    let mut fates: Vec<Fate> = commands.iter().map(before).collect();
+    let mut fates: Vec<Fate> =
+        commands.iter().map(|command| before_spending(command, &head, ground)).collect();
     let ready = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
         (Command::Record { draft, .. }, Fate::Ready) => Some(draft.marks()),
         _ => None,
@@ -74,25 +87,33 @@ pub(super) fn record_all(
             *fate = record_one(assembly, draft, fresh.next().unwrap_or_default());
         }
     }
+    let recorded = commands.iter().zip(&fates).filter_map(|(command, fate)| match (command, fate) {
+        (Command::Record { draft, .. }, Fate::Recorded(_)) => draft.grant().replaces(),
+        _ => None,
+    });
+    end_replaced(assembly, transaction, recorded.collect(), ground)?;
     Ok(fates)
 }
 
-fn before_spending(
-    command: &Command,
-    head: &Head,
-    time: UnixMs,
-    room: bool,
-    (past, shards): (&Past, &Shards),
-) -> Fate {
+fn before_spending(command: &Command, head: &Head, ground: &Ground<'_>) -> Fate {
     let Command::Record { draft, known, .. } = command else { return Fate::Nothing };
-    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head, past, shards)) {
+    if let Some(error) = known.as_ref().and_then(|known| contradicts(known, head, ground.past, ground.shards))
+    {
         return Fate::Refused(error);
     }
-    if !room {
+    if !ground.room {
         return Fate::Refused(RecordError::Full);
     }
+    let (time, state) = (ground.time, ground.state);
     let aged = time.millis_since(draft.grant().issued_at()).abs() > DRAFT_AGE_MS || time >= draft.exp();
-    if aged || draft.state() != head.state { Fate::Stale } else { Fate::Ready }
+    if aged || draft.state() != head.state {
+        return Fate::Stale;
+    }
+    let Body::CredentialIssued(issued) = &draft.entry().body else { return Fate::Stale };
+    if issued.credential.supersedes.is_some_and(|renewed| state.ended_meanwhile(renewed)) {
+        return Fate::Refused(RecordError::Revoked);
+    }
+    if state.was_revoked_meanwhile(draft.id(), issued) { Fate::Stale } else { Fate::Ready }
 }
 
 /// Each draft has its own outcome: a replay fails alone, never the batch, and spends nothing else of its own.
@@ -109,6 +130,31 @@ fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> F
             Err(error) => Fate::Refused(assembly_failed(error)),
         },
     }
+}
+
+/// Where a task says so, the record of a renewal is the end of what it renews: by one entry for all of a batch.
+fn end_replaced(
+    assembly: &mut Assembly<'_>,
+    transaction: &mut dyn Transaction,
+    replaced: Vec<Renewed>,
+    ground: &Ground<'_>,
+) -> Result<(), RecordError> {
+    if replaced.is_empty() {
+        return Ok(());
+    }
+    let named: BTreeMap<Index, Renewed> = replaced.into_iter().map(|it| (it.index, it)).collect();
+    let own = transaction.head().shard;
+    let at = |index| base(own) + index;
+    let live = named.values().map(|it| (Live { exp: it.exp, index: at(it.index) }, it.reach)).collect();
+    let id = ground.ids.draw(ground.time).map_err(|error| RecordError::Unavailable(error.to_string()))?;
+    let body = CredentialEnded { reason: Some(SUPERSEDED.into()), ..ended_how(EndedHow::Revoked) }.into();
+    let ends = Ends { entry: NewEntry { id, request: None, by: None, body }, live };
+    let ending = still_live(assembly, transaction, &ends)?;
+    for entry in ended(&ends, &ending, own, ground.shards) {
+        assembly.push(&entry).map_err(assembly_failed)?;
+    }
+    assembly.adds.ended.extend(ending.iter().map(|(live, _)| *live));
+    Ok(())
 }
 
 /// What a checkpoint in a caller's hand says against the head, if anything. It was ahead of what this broker saw when
@@ -280,11 +326,15 @@ pub(super) fn sweep(
 /// The ending of what expired: of this log, or of the one before it.
 fn expired_of(mut ended: Vec<Index>, log: Option<&str>, through_ms: Option<UnixMs>) -> CredentialEnded {
     ended.sort_unstable();
+    CredentialEnded { ended, log: log.map(str::to_owned), through_ms, ..ended_how(EndedHow::Expired) }
+}
+
+fn ended_how(how: EndedHow) -> CredentialEnded {
     CredentialEnded {
-        how: EndedHow::Expired,
-        ended,
-        log: log.map(str::to_owned),
-        through_ms,
+        how,
+        ended: Vec::new(),
+        log: None,
+        through_ms: None,
         selector: None,
         reason: None,
         comment: None,

@@ -19,7 +19,7 @@ use super::open::LogSettings;
 use super::outcome::{Miss, Unresolved};
 use super::settlement::Waiting;
 use super::turn::Shards;
-use super::work::{Fate, append, assembly_failed, record_all, settle, sweep, unavailable};
+use super::work::{Fate, Ground, append, assembly_failed, record_all, settle, sweep, unavailable};
 use super::{Command, Halt, RecordError, Settlements};
 use crate::store::Store;
 use crate::telemetry;
@@ -267,8 +267,16 @@ impl Writer {
         };
         let mut assembly = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         settle(&mut assembly, transaction.as_mut(), settling, &self.settings.ids, time, &self.shards)?;
-        let told = (self.follower.past.as_ref(), self.shards.as_ref());
-        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, time, room, told)?;
+        let state = Arc::clone(&self.follower.newest().state);
+        let ground = Ground {
+            state: &state,
+            ids: &self.settings.ids,
+            time,
+            room,
+            past: &self.follower.past,
+            shards: &self.shards,
+        };
+        let mut fates = record_all(&mut assembly, transaction.as_mut(), commands, &ground)?;
         for (command, fate) in commands.iter().zip(&mut fates) {
             if let Command::Append { entries, attached, .. } = command {
                 *fate = append(&mut assembly, transaction.as_mut(), entries, attached, room, &self.shards)?;

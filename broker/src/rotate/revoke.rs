@@ -13,7 +13,8 @@ use daypass_verify::time::UnixMs;
 
 use super::{Authority, RotateError, Rotation};
 use crate::log::{Attached, COMPROMISE_OVER_MS, Ends};
-use crate::store::{Live, PREDECESSOR, Reader, Row, StoreError, place};
+use crate::revocation::{Matching, Page};
+use crate::store::{Live, Reader, Row, StoreError};
 
 /// How many entries are read at once.
 const ROWS: u32 = 128;
@@ -24,12 +25,6 @@ const LEFT_ALONE_MS: i64 = 10_000;
 /// The reason of RFC 5280, section 5.3.1.
 const KEY_COMPROMISE: &str = "keyCompromise";
 
-/// One page of what lives.
-struct Found {
-    live: Vec<(Live, Reach)>,
-    next: Option<Live>,
-}
-
 impl Rotation {
     /// How many credentials live that `key` signed.
     ///
@@ -39,7 +34,7 @@ impl Rotation {
         let (mut count, mut after) = (0, None);
         loop {
             let page = self.page(key, after).await?;
-            count += page.live.len() as u64;
+            count += page.found.len() as u64;
             after = page.next;
             if after.is_none() {
                 return Ok(count);
@@ -61,7 +56,8 @@ impl Rotation {
         let mut after = None;
         loop {
             let page = self.page(key, after).await?;
-            for chunk in page.live.chunks(Ends::MOST) {
+            let live: Vec<_> = page.found.iter().map(|one| (one.live, one.reach)).collect();
+            for chunk in live.chunks(Ends::MOST) {
                 let named = self.end(key, chunk.to_vec(), ordered, authority).await?;
                 ended.fetch_add(named, Ordering::Relaxed);
             }
@@ -132,9 +128,9 @@ impl Rotation {
         Ok(())
     }
 
-    async fn page(&self, key: &KeyId, after: Option<Live>) -> Result<Found, RotateError> {
-        let key = key.clone();
-        Ok(self.readers.run(move |reader: &dyn Reader| page(reader, &key, after)).await?)
+    async fn page(&self, key: &KeyId, after: Option<Live>) -> Result<Page, RotateError> {
+        let mut matching = Matching::new(Selector { key: Some(key.clone()), ..Selector::default() });
+        Ok(self.readers.run(move |reader: &dyn Reader| matching.page(reader, after)).await?)
     }
 }
 
@@ -155,44 +151,6 @@ fn order_of(reader: &dyn Reader, key: &KeyId) -> Result<Option<(Index, UnixMs)>,
             }
         }
     }
-}
-
-fn page(reader: &dyn Reader, key: &KeyId, after: Option<Live>) -> Result<Found, StoreError> {
-    let most = u32::try_from(Ends::MOST).unwrap_or(u32::MAX);
-    let mut all = reader.live_after(after, most)?;
-    let next = all.last().copied();
-    // No key of this log signed what lives of one before it in another store.
-    all.retain(|live| live.index < PREDECESSOR);
-    all.sort_by_key(|live| live.index);
-    let own = reader.head()?.map_or(0, |head| head.shard);
-    let (mut live, mut rows): (_, Vec<Row>) = (Vec::new(), Vec::new());
-    for one in all {
-        let (shard, index) = place(one.index);
-        let missing = || StoreError::Damaged(format!("entry {index} is missing"));
-        if shard != Index::from(own) {
-            let row = reader.entry_at(one.index)?.ok_or_else(missing)?;
-            live.extend(signed_by(&row, key)?.map(|reach| (one, reach)));
-            continue;
-        }
-        if rows.last().is_none_or(|last| last.index < index) {
-            rows = reader.rows(index, ROWS)?;
-        }
-        let found = rows.binary_search_by_key(&index, |row| row.index).ok().and_then(|at| rows.get(at));
-        let row = found.ok_or_else(missing)?;
-        live.extend(signed_by(row, key)?.map(|reach| (one, reach)));
-    }
-    Ok(Found { live, next })
-}
-
-/// The reach of a credential's target, where `key` signed it.
-fn signed_by(row: &Row, key: &KeyId) -> Result<Option<Reach>, StoreError> {
-    if !names(row, key) {
-        return Ok(None);
-    }
-    Ok(match read(row)?.body {
-        Body::CredentialIssued(issued) if issued.credential.key == *key => Some(issued.credential.reach),
-        _ => None,
-    })
 }
 
 /// Whether an entry holds the key's name somewhere: most need not be read any further.

@@ -32,6 +32,7 @@ pub(super) async fn announce(
     readers: &Readers,
     alarms: &Alarms,
 ) -> Result<(), ServeError> {
+    tracing::info!(store = about.kind, durability = %about.durability, schema = about.schema, "the store");
     let published = desk.log.published();
     let run = published.state.run_of(&settings.broker);
     let (size, from, broker) =

@@ -43,6 +43,7 @@ pub(super) async fn site(
     logs.insert(name_of(&desk.log.published().head.origin), newest);
     Ok(Arc::new(Site {
         documents: ArcSwap::from_pointee(current(desk, &settings.issuer, &settings.lifetimes)),
+        revoked: ArcSwap::default(),
         checkpoint,
         tiles,
         logs,

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use daypass_core::decision::Outward;
-use daypass_core::request::{Bind, Emergency, Form, Request};
+use daypass_core::request::{Bind, Emergency, Form, Renewed, Request};
 use daypass_evidence::entry::{Index, Profile};
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_proto::v1::token_parameters::Confirmation;
@@ -29,7 +29,7 @@ const RUN_BYTES_MAX: usize = 128;
 pub(super) fn request(
     wire: &IssueRequest,
     caller: &Caller,
-    supersedes: Option<Index>,
+    supersedes: Option<Renewed>,
 ) -> Result<Request, Outgoing> {
     if wire.delegation.is_some() {
         return Err(Outgoing::new(Outward::Unimplemented, "delegation is not offered by this release"));
@@ -75,7 +75,10 @@ pub(super) fn optional<T: FromStr<Err: Display>>(field: &str, text: &str) -> Res
     text.parse().map(Some).map_err(|error: T::Err| Outgoing::malformed(field, error.to_string()))
 }
 
-fn set<T: FromStr<Err: Display> + Ord>(field: &str, texts: &[String]) -> Result<BTreeSet<T>, Outgoing> {
+pub(super) fn set<T: FromStr<Err: Display> + Ord>(
+    field: &str,
+    texts: &[String],
+) -> Result<BTreeSet<T>, Outgoing> {
     if texts.len() > LIST_MAX {
         return Err(Outgoing::malformed(
             field,

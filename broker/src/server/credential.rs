@@ -5,18 +5,20 @@ use std::time::Instant;
 
 use daypass_core::decision::{Grant, Outward, decide};
 use daypass_core::draft::Assembled;
+use daypass_core::request::Renewed;
 use daypass_evidence::checkpoint::Checkpoint;
-use daypass_evidence::entry::{Index, Profile};
+use daypass_evidence::entry::Profile;
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::credential_service_server::CredentialService;
 use daypass_proto::v1::issue_response::Credential as Answered;
 use daypass_verify::ids::{CredentialId, RequestId};
 use tonic::{Request, Response, Status};
 
+use super::Api;
 use super::authenticate::{Caller, REQUEST_ID};
 use super::convert::{self, timestamp};
 use super::status::{self, Outgoing};
-use super::{Api, later};
+use crate::api::outgoing;
 use crate::issue::{self, Credential, Refusal};
 use crate::log::Place;
 
@@ -44,7 +46,9 @@ impl CredentialService for Service {
         &self,
         request: Request<pb::RevokeRequest>,
     ) -> Result<Response<pb::RevokeResponse>, Status> {
-        later::not_yet(&request)
+        let caller = super::evidence::caller(&request)?;
+        let answer = super::revoke::revoke(&self.0, request.get_ref(), &caller).await;
+        answer.map(Response::new).map_err(|outgoing| outgoing.into_status(&caller.request))
     }
 }
 
@@ -101,7 +105,11 @@ impl Service {
     }
 
     /// The issuance that a renewal supersedes: one of the caller's own.
-    async fn superseded(&self, wire: &pb::IssueRequest, caller: &Caller) -> Result<Option<Index>, Outgoing> {
+    async fn superseded(
+        &self,
+        wire: &pb::IssueRequest,
+        caller: &Caller,
+    ) -> Result<Option<Renewed>, Outgoing> {
         let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else {
             return Ok(None);
         };
@@ -120,8 +128,11 @@ impl Service {
             // Of a log before this one: an entry names only what is in its own.
             return Ok(None);
         }
-        let own = |row: &crate::store::Row| crate::index::is_issued_to(row, &own);
-        found.filter(own).map(|row| Some(row.index)).ok_or_else(|| {
+        let renewed = found.and_then(|row| crate::index::issued_to(&row, &own));
+        if renewed.is_some() && self.0.revocation.forbids_renewal(&id) {
+            return Err(Outgoing::new(Outward::NotAllowed, outgoing::REVOKED));
+        }
+        renewed.map(Some).ok_or_else(|| {
             Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")
         })
     }

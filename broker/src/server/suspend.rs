@@ -2,14 +2,15 @@
 
 use daypass_evidence::entry::Selector;
 use daypass_proto::v1 as pb;
-use daypass_proto::v1::selector::What;
 
 use super::Api;
 use super::authenticate::Caller;
-use super::convert::{moment, optional};
+use super::convert::moment;
+use super::selector::selector;
 use super::status::Outgoing;
 use crate::api::suspend::{Suspended, Suspending};
 use crate::log::Place;
+use crate::revocation::What;
 
 pub(super) async fn suspend(
     api: &Api,
@@ -17,7 +18,7 @@ pub(super) async fn suspend(
     caller: &Caller,
 ) -> Result<pb::SuspendResponse, Outgoing> {
     let suspending = Suspending {
-        selector: selector(wire.selector.as_ref())?,
+        selector: all_of(wire.selector.as_ref())?,
         reason: wire.reason.clone(),
         until: moment("until", wire.until.as_ref())?,
         keep_live: wire.keep_live,
@@ -36,45 +37,15 @@ pub(super) async fn resume(
     Ok(pb::ResumeResponse { entry: Some(entry(&place)), approval: String::new() })
 }
 
-/// How long an instance's name may be, in bytes.
-const INSTANCE_BYTES_MAX: usize = 256;
-
 /// All of something: one credential is not suspended.
-fn selector(wire: Option<&pb::Selector>) -> Result<Selector, Outgoing> {
-    let empty = || Outgoing::malformed("selector", "expected exactly one thing to be selected");
-    let wire = wire.ok_or_else(empty)?;
-    let mut selected = Selector {
-        issued_before_ms: moment("selector.issued_before", wire.issued_before.as_ref())?,
-        ..Selector::default()
-    };
-    match wire.what.as_ref().ok_or_else(empty)? {
-        What::Identity(name) => selected.identity = Some(named("selector.identity", name)?),
-        What::Instance(name) => selected.instance = Some(instance(name)?),
-        What::Task(name) => selected.task = Some(named("selector.task", name)?),
-        What::Target(name) => selected.target = Some(named("selector.target", name)?),
-        What::Supplier(name) => selected.supplier = Some(named("selector.supplier", name)?),
-        What::Issuer(name) => selected.issuer = Some(named("selector.issuer", name)?),
-        What::KeyId(key) => selected.key = Some(named("selector.key_id", key)?),
-        What::Everything(true) => selected.everything = true,
-        What::Everything(false) => {
-            return Err(Outgoing::malformed("selector.everything", "expected true, or something else"));
-        }
-        What::CredentialId(_) | What::Token(_) | What::Certificate(_) | What::Digest(_) => {
+fn all_of(wire: Option<&pb::Selector>) -> Result<Selector, Outgoing> {
+    match selector(wire)? {
+        (What::All(selected), issued_before_ms) => Ok(Selector { issued_before_ms, ..selected }),
+        _ => {
             let expected = "one credential is not suspended: select what it was issued for";
-            return Err(Outgoing::malformed("selector", expected));
+            Err(Outgoing::malformed("selector", expected))
         }
     }
-    Ok(selected)
-}
-
-fn named<T: std::str::FromStr<Err: std::fmt::Display>>(field: &str, text: &str) -> Result<T, Outgoing> {
-    optional(field, text)?.ok_or_else(|| Outgoing::malformed(field, "expected a name"))
-}
-
-fn instance(name: &str) -> Result<String, Outgoing> {
-    let fits = (1..=INSTANCE_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
-    let expected = format!("expected 1 to {INSTANCE_BYTES_MAX} bytes without control characters");
-    fits.then(|| name.to_owned()).ok_or_else(|| Outgoing::malformed("selector.instance", expected))
 }
 
 fn answer(suspended: &Suspended) -> pb::SuspendResponse {

@@ -37,6 +37,13 @@ impl Page {
         Self::new(Bytes::from_owner(text), content_type, HeaderValue::from_static("no-cache"))
     }
 
+    /// Something signed that changes whenever it has to: caches must ask for it anew each time.
+    #[must_use]
+    pub fn signed(content: Vec<u8>, content_type: &'static str) -> Self {
+        let content_type = HeaderValue::from_static(content_type);
+        Self::new(content.into(), content_type, HeaderValue::from_static("no-cache"))
+    }
+
     /// Hashes of the log's tree, which never change (C2SP tlog-tiles, "Merkle Tree").
     #[must_use]
     pub fn tile(hashes: Vec<u8>) -> Self {

@@ -19,6 +19,7 @@ fn site(note: Option<&'static [u8]>) -> Router {
     let shown = LogShown { checkpoint: Arc::new(move || note.map(Arc::from)), tiles: tiles.clone() };
     let site = Site {
         documents: ArcSwap::from_pointee(documents(&issuer, &[], schedule)),
+        revoked: ArcSwap::default(),
         checkpoint: Arc::new(move || note.map(Arc::from)),
         tiles,
         logs: BTreeMap::from([("2026h1".to_owned(), shown)]),

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::certificate::{CertificateError, Crls, TrustAnchors, VerifiedLeaf, verify_client_chain};
 use crate::ids::{CredentialId, Digest, Name, SpiffeId, TrustDomain};
@@ -270,6 +271,15 @@ pub fn verify_certificate(
     let task = leaf.task_extension().and_then(read_task).ok_or(CredentialError::Task)?;
     let credential_id = id_of_serial(leaf.serial()).ok_or(CredentialError::CredentialId)?;
     Ok(VerifiedCertificate { credential_id, subject, task, expires_at: leaf.not_after(), leaf })
+}
+
+/// The id that a certificate says it has, and the SHA-256 of what its issuer signed: only good for looking the credential
+/// up. None for what is no certificate of a credential.
+#[must_use]
+pub fn unverified_certificate(der: &[u8]) -> Option<(CredentialId, Digest)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty())?;
+    let id = id_of_serial(certificate.raw_serial())?;
+    Some((id, Digest::of(certificate.tbs_certificate.as_ref())))
 }
 
 /// Reads the value of the task extension, as strictly as a token's claims.

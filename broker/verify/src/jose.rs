@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use crate::header::{Header, refuse_case_twins};
-use crate::ids::Digest;
+use crate::ids::{CredentialId, Digest};
 use crate::json::{self, JsonError, Limits};
 use crate::key::VerifyingKey;
 use crate::provider;
@@ -177,6 +177,12 @@ impl UnverifiedToken {
     /// When `iss` is missing or no string.
     pub fn unverified_issuer(&self) -> Result<&str, JoseError> {
         self.claims.get("iss").and_then(Value::as_str).ok_or(JoseError::BadIssuer)
+    }
+
+    /// The credential id that the token says it has (`jti`): only good for looking the credential up.
+    #[must_use]
+    pub fn unverified_id(&self) -> Option<CredentialId> {
+        self.claims.get("jti").and_then(Value::as_str)?.parse().ok()
     }
 
     /// The SHA-256 of the whole compact text.

@@ -1,5 +1,8 @@
 //! What can be said on the command line. No option takes a proof or a credential: only files that hold one.
 
+mod revoke;
+mod suspend;
+
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -8,6 +11,9 @@ use daypass_verify::ids::{IdentityName, Name};
 use daypass_verify::scope::{Action, Audience, Resource};
 use daypass_verify::time::{Seconds, UnixMs};
 use url::Url;
+
+pub(crate) use revoke::{Reason, Revoke};
+pub(crate) use suspend::{Resume, Suspend};
 
 /// Get short-lived credentials for one task, and read the evidence of them.
 #[derive(Debug, Parser)]
@@ -84,6 +90,8 @@ pub(crate) enum Command {
         /// The folder that holds them
         directory: PathBuf,
     },
+    /// End credentials before their time: your own, or as an operator
+    Revoke(Revoke),
     /// Put a new key in the place of one; an operator's right
     Rotate(Rotate),
     /// Have nothing issued for something, and revoke what lives of it; an operator's right
@@ -201,40 +209,6 @@ pub(crate) struct Rotate {
     /// Say what would happen, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-}
-
-/// `suspend`.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Suspend {
-    /// What: `identity=NAME`, `instance=`, `task=`, `target=`, `supplier=`, `issuer=`, `key=`, or `everything`
-    #[arg(value_parser = crate::selector::all)]
-    pub(crate) selector: daypass_sdk::Selector,
-    /// Why, in words; it is recorded
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
-    /// When it lifts itself: a time, or in how long, `2h` for instance
-    #[arg(long, value_name = "TIME", value_parser = moment_ahead)]
-    pub(crate) until: Option<UnixMs>,
-    /// Leave what lives to its own end
-    #[arg(long)]
-    pub(crate) keep_live: bool,
-    /// The name of the exercise, where this is one
-    #[arg(long, value_name = "NAME")]
-    pub(crate) drill: Option<String>,
-    /// Say what would happen, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-/// `resume`.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Resume {
-    /// The id that `suspend` printed, or the index of its entry
-    #[arg(value_name = "ID")]
-    pub(crate) suspension: String,
-    /// Why, in words; it is recorded
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) reason: String,
 }
 
 /// What the broker's keys are for.
@@ -361,6 +335,8 @@ mod tests {
             "daypass log verify file --checkpoint f --key x+0+y",
             "daypass log checkpoint",
             "daypass rotate ca --compromised k --reason stolen --dry-run",
+            "daypass revoke --identity prod/x --reason superseded --dry-run",
+            "daypass revoke --token-file f --reason key-compromise --comment x",
             "daypass error",
             "daypass completions zsh",
             "daypass man log verify",
@@ -378,6 +354,10 @@ mod tests {
             "daypass rotate evidence",
             "daypass completions",
             "daypass completions csh",
+            "daypass revoke --reason superseded",
+            "daypass revoke --identity prod/x",
+            "daypass revoke --identity prod/x --task t --reason superseded",
+            "daypass revoke --identity prod/x --reason because",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

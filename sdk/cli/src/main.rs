@@ -12,6 +12,7 @@ mod log;
 mod output;
 mod pages;
 mod profile;
+mod revoke;
 mod rotate;
 mod selector;
 mod status;
@@ -50,6 +51,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Explain(explain) => explain::run(explain, &profile()?, &out).await,
         Command::Log(log) => log::run(log, &args.connection, &out).await,
         Command::Check { directory } => check::run(directory, &out),
+        Command::Revoke(revoke) => revoke::run(revoke, &profile()?, &out).await,
         Command::Rotate(rotate) => rotate::run(rotate, &profile()?, &out).await,
         Command::Suspend(order) => suspend::suspend(order, &profile()?, &out).await,
         Command::Resume(order) => suspend::resume(order, &profile()?, &out).await,

@@ -18,7 +18,7 @@ use super::resolve::{Caller, Destination};
 use super::scope::Narrowed;
 use crate::bundle::object::ClaimSource;
 use crate::proof::{Principal, SpentMark};
-use crate::request::{Form, Request};
+use crate::request::{Form, Renewed, Request};
 
 /// How far `nbf` and `notBefore` lie before the time of issue: clocks of receivers differ.
 const SKEW: Seconds = Seconds::new(10);
@@ -37,6 +37,7 @@ pub struct Grant {
     pub(crate) dns_names: Vec<String>,
     pub(crate) common_name: Option<String>,
     pub(crate) spent: Option<SpentMark>,
+    replaces: Option<Renewed>,
     narrowed: Vec<&'static str>,
 }
 
@@ -122,6 +123,12 @@ impl Grant {
         &self.narrowed
     }
 
+    /// The credential that ends with this one's record: the one that it renews, where the task says so.
+    #[must_use]
+    pub fn replaces(&self) -> Option<Renewed> {
+        self.replaces
+    }
+
     /// Whether it will be bound to a key of its holder.
     #[must_use]
     pub fn is_bound(&self) -> bool {
@@ -177,6 +184,7 @@ impl Parts<'_> {
             dns_names: self.destination.task.dns_names.iter().cloned().collect(),
             common_name: self.destination.task.common_name.clone(),
             spent: self.principal.spent_mark(),
+            replaces: self.request.supersedes.filter(|_| self.destination.task.revoke_on_renew),
             narrowed,
             record: Unsigned {
                 identity: self.caller.named,
@@ -219,7 +227,7 @@ impl Parts<'_> {
             // Filled by the draft, which alone knows the bytes.
             tbs: Digest::from_bytes([0; 32]),
             reach: self.destination.target.reach,
-            supersedes: self.request.supersedes,
+            supersedes: self.request.supersedes.map(|renewed| renewed.index),
         }
     }
 

@@ -92,6 +92,12 @@ impl SigningKey {
         &self.alg
     }
 
+    /// The subject key identifier of a CA's certificate.
+    #[must_use]
+    pub fn key_identifier(&self) -> Option<&[u8]> {
+        self.authority.as_ref().map(|authority| authority.key_id.as_slice())
+    }
+
     pub(super) fn as_authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
     }

@@ -1,8 +1,9 @@
 //! What ends the life of a credential: it is settled as released or void, and it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_verify::ids::{Digest, IdentityName, KeyId, Name};
+use daypass_verify::scope::{Action, Resource};
 use daypass_verify::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -104,4 +105,52 @@ pub struct Selector {
     /// Only what was issued before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issued_before_ms: Option<UnixMs>,
+}
+
+/// What was seen at a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed {
+    /// A credential was accepted.
+    Used,
+    /// A credential was refused.
+    Refused,
+    /// A credential was accepted after its end.
+    AcceptedAfterEnd,
+    /// A session was ended.
+    SessionEnded,
+    /// A credential that the broker does not know was used.
+    Unseen,
+    /// A grant is still there whose identity is gone.
+    LeftOver,
+}
+
+/// `access.observed`: what somebody who serves a target saw there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessObserved {
+    /// Where.
+    pub target: Name,
+    /// What.
+    pub what: Observed,
+    /// The issuance of the credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Index>,
+    /// The exception, where a static secret was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exception: Option<Name>,
+    /// When it was seen.
+    pub at_ms: UnixMs,
+    /// How: `probe`, `verifier`, `enforcer`, `proxy`, `introspection`, `target_log`.
+    pub method: String,
+    /// How often.
+    pub count: u64,
+    /// What was done.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub actions: BTreeSet<Action>,
+    /// On what.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub resources: BTreeSet<Resource>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }

@@ -131,7 +131,7 @@ impl Service {
                 "reading the log is an operator's right: name a credential of your own by `credential_id`, or ask as an operator with `read_evidence`",
             ));
         }
-        if issued.is_some_and(|row| index::is_issued_to(row, &own)) {
+        if issued.is_some_and(|row| index::issued_to(row, &own).is_some()) {
             return Ok(());
         }
         Err(Outgoing::new(Outward::NotFound, "`credential_id` names no credential of this identity"))

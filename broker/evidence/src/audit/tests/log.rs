@@ -119,7 +119,8 @@ impl Log {
         self.push(
             "observed",
             3_000,
-            json!({"kind": "access.observed", "target": "ledger", "what": "unseen", "credential": c}),
+            json!({"kind": "access.observed", "target": "ledger", "what": "unseen", "credential": c,
+                "at_ms": at(3_000), "method": "probe", "count": 1}),
         );
     }
 

@@ -21,6 +21,19 @@ pub(super) fn full() -> Vec<Body> {
         key_changed().into(),
         statement().into(),
         suspension().into(),
+        AccessObserved {
+            target: p("ledger"),
+            what: Observed::AcceptedAfterEnd,
+            credential: Some(1170),
+            exception: Some(p("erp-password")),
+            at_ms: UnixMs::new(1_795_310_000_000),
+            method: "enforcer".into(),
+            count: 2,
+            actions: [p("invoice:write")].into(),
+            resources: [p("eu/de")].into(),
+            detail: Some("the pool kept it open".into()),
+        }
+        .into(),
         SuspensionLifted { suspension: 1188, reason: "cause removed".into(), approval: Some(1199) }.into(),
     ]
 }
