@@ -61,7 +61,7 @@ async fn by_node(deployment: &Deployment, script: &str) -> Value {
 }
 
 #[tokio::test]
-async fn oauth4webapi_discovers_exchanges_validates_and_introspects() {
+async fn oauth4webapi_discovers_exchanges_validates_introspects_and_revokes() {
     let deployment = Deployment::start_with(with_ledger(), |_| {}).await;
     let said = by_node(&deployment, "oauth4webapi.mjs").await;
     let issuer = deployment.settings.issuer.as_str();
@@ -74,16 +74,18 @@ async fn oauth4webapi_discovers_exchanges_validates_and_introspects() {
     assert!(bound["cnf"]["x5t#S256"].is_string());
     check_introspected(&said["alive"], &bound);
     assert_eq!(said["garbage"], json!({ "active": false }));
+    assert_eq!(said["after"], json!({ "active": false }), "given up");
 }
 
 #[tokio::test]
-async fn openid_client_discovers_exchanges_and_introspects() {
+async fn openid_client_discovers_exchanges_introspects_and_revokes() {
     let deployment = Deployment::start_with(with_ledger(), |_| {}).await;
     let said = by_node(&deployment, "openid_client.mjs").await;
     assert_eq!(said["issuer"], deployment.settings.issuer.as_str());
     assert_eq!(claims_of(said["exchanged"]["access_token"].as_str().unwrap()).1["aud"], LEDGER);
     assert_eq!(said["again"], "invalid_request");
     check_introspected(&said["alive"], &claims_of(said["bound"]["access_token"].as_str().unwrap()).1);
+    assert_eq!(said["after"], json!({ "active": false }), "given up");
 }
 
 /// The claims of the token, and two members of RFC 7662's.
@@ -117,7 +119,7 @@ async fn the_page_for_oauth_clients_runs_as_it_stands() {
     let page = std::fs::read_to_string(page).unwrap();
     let examples: Vec<&str> =
         page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 4, "the examples that are checked here");
+    assert_eq!(examples.len(), 5, "the examples that are checked here");
     let folder = deployment.folder().join("page");
     std::fs::create_dir(&folder).unwrap();
     let (cert, key) = in_pem(&deployment.workload(NIGHTLY));
@@ -144,4 +146,5 @@ async fn the_page_for_oauth_clients_runs_as_it_stands() {
     let all = "task:post-invoices invoice:read invoice:write";
     assert_eq!(scopes, ["task:read-invoices invoice:read", all, all], "{said:?}");
     assert_eq!(said[3]["active"], true, "{said:?}");
+    assert_eq!(said[4], Value::Null, "nothing is said of what is given up");
 }

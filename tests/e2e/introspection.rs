@@ -7,7 +7,7 @@ use daypass_core::rotation::Order;
 use daypass_evidence::entry::KeyUse;
 use daypass_proto::v1 as pb;
 use daypass_tests::harness::{
-    CI, Deployment, NIGHTLY, OPERATOR, STAFF, Web, claims_of, exchange, issue, task, token_of,
+    CI, Deployment, NIGHTLY, OPERATOR, SECURITY, STAFF, Web, claims_of, exchange, issue, task, token_of,
 };
 use serde_json::{Value, json};
 
@@ -127,4 +127,39 @@ async fn a_token_lives_on_when_the_log_goes_on_in_another() {
     for token in before.iter().chain([&orders_token(&deployment).await]) {
         assert_eq!(over_grpc(&operator, token).await, Some(claims_of(token).1));
     }
+}
+
+#[tokio::test]
+async fn a_token_is_given_up_by_its_holder_or_taken_back_by_an_operator_and_by_nobody_else() {
+    let deployment = Deployment::start().await;
+    let web = Web::of(&deployment, None, true);
+    let proof = |issuer: &str, who: &str| deployment.organisation.token(issuer, who).unwrap();
+    let operator = deployment.operator().await;
+    let holder = || proof("supplier-idp", "prod/acme/connector");
+    for (by, ends) in [
+        (proof(CI, NIGHTLY), false),
+        (proof("cluster", "prod/web/frontend"), false),
+        (holder(), true),
+        (proof(STAFF, SECURITY), true),
+    ] {
+        let token = orders_token(&deployment).await;
+        let said =
+            web.post_by(&by, "/revoke", &[("token", &token), ("token_type_hint", "access_token")]).await;
+        assert_eq!((said.status, &said.body), (200, &json!("")), "it says nothing of others' tokens");
+        assert_eq!(over_grpc(&operator, &token).await.is_some(), !ends);
+        assert_eq!(
+            web.post_by(&holder(), "/revoke", &[("token", &token)]).await.status,
+            200,
+            "and once more"
+        );
+        assert_eq!(over_grpc(&operator, &token).await, None);
+    }
+    for unknown in ["nothing", "a.b.c", &proof(CI, NIGHTLY)] {
+        assert_eq!(web.post_by(&holder(), "/revoke", &[("token", unknown)]).await.status, 200, "{unknown}");
+    }
+    let token = orders_token(&deployment).await;
+    let nobody = web.post("/revoke", &[("token", &token)]).await;
+    assert_eq!(nobody.refusal(), (401, "invalid_client", "PROOF_REFUSED"));
+    assert_eq!(web.post_by(&holder(), "/revoke", &[]).await.refusal(), (400, "invalid_request", "MALFORMED"));
+    assert!(over_grpc(&operator, &token).await.is_some());
 }

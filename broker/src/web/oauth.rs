@@ -3,6 +3,7 @@
 mod fault;
 mod form;
 mod introspect;
+mod revoke;
 mod token;
 
 use std::sync::Arc;
@@ -31,19 +32,22 @@ const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// The endpoints, each a path that takes a form and nothing else: under which name metadata has it, where it is, and how
 /// clients prove themselves to it. At `/token` the subject token is the proof, or a certificate.
-pub(super) const ENDPOINTS: [(&str, &str, &[&str]); 2] = [
+pub(super) const ENDPOINTS: [(&str, &str, &[&str]); 3] = [
     ("token_endpoint", TOKEN, &["none", "tls_client_auth"]),
     ("introspection_endpoint", INTROSPECT, &["tls_client_auth", "Bearer"]),
+    ("revocation_endpoint", REVOKE, &["tls_client_auth"]),
 ];
 
 const TOKEN: &str = "/token";
 const INTROSPECT: &str = "/introspect";
+const REVOKE: &str = "/revoke";
 
 /// The routes of the endpoints, for [`super::router`].
 pub fn routes(api: Arc<Api>) -> Router {
     Router::new()
         .route(TOKEN, post(token::answer))
         .route(INTROSPECT, post(introspect::answer))
+        .route(REVOKE, post(revoke::answer))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), named))
         .with_state(api)
 }
