@@ -12,6 +12,7 @@ mod clock;
 mod compromise;
 mod endings;
 mod evidence;
+mod examples;
 mod go;
 mod imported;
 mod introspection;

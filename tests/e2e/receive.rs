@@ -2,17 +2,20 @@
 //! broker behind both.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
+use daypass_proto::v1::RevocationReason;
 use daypass_sdk::receive::{
-    Allowed, Caller, Demand, Feed, IssuedPeers, PossessingPeers, Presenter, Receiver, ReceiverConfig,
-    Refused, Shown, serve, server_config,
+    Allowed, Caller, Demand, IssuedPeers, PossessingPeers, Presenter, Receiver, ReceiverConfig, Refused,
+    Shown, serve, server_config,
 };
 use daypass_sdk::{
-    Client, Config, CredentialSource, IdToken, IssueRequest, Secret, SourceCertificate, TokenLayer,
+    Client, Config, Credential, CredentialSource, IdToken, IssueRequest, Secret, SourceCertificate,
+    TokenLayer,
 };
-use daypass_tests::harness::{Deployment, TRUST_DOMAIN};
+use daypass_tests::harness::{Deployment, TRUST_DOMAIN, eventually};
 use http::HeaderMap;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::danger::ClientCertVerifier;
@@ -48,7 +51,7 @@ fn config(deployment: &Deployment, audience: &str) -> ReceiverConfig {
     let ca = std::fs::read(&deployment.listener_ca).unwrap();
     let (domain, audience) = (TRUST_DOMAIN.parse().unwrap(), audience.parse().unwrap());
     let clock = Arc::clone(&deployment.clock) as _;
-    ReceiverConfig { feed: Feed::Ignored, clock, ..ReceiverConfig::new(issuer, ca, domain, audience) }
+    ReceiverConfig { clock, ..ReceiverConfig::new(issuer, ca, domain, audience) }
 }
 
 async fn receiver(deployment: &Deployment, audience: &str) -> Receiver {
@@ -146,8 +149,9 @@ async fn a_token_for_somebody_else_or_that_is_over_is_refused() {
     foreign.ready().await.unwrap();
     assert_eq!(foreign.token(&value, held).await.unwrap_err().inner_reason(), "BAD_TRUST_DOMAIN");
     deployment.clock.advance(15 * 60_000 + 31_000);
-    // The keys are too old by now, and fetched for the one who asks.
-    assert_eq!(ours.token(&value, held).await.unwrap_err().inner_reason(), "EXPIRED");
+    // The keys are too old by now, and the broker signs its feed anew within seconds.
+    let over = || async { ours.token(&value, held).await.unwrap_err().inner_reason() == "EXPIRED" };
+    eventually("the token is known to be over", over).await;
 }
 
 #[tokio::test]
@@ -212,4 +216,27 @@ async fn services_know_each_other_by_certificates_that_are_taken_anew_from_their
         stranger.get(&url).send().await.unwrap_err();
     }
     assert_eq!(answers, [Some(format!("{} Certificate", credential.id)), None]);
+}
+
+#[tokio::test]
+async fn a_revoked_credential_is_refused_by_those_who_follow_the_feed_and_another_is_not() {
+    let deployment = Deployment::start().await;
+    let receiver = receiver(&deployment, LEDGER).await;
+    let client = deployment.sdk();
+    let held = Presenter::Certificate(client.holder().digest());
+    let request = || IssueRequest::token("post-invoices".parse().unwrap());
+    let (revoked, kept) = (client.issue(request()).await.unwrap(), client.issue(request()).await.unwrap());
+    let said = |credential: &Credential| {
+        let Secret::Token { value, .. } = &credential.secret else { panic!("a token") };
+        let (receiver, value) = (receiver.clone(), value.expose_secret().to_owned());
+        async move { receiver.token(&value, held).await.map_or_else(|it| it.inner_reason(), |_| "GOOD") }
+    };
+    assert_eq!((said(&revoked).await, said(&kept).await), ("GOOD", "GOOD"));
+    client.revoke(revoked.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
+    let began = Instant::now();
+    while said(&revoked).await == "GOOD" {
+        assert!(began.elapsed() < Duration::from_secs(30), "still good 30 s after it was revoked");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!((said(&revoked).await, said(&kept).await), ("REVOKED", "GOOD"));
 }
