@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use daypass_evidence::entry::{Body, EndedHow, Entry};
 use daypass_tests::harness::{Agent, Deployment, eventually, left_out, program, run};
 
 const TOKEN: &str = "[[credential]]\ntask = \"post-invoices\"\n";
@@ -30,8 +31,10 @@ async fn one_run_has_its_credential_and_leaves_none() {
     let ended = oneshot(&config, &["sh", "-c", &script]).await;
     assert_eq!(ended.code, Some(5), "{}", ended.stderr);
     assert!(fs::read(out.join("token")).is_err(), "it is taken away");
-    // Until brokers revoke single credentials.
-    assert!(ended.stderr.contains("lives on until its end"), "what becomes of it is said:\n{}", ended.stderr);
+    assert!(ended.stderr.contains("is revoked"), "what becomes of it is said:\n{}", ended.stderr);
+    let ends =
+        |entry: &Entry| matches!(&entry.body, Body::CredentialEnded(it) if it.how == EndedHow::Revoked);
+    assert!(deployment.entries().await.iter().any(|(_, entry)| ends(entry)), "and it is in the log");
     let ended = oneshot(&config, &["sh", "-c", "kill -TERM $$"]).await;
     assert_eq!(ended.code, Some(128 + 15), "as shells say it");
     assert_eq!(oneshot(&config, &[]).await.code, Some(0));
