@@ -14,5 +14,6 @@ mod differential;
 mod e2e;
 mod faults;
 mod simulation;
+mod targets;
 mod tidy;
 mod walk;

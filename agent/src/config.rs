@@ -1,6 +1,7 @@
 //! The configuration: raw text in, checked values out. All that is wrong in it is said at once.
 
 mod credential;
+mod enforcer;
 mod keys;
 mod reference;
 mod section;
@@ -15,6 +16,7 @@ use toml::de::DeTable;
 use url::Url;
 
 pub use credential::{Credential, Files, Owner};
+pub use enforcer::Enforcer;
 pub use keys::{KEYS, Key};
 pub use reference::reference;
 pub use socket::{Allowed, Exec, Restart, Serves, Socket};
@@ -30,6 +32,8 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// Where it is given out to whoever asks.
     pub sockets: Vec<Socket>,
+    /// The servers whose sessions end with their credentials.
+    pub enforcers: Vec<Enforcer>,
     /// The program that is run with it.
     pub exec: Option<Exec>,
     /// The most that is written to standard error.
@@ -137,6 +141,10 @@ impl Config {
 fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     let connection = read_connection(&mut whole, folder);
     let (credentials, complete) = credential::read_all(&mut whole, folder);
+    let enforcers = enforcer::read_all(&mut whole, folder);
+    if !whole.has("credential") && !whole.has("enforcer") {
+        whole.refuse("there is nothing to do: expected `[[credential]]` or `[[enforcer]]`, one or more");
+    }
     let sockets = socket::read_all(&mut whole, folder, complete.then_some(credentials.as_slice()));
     let exec = whole.section("exec").and_then(socket::read_exec);
     let level = whole.optional::<tracing::Level>("level").unwrap_or(tracing::Level::INFO);
@@ -145,7 +153,7 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
         credential::refuse_unused(&whole, &credentials, &sockets);
     }
     whole.finish();
-    Some(Config { connection: connection?, credentials, sockets, exec, level })
+    Some(Config { connection: connection?, credentials, sockets, enforcers, exec, level })
 }
 
 fn read_connection(whole: &mut Section<'_>, folder: &Path) -> Option<Connection> {

@@ -1,9 +1,11 @@
 //! The sidecar of Daypass: keeps the credentials that its configuration names, and gives them to workloads that cannot
-//! ask a broker themselves: in files, at a Unix socket, to a child process.
+//! ask a broker themselves: in files, at a Unix socket, to a child process. Beside a server, it ends the sessions whose
+//! credentials have ended.
 
 mod clients;
 mod clock;
 pub mod config;
+mod enforcer;
 mod exec;
 pub mod files;
 mod hook;

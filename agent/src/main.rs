@@ -55,7 +55,10 @@ fn begin(args: &Args) -> Result<u8, (u8, String)> {
     match &args.command {
         Some(Command::Check) => {
             let (credentials, sockets) = (config.credentials.len(), config.sockets.len());
-            println!("{}: as it should be: {credentials} credentials, {sockets} sockets", path.display());
+            let (shown, enforcers) = (path.display(), config.enforcers.len());
+            println!(
+                "{shown}: as it should be: {credentials} credentials, {sockets} sockets, {enforcers} enforcers"
+            );
             Ok(0)
         }
         Some(Command::Oneshot { command }) => start(&config, run_once(&config, command.clone())),

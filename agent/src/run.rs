@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::clients;
 use crate::config::{Config, Credential, Serves, Socket};
+use crate::enforcer;
 use crate::exec;
 use crate::files::Directory;
 use crate::hook::Hook;
@@ -79,7 +80,10 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         directories.extend(put_out(credential, &kept, &board));
         all.push(kept);
     }
-    let serving = serve_sockets(&config.sockets, &all, &clients)?;
+    let mut serving = serve_sockets(&config.sockets, &all, &clients)?;
+    for enforcer in &config.enforcers {
+        serving.spawn(enforcer::run(enforcer.clone(), clients.clone()));
+    }
     tokio::spawn(tell_when_complete(board.clone()));
     let ended = match &config.exec {
         Some(exec) => exec::run(exec, &board, &mut signals).await.map_err(Failure::Other),

@@ -177,7 +177,7 @@ impl Endings {
     }
 }
 
-fn timestamp(at: UnixMs) -> prost_types::Timestamp {
+pub(crate) fn timestamp(at: UnixMs) -> prost_types::Timestamp {
     let nanos = i32::try_from(at.get().rem_euclid(1000) * 1_000_000).unwrap_or_default();
     prost_types::Timestamp { seconds: at.seconds(), nanos }
 }

@@ -91,9 +91,6 @@ impl Value for Asked {
 pub(super) fn read_all(whole: &mut Section<'_>, folder: &Path) -> (Vec<Credential>, bool) {
     let sections = whole.sections("credential");
     let declared = sections.len();
-    if declared == 0 {
-        whole.refuse("there is no `[[credential]]`: expected one or more");
-    }
     let mut all: Vec<Credential> = Vec::new();
     for mut section in sections {
         let Some(read) = read(&mut section, folder) else {

@@ -28,6 +28,7 @@ const fn key(
 const CREDENTIAL: &str = "[[credential]]";
 const FILES: &str = "[credential.files]";
 const SOCKET: &str = "[[socket]]";
+const ENFORCER: &str = "[[enforcer]]";
 const EXEC: &str = "[exec]";
 /// What a list holds where it is left out.
 const EMPTY: Option<&str> = Some("`[]`");
@@ -217,6 +218,34 @@ pub const KEYS: &[Key] = &[
         EMPTY,
         r#"["billing.service"]"#,
         "Which systemd units may ask. It narrows `uids`; it does not replace it.",
+    ),
+    key(
+        ENFORCER,
+        "target",
+        None,
+        r#""ledger-db""#,
+        "The declared target that this server is. The agent's identity must be in its `served_by`.",
+    ),
+    key(
+        ENFORCER,
+        "postgresql",
+        None,
+        r#""host=/run/postgresql user=daypass_enforcer""#,
+        "Where the server is asked, and as whom: a Unix socket, and a role with `pg_read_all_stats` and `pg_signal_backend` and nothing else, which the server knows by the agent's user (`peer`).",
+    ),
+    key(
+        ENFORCER,
+        "crl_file",
+        NONE,
+        r#""/etc/postgresql/15/main/daypass.crl""#,
+        "Where the revocation lists of the broker's CAs are put, for `ssl_crl_file` of the server. Only for a target whose `reach` is `crl`.",
+    ),
+    key(
+        ENFORCER,
+        "reload",
+        EMPTY,
+        r#"["systemctl", "reload", "postgresql"]"#,
+        "The command that has the server read the lists again, for ten seconds at most.",
     ),
     key(
         EXEC,

@@ -5,6 +5,8 @@ use super::*;
 const SMALLEST: &str = "broker = \"https://b.example:8443\"\nweb = \"https://d.example\"\nca = \"ca.pem\"\n\
                         id_token_file = \"token\"\n[[credential]]\ntask = \"post-invoices\"\nfiles = { dir = \"out\" }\n";
 
+const ENFORCER: &str = "[[enforcer]]\ntarget = \"ledger-db\"\npostgresql = \"";
+
 fn parse(text: &str) -> Result<Config, Vec<Fault>> {
     Config::parse(text, Path::new("/etc/daypass"))
 }
@@ -21,6 +23,13 @@ fn the_smallest_configuration_names_only_what_has_no_default() {
     assert_eq!(config.credentials[0].name.as_str(), "post-invoices");
     assert_eq!(config.credentials[0].files.as_ref().unwrap().directory, Path::new("/etc/daypass/out"));
     assert!(config.sockets.is_empty() && config.exec.is_none());
+}
+
+#[test]
+fn an_agent_may_be_an_enforcer_and_nothing_else() {
+    let (connection, _) = SMALLEST.split_once("[[credential]]").unwrap();
+    let config = parse(&format!("{connection}{ENFORCER}host=/run/postgresql user=e\"\n")).unwrap();
+    assert_eq!(config.enforcers[0].postgresql.get_dbname(), Some("postgres"));
 }
 
 #[test]
@@ -72,6 +81,19 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
         ),
         (format!("broker = \"https://twice\"\n{SMALLEST}"), "duplicate key"),
         ("[[credential".to_owned(), "`broker` is missing"),
+        (SMALLEST.split("[[credential").next().unwrap().to_owned(), "there is nothing to do"),
+        (format!("{SMALLEST}{ENFORCER}user=e\"\n"), "not a Unix socket"),
+        (format!("{SMALLEST}{ENFORCER}host=db.example.org user=e\"\n"), "not a Unix socket"),
+        (format!("{SMALLEST}{ENFORCER}host=/run/postgresql\"\n"), "`user` is missing"),
+        (
+            format!("{SMALLEST}{ENFORCER}host=/run/postgresql user=e password=p\"\n"),
+            "there is a password in it",
+        ),
+        (format!("{SMALLEST}{ENFORCER}host=/run user=e\"\nreload = [\"true\"]\n"), "`reload`: stands alone"),
+        (
+            format!("{SMALLEST}{ENFORCER}host=/run user=e\"\n{ENFORCER}host=/run user=e\"\n"),
+            "one for each target",
+        ),
     ] {
         let faults = match parse(&fault) {
             Ok(config) => panic!("{fault}\n{config:?}"),
@@ -127,12 +149,23 @@ fn the_reference_page_is_the_one_that_the_program_writes() {
 fn what_is_shown_to_readers_is_accepted() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sample = std::fs::read_to_string(top.join("../docs/examples/agent.toml")).unwrap();
-    let page = std::fs::read_to_string(top.join("README.md")).unwrap();
-    let blocks = page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let read = |name: &str| std::fs::read_to_string(top.join(name)).unwrap();
+    let (page, target) = (read("README.md"), read("../docs/targets/postgresql.md"));
+    let blocks = |page: &'_ str| -> Vec<String> {
+        page.split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .map(String::from)
+            .collect()
+    };
+    // What is shown of the enforcer alone stands in a whole file.
+    let (connection, _) = SMALLEST.split_once("[[credential]]").unwrap();
+    let whole = |text: String| if text.contains("broker =") { text } else { format!("{connection}{text}") };
+    let targets = blocks(&target).into_iter().filter(|text| text.contains("broker ="));
     let mut seen = 0;
-    for text in blocks.chain([sample.as_str()]) {
-        parse(text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
+    for text in blocks(&page).into_iter().map(whole).chain(targets).chain([sample]) {
+        parse(&text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
         seen += 1;
     }
-    assert_eq!(seen, 2);
+    assert_eq!(seen, 5);
 }

@@ -20,9 +20,20 @@ impl Deployment {
         self.agent_config_with(name, &format!("cert = {cert:?}\nkey = {key:?}\n"), rest)
     }
 
+    /// The configuration of an agent that proves itself with a certificate of this identity.
+    pub fn agent_config_of(&self, name: &str, identity: &str, rest: &str) -> PathBuf {
+        let (cert, key) = self.agent_proof_of(name, identity);
+        self.agent_config_with(name, &format!("cert = {cert:?}\nkey = {key:?}\n"), rest)
+    }
+
     /// A new certificate and key of the nightly run, put where the agent called `name` looks for them.
     pub fn agent_proof(&self, name: &str) -> (PathBuf, PathBuf) {
-        let certificate = self.workload(NIGHTLY);
+        self.agent_proof_of(name, NIGHTLY)
+    }
+
+    /// The same of another identity.
+    pub fn agent_proof_of(&self, name: &str, identity: &str) -> (PathBuf, PathBuf) {
+        let certificate = self.workload(identity);
         let at = |part: &str| self.folder().join(format!("{name}-proof.{part}"));
         for (part, text) in [("pem", certificate.chain_pem()), ("key", certificate.key_pem())] {
             fs::write(at("next"), text).unwrap();

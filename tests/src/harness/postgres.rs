@@ -97,6 +97,11 @@ impl Postgres {
         self.folder.join("data")
     }
 
+    /// Where its Unix socket is.
+    pub fn socket_directory(&self) -> &Path {
+        &self.folder
+    }
+
     /// Adds lines to its configuration; those that it reads only at a start are in force after [`Postgres::restart`].
     pub fn configure(&self, lines: &str) {
         let mut text = format!(
@@ -306,8 +311,13 @@ fn binaries() -> &'static Path {
     })
 }
 
+/// One of its programs for clients.
+pub fn client(name: &str) -> PathBuf {
+    binaries().join(name)
+}
+
 /// Whom the server runs as, where the tests run as root: PostgreSQL refuses that.
-fn other_user() -> Option<(u32, u32)> {
+pub fn other_user() -> Option<(u32, u32)> {
     rustix::process::getuid().is_root().then(|| {
         let users = std::fs::read_to_string("/etc/passwd").unwrap();
         let user =

@@ -1,0 +1,151 @@
+//! The server's sessions: who is there by which certificate, and their end. All SQL of the agent is here.
+
+use std::time::Duration;
+
+use daypass_verify::time::UnixMs;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, NoTls, Row};
+use tracing::debug;
+
+use super::known::Session;
+
+/// How long the server may take for anything.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const BEGIN: &str =
+    "SET application_name = 'daypass-agent'; SET statement_timeout = '4s'; SET client_min_messages = warning";
+
+/// Rights, and whether this role has more of them than it needs.
+const RIGHTS: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
+        pg_has_role(current_user, 'pg_signal_backend', 'usage'),
+        rolsuper, current_user::text, current_setting('server_version'), current_setting('ssl') = 'on'
+    FROM pg_roles WHERE rolname = current_user";
+
+/// Each session that showed a certificate, less our own. Times are the server's, which is this machine.
+const SESSIONS: &str =
+    "SELECT a.pid, coalesce(a.usename::text, ''), s.client_serial::text, coalesce(s.issuer_dn, ''),
+        (extract(epoch FROM a.backend_start) * 1000)::int8
+    FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
+    WHERE s.client_serial IS NOT NULL AND a.pid <> pg_backend_pid()";
+
+/// The sessions of clients that showed none.
+const WITHOUT: &str = "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_stat_ssl s USING (pid)
+    WHERE a.backend_type IN ('client backend', 'walsender') AND s.client_serial IS NULL AND a.pid <> pg_backend_pid()";
+
+/// Ends a session, if it is still the one with this certificate: its number may be another's by now.
+const END: &str =
+    "SELECT pg_terminate_backend(s.pid) FROM pg_stat_ssl s WHERE s.pid = $1 AND s.client_serial::text = $2";
+
+/// Which of these sessions are still there.
+const STILL: &str = "SELECT s.pid FROM pg_stat_ssl s
+    JOIN unnest($1::int4[], $2::text[]) AS ended(pid, serial) ON s.pid = ended.pid AND s.client_serial::text = ended.serial";
+
+/// Why the server could not be asked, in words.
+pub(super) type Failed = String;
+
+/// A session of our own.
+pub(super) struct Database {
+    client: Client,
+    driving: JoinHandle<()>,
+    /// The server's version.
+    pub(super) version: String,
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // A server that hangs would otherwise keep it.
+        self.driving.abort();
+    }
+}
+
+impl Database {
+    /// Connects, and checks that this role sees what it must and may do what it must.
+    pub(super) async fn open(at: &Config) -> Result<Self, Failed> {
+        let connecting = timeout(PATIENCE, at.connect(NoTls)).await;
+        let (client, connection) = connecting.map_err(|_| late())?.map_err(|error| failed(&error))?;
+        let driving = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!("the session with the database ended: {error}");
+            }
+        });
+        let mut made = Self { client, driving, version: String::new() };
+        answered(made.client.batch_execute(BEGIN)).await?;
+        let rights = answered(made.client.query_one(RIGHTS, &[])).await?;
+        made.version = column(&rights, 4)?;
+        check(&rights)?;
+        Ok(made)
+    }
+
+    /// Each session that showed a certificate.
+    pub(super) async fn sessions(&self) -> Result<Vec<Session>, Failed> {
+        let rows = answered(self.client.query(SESSIONS, &[])).await?;
+        rows.iter().map(session).collect()
+    }
+
+    /// How many sessions showed no certificate.
+    pub(super) async fn without_certificate(&self) -> Result<i64, Failed> {
+        column(&answered(self.client.query_one(WITHOUT, &[])).await?, 0)
+    }
+
+    /// Has a session ended; it takes the server a moment.
+    pub(super) async fn end(&self, session: &Session) -> Result<(), Failed> {
+        answered(self.client.query(END, &[&session.pid, &session.serial])).await.map(drop)
+    }
+
+    /// Which of these sessions are still there, by their numbers.
+    pub(super) async fn still(&self, ended: &[Session]) -> Result<Vec<i32>, Failed> {
+        let pids: Vec<i32> = ended.iter().map(|it| it.pid).collect();
+        let serials: Vec<&str> = ended.iter().map(|it| it.serial.as_str()).collect();
+        let rows = answered(self.client.query(STILL, &[&pids, &serials])).await?;
+        rows.iter().map(|row| column(row, 0)).collect()
+    }
+}
+
+fn check(rights: &Row) -> Result<(), Failed> {
+    let role: String = column(rights, 3)?;
+    for (at, needed) in [(0, "pg_read_all_stats"), (1, "pg_signal_backend")] {
+        if !column::<bool>(rights, at)? {
+            return Err(format!("the role `{role}` lacks a right: expected `GRANT {needed} TO {role}`"));
+        }
+    }
+    if column::<bool>(rights, 2)? {
+        return Err(format!(
+            "the role `{role}` is a superuser: expected one that has `pg_read_all_stats` and `pg_signal_backend`, and nothing else"
+        ));
+    }
+    if !column::<bool>(rights, 5)? {
+        return Err("the server has `ssl = off`: nobody can show it a certificate".into());
+    }
+    Ok(())
+}
+
+fn session(row: &Row) -> Result<Session, Failed> {
+    Ok(Session {
+        pid: column(row, 0)?,
+        role: column(row, 1)?,
+        serial: column(row, 2)?,
+        issuer: column(row, 3)?,
+        since: UnixMs::new(column(row, 4)?),
+    })
+}
+
+fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Failed> {
+    row.try_get(at).map_err(|error| failed(&error))
+}
+
+async fn answered<T>(asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, Failed> {
+    timeout(PATIENCE, asked).await.map_err(|_| late())?.map_err(|error| failed(&error))
+}
+
+fn failed(error: &tokio_postgres::Error) -> Failed {
+    match (error.as_db_error(), std::error::Error::source(error)) {
+        (Some(said), _) => said.message().to_owned(),
+        (None, Some(source)) => format!("{error}: {source}"),
+        (None, None) => error.to_string(),
+    }
+}
+
+fn late() -> Failed {
+    format!("the server does not answer within {} s", PATIENCE.as_secs())
+}

@@ -1,0 +1,5 @@
+//! Real servers where credentials are used, and what becomes of access to each once a credential has ended:
+//! `docs/targets/README.md` is made from here.
+
+mod postgres;
+mod table;

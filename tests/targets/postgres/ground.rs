@@ -1,0 +1,216 @@
+//! A PostgreSQL as its operator sets it up for credentials of Daypass: with its own certificate by an agent, one login role
+//! by certificate alone, and an enforcer beside it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use daypass_broker::clock::Clock as _;
+use daypass_broker::dev::organisation::sample;
+use daypass_evidence::entry::{AccessObserved, Body, Observed};
+use daypass_tests::harness::postgres::{Postgres, client, other_user};
+use daypass_tests::harness::{Agent, Deployment, Output, eventually, free_port, program, run};
+use daypass_verify::time::UnixMs;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// Who stands beside the database.
+pub(super) const BESIDE: &str = "prod/ledger/database";
+/// The role of the nightly run.
+pub(super) const ROLE: &str = "billing_nightly";
+/// What the server's certificate is for.
+const HOST: &str = "ledger-db.example.org";
+
+const HBA: &str = "\
+local   all     daypass_enforcer                peer map=enforcer
+hostssl all     billing_nightly  127.0.0.1/32   cert
+host    all     billing_nightly  all            reject
+# The test's own way in.
+local   all     postgres                        trust
+host    all     postgres         127.0.0.1/32   trust
+";
+
+/// All of it.
+pub(super) struct Ground {
+    pub(super) deployment: Deployment,
+    pub(super) server: Postgres,
+    pub(super) enforcer: Agent,
+    // Where anybody may read.
+    _open: TempDir,
+    _certificate: Agent,
+}
+
+impl Ground {
+    /// With the server reading revocation lists, or with the enforcer alone.
+    pub(super) async fn start(lists: bool) -> Self {
+        let mut deployment = Deployment::stopped(sample()).await;
+        deployment.settings.api.address.set_port(free_port());
+        deployment.resume().await.unwrap();
+        let server = Postgres::start();
+        let open = tempfile::tempdir().unwrap();
+        fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        server.sql(
+            "postgres",
+            "CREATE ROLE billing_nightly LOGIN; CREATE ROLE daypass_enforcer LOGIN; \
+             GRANT pg_read_all_stats, pg_signal_backend TO daypass_enforcer",
+        );
+        server.sql("postgres", "CREATE DATABASE ledger");
+        let certificate = serve_by_certificate(&deployment, &server, open.path()).await;
+        let crl = open.path().join("daypass.crl");
+        let more = if lists {
+            format!("crl_file = {crl:?}\nreload = {:?}\n", reload(&server))
+        } else {
+            String::new()
+        };
+        let rest = format!(
+            "level = \"debug\"\n[[enforcer]]\ntarget = \"ledger-db\"\npostgresql = \"host={} port={} user=daypass_enforcer\"\n{more}",
+            server.socket_directory().display(),
+            server.port
+        );
+        let enforcer = Agent::start(&deployment.agent_config_of("enforcer", BESIDE, &rest), &[]);
+        enforcer.says("watching the sessions of PostgreSQL").await;
+        if lists {
+            eventually("the revocation lists", || async { crl.exists() }).await;
+            server.configure(&format!("ssl_crl_file = '{}'", crl.display()));
+            server.reload();
+        }
+        Self { deployment, server, enforcer, _open: open, _certificate: certificate }
+    }
+
+    /// A certificate of the nightly run in a folder of its own, by the command line.
+    pub(super) async fn certificate(&self, name: &str, ttl: &str) -> PathBuf {
+        let (profile, out) = (self.deployment.services_profile(), self.deployment.folder().join(name));
+        let arguments = ["--config", profile.to_str().unwrap(), "get", "ledger-db", "--ttl", ttl, "--out"];
+        let got = run(program("daypass"), [&arguments[..], &[out.to_str().unwrap()]].concat()).await;
+        assert_eq!(got.code, Some(0), "{got:?}");
+        out
+    }
+
+    /// How clients find it, with the certificate in `files`.
+    pub(super) fn connection(&self, files: &Path) -> String {
+        let file = |name: &str| files.join(name).display().to_string();
+        format!(
+            "host={HOST} hostaddr=127.0.0.1 port={} dbname=ledger user={ROLE} sslmode=verify-full sslcert={} sslkey={} sslrootcert={}",
+            self.server.port,
+            file("tls.crt"),
+            file("tls.key"),
+            file("ca.crt")
+        )
+    }
+
+    /// A statement by `psql`, without a password.
+    pub(super) async fn psql(&self, files: &Path, statement: &str) -> Output {
+        run(client("psql"), ["-X", "-A", "-t", "-w", "-d", &self.connection(files), "-c", statement]).await
+    }
+
+    /// A session that stays open.
+    pub(super) async fn session(&self, files: &Path) -> Session {
+        let before = self.sessions();
+        let mut command = Command::new(client("psql"));
+        command.args(["-X", "-w", "-d", &self.connection(files), "-c", "SELECT pg_sleep(600)"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let session = Session(command.spawn().unwrap());
+        eventually("the session", || async { self.sessions() > before }).await;
+        session
+    }
+
+    /// How many sessions the role has.
+    pub(super) fn sessions(&self) -> usize {
+        self.server.sessions_of(ROLE).len()
+    }
+
+    /// What the enforcer told, once it has told it of this credential.
+    pub(super) async fn observed(&self, what: Observed, credential: u64) -> AccessObserved {
+        let named = format!("{what:?}");
+        let found = self.deployment.entry(&named, |entry| match &entry.body {
+            Body::AccessObserved(it) if it.what == what && it.credential == Some(credential) => {
+                Some((**it).clone())
+            }
+            _ => None,
+        });
+        found.await.1
+    }
+
+    /// The index of the issuance of the certificate in `files`, and its id.
+    pub(super) async fn issued(&self, files: &Path) -> (u64, String) {
+        let leaf = pem::parse_many(fs::read(files.join("tls.crt")).unwrap()).unwrap().remove(0);
+        let (_, leaf) = x509_parser::parse_x509_certificate(leaf.contents()).unwrap();
+        let serial: [u8; 16] = leaf.raw_serial().try_into().unwrap();
+        let id = daypass_verify::ids::CredentialId::from_bytes(serial).unwrap();
+        let index = self.deployment.entry("the issuance", |entry| (entry.envelope.id == id).then_some(()));
+        (index.await.0, id.to_string())
+    }
+
+    /// An operator revokes a credential; the time of the entry that says so.
+    pub(super) async fn revoke(&self, id: &str, index: u64) -> UnixMs {
+        let profile = self.deployment.operators_profile();
+        let order = ["--config", profile.to_str().unwrap(), "revoke", id, "--reason", "privilege-withdrawn"];
+        let revoked = run(program("daypass"), order).await;
+        assert_eq!(revoked.code, Some(0), "{revoked:?}");
+        let entry = self.deployment.entry("the ending", |entry| match &entry.body {
+            Body::CredentialEnded(it) if it.ended.contains(&index) => Some(entry.envelope.time),
+            _ => None,
+        });
+        entry.await.1
+    }
+
+    /// The server's version.
+    pub(super) fn version(&self) -> String {
+        let found = self.server.query("postgres", "SHOW server_version");
+        found[0][0].split(' ').next().unwrap().to_owned()
+    }
+}
+
+/// A client with an open session.
+pub(super) struct Session(Child);
+
+impl Session {
+    /// Waits until the server has ended it; what time it was then.
+    pub(super) async fn ended(mut self, ground: &Ground) -> UnixMs {
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.0.wait()).await;
+        let at = ground.deployment.clock.now();
+        let ended = ended.unwrap_or_else(|_| panic!("the session goes on:\n{}", ground.enforcer.said()));
+        assert!(!ended.unwrap().success());
+        let mut said = String::new();
+        let mut stderr = self.0.stderr.take().unwrap();
+        tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut said).await.unwrap();
+        assert!(said.contains("terminating connection due to administrator command"), "{said}");
+        at
+    }
+}
+
+/// What has the server read its files again.
+fn reload(server: &Postgres) -> [String; 3] {
+    let pid = server.data().join("postmaster.pid");
+    ["sh".into(), "-c".into(), format!("kill -HUP $(head -n 1 {})", pid.display())]
+}
+
+/// The server's own certificate, kept fresh by an agent, and clients by certificate alone.
+async fn serve_by_certificate(deployment: &Deployment, server: &Postgres, open: &Path) -> Agent {
+    let files = open.join("server");
+    let owner = other_user().map(|(uid, _)| format!(", uid = {uid}")).unwrap_or_default();
+    let rest = format!(
+        "[[credential]]\ntask = \"serve-ledger-db\"\nkind = \"certificate\"\n\
+         files = {{ dir = {files:?}, reload = {:?}{owner} }}\n",
+        reload(server)
+    );
+    let agent = Agent::start(&deployment.agent_config_of("certificate", BESIDE, &rest), &[]);
+    eventually("the server's certificate", || async { files.join("tls.crt").exists() }).await;
+    server.write("pg_hba.conf", HBA);
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap();
+    let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&user)).expect("a user with a name");
+    server
+        .write("pg_ident.conf", &format!("enforcer {} daypass_enforcer\n", line.split(':').next().unwrap()));
+    let at = |name: &str| files.join(name).display().to_string();
+    server.configure(&format!(
+        "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\nssl_ca_file = '{}'",
+        at("tls.crt"),
+        at("tls.key"),
+        at("ca.crt")
+    ));
+    server.reload();
+    agent
+}

@@ -1,0 +1,69 @@
+//! What a revocation does to new connections and to open sessions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use daypass_broker::clock::Clock as _;
+use daypass_evidence::entry::Observed;
+
+use daypass_verify::time::UnixMs;
+
+use super::ground::Ground;
+use crate::targets::table::{self, Row};
+
+/// How long an open session may outlive the ending's entry, and a new one that is accepted after it.
+const GONE_WITHIN_S: f64 = 2.0;
+
+/// Who connects by certificate, what it is, and that nothing else opens the door.
+async fn it_connects_without_a_password(ground: &Ground, files: &Path) {
+    let shown = ground.psql(files, "SELECT session_user").await;
+    assert_eq!((shown.code, shown.stdout.trim()), (Some(0), "billing_nightly"), "{shown:?}");
+    let nothing = ground.psql(Path::new("/nowhere"), "SELECT 1").await;
+    assert_ne!(nothing.code, Some(0), "without a certificate");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
+    let ground = Ground::start(false).await;
+    let files = ground.certificate("revoked", "10m").await;
+    let other = ground.certificate("other", "10m").await;
+    it_connects_without_a_password(&ground, &files).await;
+    let (index, id) = ground.issued(&files).await;
+    let (session, kept) = (ground.session(&files).await, ground.session(&other).await);
+    let order = ground.revoke(&id, index).await;
+    let open = seconds(order, session.ended(&ground).await);
+    assert!(open < GONE_WITHIN_S, "the session was there {open} s after the ending's entry");
+    let gone = ground
+        .server
+        .query("postgres", &format!("SELECT 1 FROM pg_stat_ssl WHERE client_serial = {}", serial(&id)));
+    assert!(gone.is_empty(), "a second look finds it");
+    let observed = ground.observed(Observed::SessionEnded, index).await;
+    assert_eq!((observed.method.as_str(), observed.target.as_str()), ("enforcer", "ledger-db"));
+    ground.observed(Observed::Used, index).await;
+
+    // The server does not know of the revocation: who connects again is let in, and ended.
+    let began = ground.deployment.clock.now();
+    let new = seconds(began, ground.session(&files).await.ended(&ground).await);
+    assert!(new < GONE_WITHIN_S, "a new session was there for {new} s");
+    ground.observed(Observed::AcceptedAfterEnd, index).await;
+    assert_eq!(ground.sessions(), 1, "the other's session goes on");
+    drop(kept);
+    table::seen(&Row {
+        target: "PostgreSQL, enforcer",
+        version: &ground.version(),
+        end: "revoked",
+        new: "accepted, and ended at once",
+        open: "ended",
+        seconds: [Some(new), Some(open)],
+    });
+}
+
+fn seconds(from: UnixMs, until: UnixMs) -> f64 {
+    Duration::from_millis(u64::try_from(until.millis_since(from)).unwrap_or_default()).as_secs_f64()
+}
+
+/// The serial number of a credential's certificate, in decimal.
+fn serial(id: &str) -> String {
+    let id: daypass_verify::ids::CredentialId = id.parse().unwrap();
+    u128::from_be_bytes(*id.as_bytes()).to_string()
+}
