@@ -108,7 +108,7 @@ async fn only_what_was_issued_before_a_moment_ends_where_one_is_named() {
     let mut wanted = order(What::Identity(NIGHTLY.into()));
     wanted.selector.as_mut().unwrap().issued_before = late.granted.as_ref().unwrap().issued_at;
     let revoked = revoke(&operator(&deployment).await, wanted).await.unwrap();
-    assert_eq!(revoked.credential_ids, [early.credential_id.clone()]);
+    assert_eq!(revoked.credential_ids, std::slice::from_ref(&early.credential_id));
     assert_eq!(ended(&deployment).await, [index_of(&early)]);
 }
 
