@@ -53,6 +53,9 @@ impl rcgen::SigningKey for Capture<'_> {
 #[error("a certificate could not be made: {0}")]
 pub struct AuthorityError(String);
 
+/// How much of its key's id a CA's name has, in bytes.
+const NAMED_BY: usize = 8;
+
 /// What is recorded of a certificate before it is signed.
 pub type Unsigned = (Statement, StatementSigned);
 
@@ -67,7 +70,7 @@ pub fn first_statements(
     ca: &Made,
 ) -> Result<[Unsigned; 2], AuthorityError> {
     let signing_root = Capture { spki: &root.spki, tbs: RefCell::default() };
-    let root_params = params(trust_domain, "Daypass root", root, BasicConstraints::Unconstrained)?;
+    let root_params = params(trust_domain, "root", root, BasicConstraints::Unconstrained)?;
     root_params.self_signed(&signing_root).map_err(failed)?;
     let root_tbs = signing_root.tbs.take();
     let issuer = Issuer::from_params(&root_params, signing_root);
@@ -103,7 +106,7 @@ pub fn request_statement(
 ) -> Result<Unsigned, AuthorityError> {
     let capture = Capture { spki, tbs: RefCell::default() };
     let mut params = CertificateParams::default();
-    name(&mut params, trust_domain, "Daypass issuing CA")?;
+    name(&mut params, trust_domain, "issuing CA", &key.key)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.serialize_request(&capture).map_err(failed)?;
     let statement = Statement { key: key.key.clone(), tbs: capture.tbs.take() };
@@ -135,7 +138,7 @@ fn to_be_signed(
     issuer: &Issuer<'_, Capture<'_>>,
 ) -> Result<Vec<u8>, AuthorityError> {
     let ca_key = Capture { spki: &ca.spki, tbs: RefCell::default() };
-    let ca_params = params(trust_domain, "Daypass issuing CA", ca, BasicConstraints::Constrained(0))?;
+    let ca_params = params(trust_domain, "issuing CA", ca, BasicConstraints::Constrained(0))?;
     ca_params.signed_by(&ca_key, issuer).map_err(failed)?;
     Ok(issuer.key().tbs.take())
 }
@@ -164,7 +167,7 @@ fn not_before(made: &Made) -> UnixMs {
 
 fn params(
     trust_domain: &TrustDomain,
-    name: &str,
+    what: &str,
     made: &Made,
     constraints: BasicConstraints,
 ) -> Result<CertificateParams, AuthorityError> {
@@ -173,19 +176,22 @@ fn params(
     params.not_before = moment(not_before(made))?;
     params.not_after = moment(made.changed.publish_until_ms)?;
     params.serial_number = Some(serial(made));
-    self::name(&mut params, trust_domain, name)?;
+    name(&mut params, trust_domain, what, &made.changed.key)?;
     params.is_ca = IsCa::Ca(constraints);
     params.key_identifier_method = KeyIdMethod::Sha256;
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
 
-/// What a CA is called, and what it may do.
+/// What a CA is called, and what it may do. No two have one name: there are verifiers that choose a CA's revocation list by
+/// its name alone.
 fn name(
     params: &mut CertificateParams,
     trust_domain: &TrustDomain,
-    name: &str,
+    what: &str,
+    key: &KeyId,
 ) -> Result<(), AuthorityError> {
+    let name = format!("Daypass {what} {}", key.as_str().get(..NAMED_BY).unwrap_or_default());
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, trust_domain.as_str());
     params.distinguished_name.push(DnType::CommonName, name);
