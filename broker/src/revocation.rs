@@ -5,7 +5,9 @@ mod ledger;
 mod matching;
 mod publish;
 mod shards;
+mod unfinished;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +24,7 @@ pub use identify::{What, identify};
 pub use ledger::{Ledger, RevokedCredential};
 pub use matching::{Matching, Page, Selected};
 use shards::Shards;
+use unfinished::Unfinished;
 
 use crate::ids::RandomnessFailed;
 use crate::index::{self, Readers};
@@ -33,6 +36,9 @@ use crate::web::Site;
 /// How many of what an order is about are named in its answer.
 pub const NAMED_MAX: usize = 1_000;
 
+/// How long a credential lives at most, and a little.
+const LIFE_MAX_MS: i64 = 25 * 3_600_000;
+
 /// How long the answer to an order waits until this broker itself tells others of it.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -42,7 +48,7 @@ pub struct Order {
     /// What it is about.
     pub matching: Matching,
     /// Why: a reason of RFC 5280, section 5.3.1.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// In words.
     pub comment: Option<String>,
     /// The exercise that it belongs to.
@@ -55,7 +61,7 @@ impl Order {
     /// To revoke what `matching` selects, for `reason` (RFC 5280, section 5.3.1), with no words.
     #[must_use]
     pub fn new(matching: Matching, reason: &'static str) -> Self {
-        Self { matching, reason, comment: None, drill: None, ordered: None }
+        Self { matching, reason: reason.into(), comment: None, drill: None, ordered: None }
     }
 }
 
@@ -81,6 +87,8 @@ pub struct Outcome {
     pub reach: BTreeMap<Reach, u64>,
     /// The first entry of the order; none where nothing was written.
     pub place: Option<Place>,
+    /// Its id.
+    first: Option<CredentialId>,
 }
 
 /// Why an order was not carried out, or not to its end.
@@ -100,15 +108,23 @@ pub struct Revocation {
     desk: Desk,
     readers: Readers,
     ledger: Arc<Ledger>,
+    unfinished: Arc<Unfinished>,
 }
 
 impl Revocation {
-    /// For the log of `desk`. The task keeps what is known of revocations up to date, of all brokers.
+    /// For the log of `desk`. The task keeps what is known of revocations up to date, of all brokers, and goes on with what
+    /// one of them did not finish.
     #[must_use]
     pub fn start(desk: Desk, readers: Readers) -> (Arc<Self>, JoinHandle<()>) {
-        let ledger = Arc::new(Ledger::default());
-        let following = ledger::follow(Arc::clone(&ledger), desk.clone(), readers.clone());
-        (Arc::new(Self { desk, readers, ledger }), tokio::spawn(following))
+        let (ledger, unfinished) = (Arc::new(Ledger::default()), Arc::new(Unfinished::default()));
+        let begun = Arc::clone(&unfinished);
+        let following = ledger::follow(Arc::clone(&ledger), begun, desk.clone(), readers.clone());
+        let revocation = Arc::new(Self { desk, readers, ledger, unfinished });
+        let finishing = unfinished::keep_finishing(Arc::clone(&revocation));
+        let task = tokio::spawn(async {
+            tokio::join!(following, finishing);
+        });
+        (revocation, task)
     }
 
     /// Keeps telling of what is revoked, on `site`.
@@ -169,7 +185,8 @@ impl Revocation {
                 break;
             }
         }
-        if outcome.place.is_some() {
+        if let Some(first) = outcome.first {
+            self.unfinished.finished(first);
             // Nobody who was told of it finds this broker saying otherwise.
             let told = self.ledger.covers(self.desk.log.published().head.size);
             drop(timeout(TOLD_WITHIN, told).await);
@@ -191,7 +208,7 @@ impl Revocation {
             log: None,
             through_ms: None,
             selector: Some(order.matching.selector().clone()),
-            reason: Some(order.reason.into()),
+            reason: Some(order.reason.clone().into_owned()),
             comment: order.comment.clone(),
             drill: order.drill.clone(),
             ordered: order.ordered.or(outcome.place.as_ref().map(|place| place.index)),
@@ -210,6 +227,7 @@ impl Revocation {
         let named = self.readers.run(read).await?;
         chunk.iter().filter(|one| named.contains(&one.live.index)).for_each(|one| outcome.add(one));
         outcome.place.get_or_insert(place);
+        outcome.first.get_or_insert(id);
         Ok(())
     }
 

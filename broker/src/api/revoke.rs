@@ -117,7 +117,7 @@ impl Api {
         let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         Ok(Order {
             matching,
-            reason: revoking.reason,
+            reason: revoking.reason.into(),
             comment: said(&revoking.comment),
             drill: said(&revoking.drill),
             ordered: None,
@@ -181,7 +181,7 @@ impl Api {
 
 impl From<Outcome> for Revoked {
     fn from(outcome: Outcome) -> Self {
-        let Outcome { count, named, reach, place } = outcome;
+        let Outcome { count, named, reach, place, .. } = outcome;
         Self { count, named, reach: reach.into_iter().collect(), place, goes_on: false }
     }
 }

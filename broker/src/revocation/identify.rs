@@ -6,11 +6,9 @@ use daypass_verify::ids::{CredentialId, Digest};
 use daypass_verify::jose::UnverifiedToken;
 use daypass_verify::time::UnixMs;
 
+use super::LIFE_MAX_MS;
 use crate::index;
 use crate::store::{Reader, Row, StoreError, base};
-
-/// How long a credential lives at most, and a little: what was settled before is of none that lives.
-const LIFE_MAX_MS: i64 = 25 * 3_600_000;
 
 /// How many entries are read at once.
 const ROWS: u32 = 1_000;

@@ -16,14 +16,14 @@ use daypass_verify::time::UnixMs;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::LIFE_MAX_MS;
+use super::Order;
 use super::shards::Shards;
+use super::unfinished::{self, Unfinished};
 use crate::index::{self, Readers};
 use crate::issue::Desk;
 use crate::log::ends_by_order;
 use crate::store::{Reader, StoreError, base};
-
-/// How long a credential lives at most, and a little.
-const LIFE_MAX_MS: i64 = 25 * 3_600_000;
 
 /// How long what ended by its own time is still told of: clocks differ.
 const LEEWAY_MS: i64 = 60_000;
@@ -85,6 +85,8 @@ struct Found {
     time: UnixMs,
     cut_off: Option<(CutOff, UnixMs)>,
     credentials: Vec<(CredentialId, RevokedCredential)>,
+    /// The order, by the id of the entry, where that may not be all of it.
+    order: Option<(CredentialId, Order)>,
 }
 
 impl Ledger {
@@ -161,7 +163,7 @@ impl Ledger {
         inner.credentials.retain(|_, it| now.millis_since(it.exp) < LEEWAY_MS);
         inner.orders.retain(|_, (_, since)| now.millis_since(*since) < LIFE_MAX_MS);
         let changed = !found.is_empty() || before != (inner.credentials.len(), inner.orders.len());
-        for Found { time, cut_off, credentials } in found {
+        for Found { time, cut_off, credentials, .. } in found {
             inner.credentials.extend(credentials);
             if let Some((what, before)) = cut_off {
                 let order = inner.orders.entry(what).or_insert((before, time));
@@ -173,7 +175,7 @@ impl Ledger {
 }
 
 /// Goes on for as long as the broker runs.
-pub(super) async fn follow(ledger: Arc<Ledger>, desk: Desk, readers: Readers) {
+pub(super) async fn follow(ledger: Arc<Ledger>, unfinished: Arc<Unfinished>, desk: Desk, readers: Readers) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = desk.log.revocations().changes();
@@ -203,6 +205,9 @@ pub(super) async fn follow(ledger: Arc<Ledger>, desk: Desk, readers: Readers) {
         });
         match read.await {
             Ok(found) => {
+                for (time, (id, order)) in found.iter().filter_map(|it| Some((it.time, it.order.clone()?))) {
+                    unfinished.began(id, time, order);
+                }
                 (first, places) = (false, Vec::new());
                 ledger.take_over(found, now);
                 ledger.covered.send_if_modified(|covered| std::mem::replace(covered, size) != size);
@@ -229,7 +234,7 @@ fn scan(reader: &dyn Reader, place: Range<Index>, now: UnixMs) -> Result<Vec<Fou
         let Some(last) = rows.last() else { break };
         next = last.index + 1;
         for row in rows.iter().filter(|row| row.index < place.end && ends_by_order(row)) {
-            found.extend(revoked(reader, &shards, None, &index::read(row)?, now)?);
+            found.extend(revoked(reader, &shards, None, (row.index, &index::read(row)?), now)?);
         }
     }
     Ok(found)
@@ -246,7 +251,7 @@ fn scan_before(reader: &dyn Reader, since: UnixMs, now: UnixMs) -> Result<Vec<Fo
                 return Ok(found);
             }
             if ends_by_order(&row) {
-                found.extend(revoked(reader, &shards, Some(&head.origin), &entry, now)?);
+                found.extend(revoked(reader, &shards, Some(&head.origin), (index, &entry), now)?);
             }
         }
     }
@@ -258,7 +263,7 @@ fn revoked(
     reader: &dyn Reader,
     shards: &Shards,
     of: Option<&str>,
-    entry: &Entry,
+    (at, entry): (Index, &Entry),
     now: UnixMs,
 ) -> Result<Option<Found>, StoreError> {
     let Body::CredentialEnded(ended) = &entry.body else { return Ok(None) };
@@ -278,7 +283,9 @@ fn revoked(
         let before = ended.selector.as_ref().and_then(|selector| selector.issued_before_ms);
         (what, before.unwrap_or(time))
     });
-    Ok(Some(Found { time, cut_off, credentials }))
+    let order = unfinished::order(entry, of.is_none().then_some(at), ended);
+    let order = order.map(|order| (entry.envelope.id, order));
+    Ok(Some(Found { time, cut_off, credentials, order }))
 }
 
 fn credential(

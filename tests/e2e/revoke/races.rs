@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::limits::Rates;
+use daypass_broker::log::{Attached, Ends};
+use daypass_broker::store::Live;
+use daypass_evidence::entry::{CredentialEnded, EndedHow, NewEntry, Reach, Selector};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::selector::What;
 use daypass_tests::harness::{Deployment, NIGHTLY, eventually, issue, task};
@@ -18,6 +21,55 @@ async fn unlimited() -> Deployment {
     deployment.settings.rates = Rates::NONE;
     deployment.resume().await.unwrap();
     deployment
+}
+
+/// The first entry of an order about all of an identity, as far as a broker came that was killed then: it ends `one`.
+async fn half_an_order(deployment: &Deployment, one: &pb::IssueResponse) -> u64 {
+    let desk = &deployment.broker().desk;
+    let before = desk.log.published().head.time.plus_millis(1);
+    let everything_of = Selector {
+        identity: Some(NIGHTLY.parse().unwrap()),
+        issued_before_ms: Some(before),
+        ..Selector::default()
+    };
+    let body = CredentialEnded {
+        how: EndedHow::Revoked,
+        ended: Vec::new(),
+        log: None,
+        through_ms: None,
+        selector: Some(everything_of),
+        reason: Some("keyCompromise".into()),
+        comment: None,
+        drill: None,
+        ordered: None,
+        reach: [].into(),
+    };
+    let id = desk.ids.draw(desk.clock.now()).unwrap();
+    let entry = NewEntry { id, request: None, by: None, body: body.into() };
+    let exp = deployment.issued(&one.credential_id).await.credential.exp_ms;
+    let live = vec![(Live { exp, index: index_of(one) }, Reach::Feed)];
+    let attached = Attached { ends: Some(Box::new(Ends { entry, live })), ..Attached::default() };
+    desk.log.append(Vec::new(), attached).await.unwrap()[0].index
+}
+
+#[tokio::test]
+async fn what_a_broker_was_told_to_revoke_and_did_not_finish_is_ended_by_whoever_is_left() {
+    let mut deployment = unlimited().await;
+    let service = deployment.service().await;
+    let first = issue(&service, task("post-invoices")).await.unwrap();
+    let second = issue(&service, task("post-invoices")).await.unwrap();
+    let at = half_an_order(&deployment, &first).await;
+    let since = issue(&service, task("post-invoices")).await.unwrap();
+    assert_eq!(ended(&deployment).await, [index_of(&first)], "it is left to that broker for ten seconds");
+    // The next start finds it as any other broker does.
+    deployment.clock.advance(11_000);
+    deployment.stop().await;
+    deployment.resume().await.unwrap();
+    eventually("the rest is ended", || async { ended(&deployment).await.len() == 2 }).await;
+    let (_, by, rest) = endings(&deployment).await.pop().unwrap();
+    assert_eq!((by, rest.ended, rest.ordered), (None, vec![index_of(&second)], Some(at)));
+    assert!(!ended(&deployment).await.contains(&index_of(&since)), "what was issued since is no part of it");
+    both_verifiers_agree(&mut deployment).await;
 }
 
 #[tokio::test]
