@@ -2,4 +2,5 @@
 //! `docs/targets/README.md` is made from here.
 
 mod postgres;
-mod table;
+mod services;
+pub(crate) mod table;

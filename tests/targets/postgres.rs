@@ -1,4 +1,7 @@
 //! PostgreSQL: certificates instead of passwords, and an enforcer beside the server.
 
+mod expired;
 mod ground;
+mod pools;
 mod revoked;
+mod strange;

@@ -110,5 +110,5 @@ fn the_page_on_targets_is_made_from_runs() {
     let written = std::fs::read_to_string(PAGE).unwrap();
     let rows = written.strip_prefix(HEAD).and_then(|rest| rest.strip_suffix(FOOT));
     let rows = rows.expect("the page has the head and the foot that its generator writes");
-    assert!(rows.lines().count() > 0 && rows.lines().all(|row| outline(row).is_some()), "{rows}");
+    assert!(rows.lines().count() > 3 && rows.lines().all(|row| outline(row).is_some()), "{rows}");
 }

@@ -117,6 +117,10 @@ impl Known {
         let id = credential(&session.serial);
         if let Some(id) = id {
             if let Some((how, at)) = self.ended.get(&id) {
+                #[cfg(feature = "sabotage")]
+                if *how == How::Revoked && crate::sabotage::breaks("p10-session") {
+                    return Verdict::Lives(id);
+                }
                 return Verdict::Ended(id, *how, *at);
             }
             match self.live.get(&id) {

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::organisation::sample;
+use daypass_core::bundle::SourceFile;
 use daypass_evidence::entry::{AccessObserved, Body, Observed};
 use daypass_tests::harness::postgres::{Postgres, client, other_user};
 use daypass_tests::harness::{Agent, Deployment, Output, eventually, free_port, program, run};
 use daypass_verify::time::UnixMs;
 use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Who stands beside the database.
 pub(super) const BESIDE: &str = "prod/ledger/database";
@@ -37,15 +40,22 @@ pub(super) struct Ground {
     pub(super) deployment: Deployment,
     pub(super) server: Postgres,
     pub(super) enforcer: Agent,
+    /// Between the enforcer and the broker.
+    pub(super) line: Line,
     // Where anybody may read.
-    _open: TempDir,
+    open: TempDir,
     _certificate: Agent,
 }
 
 impl Ground {
     /// With the server reading revocation lists, or with the enforcer alone.
     pub(super) async fn start(lists: bool) -> Self {
-        let mut deployment = Deployment::stopped(sample()).await;
+        Self::start_with(sample(), lists).await
+    }
+
+    /// The same of another organisation.
+    pub(super) async fn start_with(files: Vec<SourceFile>, lists: bool) -> Self {
+        let mut deployment = Deployment::stopped(files).await;
         deployment.settings.api.address.set_port(free_port());
         deployment.resume().await.unwrap();
         let server = Postgres::start();
@@ -69,20 +79,31 @@ impl Ground {
             server.socket_directory().display(),
             server.port
         );
-        let enforcer = Agent::start(&deployment.agent_config_of("enforcer", BESIDE, &rest), &[]);
+        let line = Line::to(deployment.settings.api.address.port()).await;
+        let config = deployment.agent_config_of("enforcer", BESIDE, &rest);
+        let text = fs::read_to_string(&config).unwrap();
+        let [there, here] = [line.to, line.port].map(|port| format!("broker = \"https://127.0.0.1:{port}\""));
+        assert!(text.contains(&there));
+        fs::write(&config, text.replace(&there, &here)).unwrap();
+        let enforcer = Agent::start(&config, &[]);
         enforcer.says("watching the sessions of PostgreSQL").await;
         if lists {
             eventually("the revocation lists", || async { crl.exists() }).await;
             server.configure(&format!("ssl_crl_file = '{}'", crl.display()));
             server.reload();
         }
-        Self { deployment, server, enforcer, _open: open, _certificate: certificate }
+        Self { deployment, server, enforcer, line, open, _certificate: certificate }
     }
 
     /// A certificate of the nightly run in a folder of its own, by the command line.
     pub(super) async fn certificate(&self, name: &str, ttl: &str) -> PathBuf {
+        self.certificate_for("ledger-db", name, ttl).await
+    }
+
+    /// The same for another task.
+    pub(super) async fn certificate_for(&self, task: &str, name: &str, ttl: &str) -> PathBuf {
         let (profile, out) = (self.deployment.services_profile(), self.deployment.folder().join(name));
-        let arguments = ["--config", profile.to_str().unwrap(), "get", "ledger-db", "--ttl", ttl, "--out"];
+        let arguments = ["--config", profile.to_str().unwrap(), "get", task, "--ttl", ttl, "--out"];
         let got = run(program("daypass"), [&arguments[..], &[out.to_str().unwrap()]].concat()).await;
         assert_eq!(got.code, Some(0), "{got:?}");
         out
@@ -114,6 +135,16 @@ impl Ground {
         let session = Session(command.spawn().unwrap());
         eventually("the session", || async { self.sessions() > before }).await;
         session
+    }
+
+    /// Has the server trust another CA beside the broker's.
+    pub(super) async fn trust_also(&self, authority: &str) {
+        let ours = fs::read_to_string(self.open.path().join("server/ca.crt")).unwrap();
+        self.server.write("both.crt", &format!("{ours}{authority}"));
+        self.server.configure("ssl_ca_file = 'both.crt'");
+        self.server.reload();
+        let reloaded = || async { self.server.query("postgres", "SHOW ssl_ca_file") == [["both.crt"]] };
+        eventually("the other CA", reloaded).await;
     }
 
     /// How many sessions the role has.
@@ -163,6 +194,40 @@ impl Ground {
     }
 }
 
+/// A line on loopback that can be cut.
+pub(super) struct Line {
+    port: u16,
+    to: u16,
+    carrying: Option<JoinHandle<()>>,
+}
+
+impl Line {
+    async fn to(to: u16) -> Self {
+        let mut line = Self { port: free_port(), to, carrying: None };
+        line.mend().await;
+        line
+    }
+
+    /// Nobody comes through any more, nor does who is through.
+    pub(super) fn cut(&mut self) {
+        self.carrying.take().expect("it is whole").abort();
+    }
+
+    /// Carries again.
+    pub(super) async fn mend(&mut self) {
+        let (listener, to) = (TcpListener::bind(("127.0.0.1", self.port)).await.unwrap(), self.to);
+        self.carrying = Some(tokio::spawn(async move {
+            let mut all = JoinSet::new();
+            while let Ok((mut from, _)) = listener.accept().await {
+                all.spawn(async move {
+                    let mut there = TcpStream::connect(("127.0.0.1", to)).await?;
+                    tokio::io::copy_bidirectional(&mut from, &mut there).await
+                });
+            }
+        }));
+    }
+}
+
 /// A client with an open session.
 pub(super) struct Session(Child);
 
@@ -179,6 +244,13 @@ impl Session {
         assert!(said.contains("terminating connection due to administrator command"), "{said}");
         at
     }
+}
+
+/// The end of the certificate in `files`.
+pub(super) fn not_after(files: &Path) -> UnixMs {
+    let leaf = pem::parse_many(fs::read(files.join("tls.crt")).unwrap()).unwrap().remove(0);
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf.contents()).unwrap();
+    UnixMs::from_seconds(leaf.validity().not_after.timestamp())
 }
 
 /// What has the server read its files again.

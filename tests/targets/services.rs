@@ -1,0 +1,78 @@
+//! Services of one's own behind the SDK's layer: each request is held against keys and feed, however old its connection.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
+use daypass_proto::v1::RevocationReason;
+use daypass_sdk::receive::{PossessingPeers, Receiver, ReceiverConfig, serve, server_config};
+use daypass_sdk::{IssueRequest, Secret};
+use daypass_tests::harness::{Deployment, TRUST_DOMAIN};
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+
+use super::table::{self, Row};
+
+/// The feed is signed within 5 s of an order, and receivers fetch it as often.
+const WITHIN: Duration = Duration::from_secs(30);
+
+async fn service(deployment: &Deployment) -> String {
+    let issuer = deployment.settings.issuer.as_str().parse().unwrap();
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let audience = "https://ledger.example.org".parse().unwrap();
+    let config = ReceiverConfig::new(issuer, ca, TRUST_DOMAIN.parse().unwrap(), audience);
+    let receiver = Receiver::new(config).unwrap();
+    receiver.ready().await.unwrap();
+    let at = &deployment.settings.api;
+    let chain = CertificateDer::pem_file_iter(&at.certificate).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(&at.key).unwrap();
+    let shown: SingleCertAndKey = CertifiedKey::new(chain, any_supported_type(&key).unwrap()).into();
+    let tls = server_config(Arc::new(shown), PossessingPeers::new()).unwrap();
+    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}/", at.local_addr().unwrap());
+    let routes = Router::new().route("/", get(|| async { "good" })).layer(receiver.layer());
+    tokio::spawn(serve(at, tls, routes));
+    url
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_the_next_request_of_an_open_connection_and_of_a_new_one() {
+    let deployment = Deployment::start().await;
+    let (url, client) = (service(&deployment).await, deployment.sdk());
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let credential = client.issue(IssueRequest::token("post-invoices".parse().unwrap())).await.unwrap();
+    let Secret::Token { value, .. } = &credential.secret else { panic!("a token") };
+    let ask = async |http: &reqwest::Client| {
+        let answer = http.get(&url).bearer_auth(value.expose_secret()).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let open = client.http_to(&ca).unwrap();
+    assert_eq!(ask(&open).await, 200);
+    client.revoke(credential.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
+    let revoked_at = Instant::now();
+    let mut seconds = [None, None];
+    while seconds.iter().any(Option::is_none) {
+        assert!(revoked_at.elapsed() < WITHIN, "taken {WITHIN:?} after it was revoked: {seconds:?}");
+        let new = client.http_to(&ca).unwrap();
+        for (http, seconds) in [&new, &open].into_iter().zip(&mut seconds) {
+            if ask(http).await == 401 && seconds.is_none() {
+                *seconds = Some(revoked_at.elapsed().as_secs_f64());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ask(&open).await, 401);
+    table::seen(&Row {
+        target: "HTTP and gRPC services of one's own, the SDK's layer",
+        version: concat!("daypass-sdk ", env!("CARGO_PKG_VERSION")),
+        end: "revoked",
+        new: "refused",
+        open: "refused at its next request",
+        seconds,
+    });
+}
