@@ -4,6 +4,7 @@
 //! An edit is either made behind the back of the signed checkpoint, or signed anew with a key of the test, so that the
 //! tree holds and only the meaning is wrong.
 
+mod chain;
 mod edits;
 mod log;
 
@@ -32,31 +33,58 @@ struct Case {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_verifiers_refuse_the_same_logs() {
     let recorded = Recorded::by_a_broker().await;
-    let (own, signer) = (recorded.log_key.clone(), Signer::new(recorded.origin()));
-    let rounds = if nightly() { 4_000 } else { 80 };
+    let signer = Signer::new(recorded.origin());
+    let ruled: Vec<Case> = SPOILED
+        .iter()
+        .chain(STILL_SOUND)
+        .map(|edit| {
+            let mut entries = recorded.values();
+            (edit.apply)(&mut entries);
+            assert!(entries != recorded.values(), "{} changes nothing", edit.what);
+            anew(edit.what, entries, &signer, edit.expected)
+        })
+        .collect();
+    judge(&ruled, &signer.verifier).await;
+    let at_random = edited_at_random(&recorded, 0, 80).await;
+    stood("P17", "a log edited by a rule, at random, or behind the signature", ruled.len() + at_random);
+}
 
-    let behind: Vec<Case> = (0..rounds / 4).map(|seed| behind_the_signature(&recorded, seed)).collect();
-    judge(&behind, &own).await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_verifiers_refuse_the_same_logs_after_a_recovery() {
+    let recorded = Recorded::by_a_broker_that_recovered().await;
+    let judged = edited_at_random(&recorded, 1_000_000, 30).await;
+    stood("P17", "a log after `recover`, edited at random or behind the signature", judged);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_verifiers_refuse_the_same_logs_that_follow_each_other() {
+    let recorded = Recorded::by_a_broker_that_turned_twice().await;
+    let judged = edited_at_random(&recorded[1], 2_000_000, 30).await;
+    stood("P17", "a closed log that follows another, edited at random or behind the signature", judged);
+}
+
+/// Has both judge a log as it is and after so many edits at random, more by night, from a seed on. How many they judged.
+async fn edited_at_random(recorded: &Recorded, seeds: u64, rounds: u64) -> usize {
+    let signer = Signer::new(recorded.origin());
+    let rounds = if nightly() { 50 * rounds } else { rounds };
+    let whole = Case { what: "as it was kept".into(), log: recorded.signed(), expected: Expected::Sound };
+    let mut behind = vec![whole];
+    behind.extend((seeds..seeds + rounds / 4).map(|seed| behind_the_signature(recorded, seed)));
+    judge(&behind, &recorded.log_key).await;
 
     let mut signed = vec![anew("nothing was done", recorded.values(), &signer, Expected::Sound)];
-    signed.extend(SPOILED.iter().chain(STILL_SOUND).map(|edit| {
-        let mut entries = recorded.values();
-        (edit.apply)(&mut entries);
-        assert!(entries != recorded.values(), "{} changes nothing", edit.what);
-        anew(edit.what, entries, &signer, edit.expected)
-    }));
-    signed.extend((0..rounds).map(|seed| {
+    signed.extend((seeds..seeds + rounds).map(|seed| {
         let mut entries = recorded.values();
         let what = edits::at_random(&mut entries, &mut Random::new(seed));
         anew(&format!("seed {seed}: {what}"), entries, &signer, Expected::Same)
     }));
     judge(&signed, &signer.verifier).await;
-    stood("P17", "a log edited by a rule, at random, or behind the signature", behind.len() + signed.len());
+    behind.len() + signed.len()
 }
 
 /// Entries changed as whoever can write the store can; the checkpoint is the broker's.
 fn behind_the_signature(recorded: &Recorded, seed: u64) -> Case {
-    let mut log = SignedLog { entries: recorded.entries.clone(), checkpoint: recorded.checkpoint.clone() };
+    let mut log = recorded.signed();
     let what = edits::bytes_at_random(&mut log, &mut Random::new(seed));
     Case { what: format!("seed {seed}: {what}"), log, expected: Expected::Refused }
 }

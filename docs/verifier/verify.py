@@ -1,25 +1,23 @@
-"""Verifies a Daypass log offline: its entries, a signed checkpoint, the log's public key. Python 3.9, nothing else.
-usage: verify.py ENTRIES CHECKPOINT LOG-KEY     exit code 0: sound, 4: something was found, 1: not usable
+"""Verifies a Daypass log offline, or some of one store that follow each other, by the key that signs for all. Python 3.9 alone.
+usage: verify.py ENTRIES CHECKPOINT [ENTRIES CHECKPOINT ...] LOG-KEY     exit code 0: sound, 4: something found, 1: not usable
 """
-import base64, hashlib, json, pathlib, re, sys, uuid
-
+import base64, functools, hashlib, json, pathlib, re, sys, uuid
 STATE = "log.opened bundle.activated key.changed suspension.set suspension.lifted approval.decided review.recorded".split()
 # What a kind cannot do without: strings, then numbers (n), integers (i), digests (d), lists (l), objects (o), booleans (b).
 TYPES = {"": str, "n": int, "i": int, "d": str, "l": list, "o": dict, "b": bool}
 MADE = " decision.bundle:d decision.state:n proof.kind proof.issuer proof.at:n proof.clause:n proof.subject proof.digest:d"
 MADE += " proof.issued_ms:i proof.exp_ms:i proof.use proof.actor"
-FIELDS = {
-    "alarm": "code state", "broker.stopped": "reason", "bundle.activated": "digest:d", "credential.ended": "how ended:l",
-    "log.opened": "origin key reason", "checkpoint.anchored": "where size:n root:d", "suspension.lifted": "suspension:n reason",
-    "broker.started": "version mode store durability schema:n clock.synchronised:b reads:o",
-    "broker.heartbeat": "since_ms:i counts.issued:n counts.refused:n counts.unavailable:n clock.synchronised:b up_ms:n",
-    "registry.changed": "type name change bundle:d", "statement.signed": "type key digest:d from_ms:i until_ms:i",
+FIELDS = {"bundle.activated": "digest:d", "alarm": "code state",
     "key.changed": "key use alg state origin public:d publish_from_ms:i sign_from_ms:i sign_until_ms:i publish_until_ms:i",
-    "suspension.set": "selector:o reason revoked:n live:n", "credential.refused": "reason clause count:n first_ms:i" + MADE,
+    "broker.heartbeat": "since_ms:i counts.issued:n counts.refused:n counts.unavailable:n clock.synchronised:b up_ms:n",
+    "broker.started": "version mode store durability schema:n clock.synchronised:b reads:o", "credential.ended": "how ended:l",
+    "credential.refused": "reason clause count:n first_ms:i" + MADE, "access.observed": "target what at_ms:i method count:n",
+    "statement.signed": "type key digest:d from_ms:i until_ms:i", "suspension.set": "selector:o reason revoked:n live:n",
+    "registry.changed": "type name change bundle:d", "checkpoint.anchored": "where size:n root:d", "broker.stopped": "reason",
+    "suspension.lifted": "suspension:n reason", "log.opened": "origin key reason", "log.closed": "successor live:n",
     "credential.issued": "identity.name identity.at:n task.name task.at:n target.name target.at:n asked:o granted.ttl_s:n"
     " credential.type credential.profile credential.key credential.alg credential.subject credential.iat_ms:i"
-    " credential.nbf_ms:i credential.exp_ms:i credential.until_ms:i credential.tbs:d credential.reach" + MADE,
-}
+    " credential.nbf_ms:i credential.exp_ms:i credential.until_ms:i credential.tbs:d credential.reach" + MADE}
 DIGEST, P, L = re.compile("sha256:[0-9a-f]{64}"), 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 
@@ -49,60 +47,58 @@ def signs(key, signature, text):
     h = int.from_bytes(hashlib.sha512(r + key + text).digest(), "little") % L
     return len(signature) == 64 and s < L and times(s, point(b"\x58" + b"\x66" * 31)) == add(point(r), times(h, point(key)))
 
-def opened(note, vkey):
-    """Origin, size and root of a checkpoint (C2SP tlog-checkpoint in a signed-note) that `vkey` signed."""
+def opened(note, vkey, renamed):
+    """Origin, size, root of a checkpoint (C2SP tlog-checkpoint, signed-note) by `vkey`, or, `renamed`, its key's other names."""
     name, key_id, key = vkey.split("+", 2)
     key = base64.b64decode(key, validate=True)
-    require(hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8] == key_id, "the id of the log key is not its own")
-    require(len(key) == 33 and key[0] == 1, "the log key is not for Ed25519")
-    text, blank, lines = note.rpartition(b"\n\n")
-    require(blank and lines.endswith(b"\n") and not re.search(rb"[\0-\x09\x0b-\x1f]", note), "the checkpoint is no note")
-    by = [re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/]+=*)", line) for line in lines.decode()[:-1].split("\n")]
-    require(all(by), "the checkpoint has a line that is no signature")
-    ours = [octets for octets in (base64.b64decode(it[2]) for it in by if it[1] == name) if octets[:4].hex() == key_id]
-    origin, size, root = (text.decode().split("\n") + ["", ""])[:3]
-    require(len(ours) == 1 and signs(key[1:], ours[0][4:], text + b"\n"), "the checkpoint is not signed once by the log key")
-    good = origin == name and re.fullmatch("0|[1-9][0-9]*", size) and re.fullmatch("[A-Za-z0-9+/]{43}=", root)
-    require(good, "the checkpoint is of another log, or of no size and root")
-    return origin, int(size), root
+    id_of = lambda name: hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8]
+    require(id_of(name) == key_id and len(key) == 33 and key[0] == 1, "the log key is not for Ed25519, or has another's id")
+    form = "((.+)\n(0|[1-9][0-9]*)\n([A-Za-z0-9+/]{43}=)\n(?:.+\n)*)\n((?:— [^ +\n]+ [A-Za-z0-9+/]+=*\n)+)"
+    read = re.fullmatch(form, note.decode())
+    require(read and not re.search("[\0-\x09\x0b-\x1f]", read[0]), "the checkpoint is no note of an origin, a size and a root")
+    text, origin, size, root, by = read.groups()
+    name = origin if renamed and origin.rpartition("/")[0] == name.rpartition("/")[0] else name
+    ours = [it for it in map(base64.b64decode, re.findall(f"— {re.escape(name)} (.+)\n", by)) if it[:4].hex() == id_of(name)]
+    good = origin == name and len(ours) == 1 and signs(key[1:], ours[0][4:], text.encode())
+    require(good, "the checkpoint is of another log, or not signed once by the log key")
+    return origin, int(size), base64.b64decode(root)
 
 def root_of(leaves):
     """RFC 6962, section 2.1: the left tree is the largest perfect one that is not the whole."""
     at = 1 << (len(leaves) - 1).bit_length() >> 1
     return hashlib.sha256(b"\1" + root_of(leaves[:at]) + root_of(leaves[at:])).digest() if len(leaves) > 1 else leaves[0]
 
-def canonical(value):
-    """RFC 8785, for what an entry may hold: anything else is refused."""
+def ordered(value):
+    """As RFC 8785 orders it, for what an entry may hold: anything else is refused."""
     if type(value) is dict:
-        members = sorted(value.items(), key=lambda member: member[0].encode("utf-16-be"))
-        return "{" + ",".join(json.dumps(name, ensure_ascii=False) + ":" + canonical(it) for name, it in members) + "}"
-    if type(value) is list:
-        return "[" + ",".join(map(canonical, value)) + "]"
+        return {name: ordered(it) for name, it in sorted(value.items(), key=lambda member: member[0].encode("utf-16-be"))}
     require(value is not None and value != "" and type(value) is not float, "holds a null, a float or an empty string")
     require(type(value) is not int or abs(value) < 2**53, "holds a number beyond 2^53 - 1")
-    return json.dumps(value, ensure_ascii=False)
+    return [*map(ordered, value)] if type(value) is list else value
 
 def read(octets):
     require(len(octets) <= 16 * 1024, "is longer than 16 KiB")
     entry = json.loads(octets.decode())
-    require(type(entry) is dict and canonical(entry).encode() == octets, "is not in canonical form")
+    written = json.dumps(ordered(entry), ensure_ascii=False, separators=(",", ":")).encode()
+    require(type(entry) is dict and written == octets, "is not in canonical form")
     fields = FIELDS.get(entry.get("kind"), "") if entry.get("v") == 1 else ""  # a later version is kept, not judged
     for field in ("v:n kind id time:i td broker " + ("by.proof:d " if "by" in entry else "") + fields).split():
         path, _, type_ = field.partition(":")
-        found = entry
-        for name in path.split("."):
-            found = found.get(name) if type(found) is dict else None
+        found = functools.reduce(lambda it, name: it.get(name) if type(it) is dict else None, path.split("."), entry)
         require(type(found) is TYPES[type_] and (type_ != "n" or found >= 0), f"has no `{path}` as its kind has it")
         require(type_ != "d" or DIGEST.fullmatch(found), f"has a `{path}` that is no digest")
-    require(re.fullmatch("[0-9a-f-]{36}", entry["id"]) and uuid.UUID(entry["id"]).version == 7, "has no UUIDv7 as its id")
+    good = re.fullmatch("[0-9a-f-]{36}", entry["id"]) and uuid.UUID(entry["id"]).version == 7 and entry["v"] < 2**32
+    require(good, "has no UUIDv7 as its id, or a version beyond all")
     return entry
 
 class Log:
     """What entries say of each other, from the first to the last: a method for each kind that must fit others."""
-    def __init__(self):
-        self.found, self.size, self.first, self.time, self.state, self.bundle, self.started = [], 0, {}, 0, None, None, None
-        self.declared, self.pending, self.keys, self.authors, self.proofs, self.alive = {}, [], {}, {}, {}, {}
-        self.issued, self.open, self.released, self.void, self.clock = {}, {}, set(), set(), set()
+    def __init__(self, before):
+        self.size, self.first, self.state, self.bundle, self.started, self.closed, self.end = 0, {}, None, None, None, None, None
+        self.before, self.proofs, self.time = (before, before.proofs, before.time) if before else (None, {}, 0)
+        self.older = {**before.older, before.first.get("origin"): before} if before else {}
+        self.found, self.pending, self.released, self.void, self.clock = [], [], set(), set(), set()
+        self.declared, self.keys, self.authors, self.alive, self.issued, self.open = {}, {}, {}, {}, {}, {}
 
     def add(self, octets):
         try:
@@ -110,21 +106,18 @@ class Log:
             kind, time, self.first = entry["kind"], entry["time"], self.first or entry
             self.check(time >= self.time, "is earlier than an entry before it")
             self.check((self.size == 0) == (kind == "log.opened"), "opens the log a second time, or not at all")
-            self.check(entry["td"] == self.first["td"], "is of another trust domain")
+            self.check(entry["td"] == self.first["td"] and not self.closed, "is of another trust domain, or after the log's end")
             # Before a bundle there is nobody, whoever is refused did not act, and declarations wait for their bundle.
             if self.bundle and kind not in ("registry.changed", "credential.refused") and not entry.get("bootstrap"):
                 self.stands(entry, time)
-            self.time, before = max(self.time, time), self.state
-            self.state = self.size if kind in STATE else before
-            if entry["v"] == 1:
-                getattr(self, kind.replace(".", "_"), lambda _: None)(entry)
+            self.time, self.state = max(self.time, time), self.size if kind in STATE else self.state
+            getattr(self, kind.replace(".", "_") if entry["v"] == 1 else "", lambda _: None)(entry)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             self.check(False, error if type(error) is ValueError else f"does not say what its kind says: {error!r}")
         self.size += 1
 
     def check(self, holds, text, index=None):
-        if not holds:
-            self.found.append((self.size if index is None else index, str(text)))
+        self.found += [] if holds else [(self.size if index is None else index, str(text))]
 
     def stands(self, entry, time, index=None):
         who = [(type_, entry["by"][type_]) for type_ in ("operator", "identity") if type_ in entry.get("by", {})]
@@ -138,12 +131,10 @@ class Log:
             self.check(it["bundle"] == entry["digest"], "is declared by another bundle than the one that was activated", at)
             self.declared[it["type"], it["name"]] = (at, it.get("declared"))
         self.bundle, self.pending, proposer = entry["digest"], [], self.authors.get(entry.get("proposed"))
-        own = proposer and proposer in map(self.authors.get, entry.get("decided", []))
-        require(not own, "lets in what the same author proposed and decided")
+        require(not proposer or proposer not in map(self.authors.get, entry.get("decided", [])), "was decided by its proposer")
 
     def bundle_proposed(self, entry):
         self.authors[self.size] = (entry["by"].get("operator"), entry["by"].get("identity"))
-
     approval_decided = bundle_proposed
     key_changed = lambda self, entry: self.keys.update({entry["key"]: entry})
     registry_changed = lambda self, entry: self.pending.append((self.size, entry))
@@ -174,29 +165,35 @@ class Log:
         known = entry["task"]["name"] in identity["tasks"] and entry["target"]["name"] in task["targets"]
         require(known, "is for a task that its identity has not, or a target that its task has not")
         longest = [it["ttl_max_s"] for it in ceilings if "ttl_max_s" in it] + [asked.get("ttl_s", 2**53)]
-        require(granted["ttl_s"] <= min(longest), "was granted for longer than asked and declared")
-        require(exp - made["iat_ms"] <= granted["ttl_s"] * 1000 + 1000, "lives longer than granted")
+        within = granted["ttl_s"] <= min(longest) and exp - made["iat_ms"] <= granted["ttl_s"] * 1000 + 1000
+        require(within, "was granted for longer than asked and declared, or lives longer than granted")
         for what in ("audiences", "actions", "resources"):
             for it, ceiling in ((it, ceiling.get(what, [])) for it in granted.get(what, []) for ceiling in ceilings):
                 below = what == "resources" and any(wide[-2:] == "/*" and it.startswith(wide[:-1]) for wide in ceiling)
                 require(it in ceiling or below, f"was granted {what} beyond what was asked and declared")
 
+    def log_closed(self, entry):
+        self.closed = entry["successor"]
+        require(entry["live"] == len(self.open), f"counts {entry['live']} that live, and there are {len(self.open)}")
+
     def credential_settled(self, entry):
-        for of, digest, ms in [] if "log" in entry else entry.get("released", []):  # `log`: what another log issued
-            require(of in self.issued and DIGEST.fullmatch(digest), f"releases entry {of}, which issued nothing")
-            require(of not in self.void and ms >= self.issued[of][0], f"releases entry {of}: void, or not recorded yet")
-            self.released.add(of)
-        for of, _ in [] if "log" in entry else entry.get("void", []):
-            require(of not in self.released, f"calls entry {of} void, which was released")
-            require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
-            self.void.add(of)
+        log = self.older.get(entry["log"]) if "log" in entry else self  # none: of a log that was not given
+        for of, digest, ms in entry.get("released", []) if log else []:
+            require(of in log.issued and DIGEST.fullmatch(digest), f"releases entry {of}, which issued nothing")
+            require(of not in log.void and ms >= log.issued[of][0], f"releases entry {of}: void, or not recorded yet")
+            log.released.add(of)
+        for of, _ in entry.get("void", []) if log else []:
+            good = of not in log.released and log.open.pop(of, None) is not None
+            require(good, f"calls entry {of} void, which was released, issued nothing, or had ended")
+            log.void.add(of)
 
     def credential_ended(self, entry):
         expired = {"expired": 30_000, "revoked": -(2**53)}[entry["how"]]
-        for of in () if "log" in entry else entry["ended"]:
-            require(self.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
-            require(entry["time"] >= self.issued[of][1] + expired, f"calls entry {of} expired, which could be alive")
-            require(entry.get("selector", {}).get("key", self.issued[of][2]) == self.issued[of][2], f"{of} has another key")
+        log = self.older.get(entry["log"]) if "log" in entry else self
+        for of in entry["ended"] if log else ():
+            require(log.open.pop(of, None) is not None, f"ends entry {of}, which issued nothing or had ended")
+            require(entry["time"] >= log.issued[of][1] + expired, f"calls entry {of} expired, which could be alive")
+            require(entry.get("selector", {}).get("key", log.issued[of][2]) == log.issued[of][2], f"{of} has another key")
         self.unended(entry.get("through_ms", 0), f"is not named by entry {self.size}, which says that all until then are")
 
     def unended(self, before, why):
@@ -217,34 +214,37 @@ class Log:
         self.check(declared or time - last <= 120_000, f"broker {broker} was silent since {last}")
         self.started = time if entry["kind"] == "broker.started" else self.started
         self.alive.pop(broker if entry["kind"] == "broker.stopped" else None, None)
-
     broker_heartbeat = broker_stopped = broker_started
 
     def close(self):
         for broker, last in self.alive.items():
             self.check(self.time - last <= 120_000, f"broker {broker} fell silent at {last}")
         if not self.clock and (self.started is None or self.time >= self.started + 60_000):
-            self.unended(self.time - 90_000, "is long past its end, and nothing ended it")
+            [it.unended(self.time - 90_000, "is long past its end, and nothing ended it") for it in (*self.older.values(), self)]
             lost = [key for key, it in self.keys.items() if it["state"] == "compromised" and it["time"] < self.time - 90_000]
             self.found += [(of, "lives, and its key is compromised") for of in self.open if self.issued[of][2] in lost]
 
-def verify(entries, checkpoint, vkey):
-    log, lines = Log(), pathlib.Path(entries).read_bytes().removesuffix(b"\n").split(b"\n")
-    try:
-        origin, size, root = opened(pathlib.Path(checkpoint).read_bytes(), vkey)
-        require(len(lines) >= size, f"the checkpoint is of {size} entries, and there are {len(lines)}")
-        leaves = [hashlib.sha256(b"\0" + line).digest() for line in lines[:size]]
-        require(size and root_of(leaves) == base64.b64decode(root), "the entries do not lead to the checkpoint's root")
-        list(map(log.add, lines))
-        log.close()
-        require(log.first.get("origin") == origin, "the checkpoint is of another log")
-    except ValueError as error:
-        log.check(False, error)
-    return log.found
+def verify(vkey, *files):
+    """What is wrong with a log, or with logs that follow each other: for each the files of its entries and of its checkpoint."""
+    logs = []
+    for entries, checkpoint in zip(files[::2], files[1::2]):
+        logs.append(Log(logs[-1] if logs else None))
+        log, before, lines = logs[-1], logs[-1].before, pathlib.Path(entries).read_bytes().removesuffix(b"\n").split(b"\n")
+        try:
+            origin, size, root = opened(pathlib.Path(checkpoint).read_bytes(), vkey, len(files) > 2)
+            leaves = [hashlib.sha256(b"\0" + line).digest() for line in lines[:size]]
+            require(len(leaves) == size > 0 and root_of(leaves) == root, f"{size} entries do not lead to the checkpoint's root")
+            list(map(log.add, lines))
+            log.close()
+            log.end = {"origin": origin, "size": size, "root": "sha256:" + root.hex()}
+            require(log.first.get("origin") == origin, "the checkpoint is of another log")
+            good = not before or (before.closed, before.end) == (origin, log.first.get("predecessor"))
+            require(good, "the log before was not closed for this one, or is not the one that this one follows")
+        except ValueError as error:
+            log.check(False, error)
+    return [f"{log.first.get('origin')}: entry {index}: {text}" for log in logs for index, text in log.found]
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    findings = verify(*sys.argv[1:])
-    print(*(f"entry {index}: {text}" for index, text in findings), f"{len(findings)} finding(s)", sep="\n")
+    findings = verify(sys.argv[-1], *sys.argv[1:-1]) if len(sys.argv) in range(4, 999, 2) else sys.exit(__doc__)
+    print(*findings, f"{len(findings)} finding(s)", sep="\n")
     sys.exit(4 if findings else 0)

@@ -26,6 +26,8 @@ pub struct Proof {
 /// Which entries; all filters must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EntryFilter {
+    /// The origin of the log, which may be one that is closed; none: the newest.
+    pub log: Option<String>,
     /// The first index.
     pub start: u64,
     /// At most so many; none: all there are.
@@ -93,6 +95,22 @@ impl Client {
         let note = self.checkpoint_note().await?;
         let checkpoint = Checkpoint::open_shard(&note, key).map_err(VerifyError::from)?;
         self.follow_checkpoint(known, Newest { note: note.clone(), checkpoint: checkpoint.clone() }).await?;
+        Ok((checkpoint, note))
+    }
+
+    /// The checkpoint of the log of this origin, verified, and its note: of one that is closed, the last.
+    ///
+    /// # Errors
+    /// As for [`Client::checkpoint`].
+    pub async fn checkpoint_of(&self, log: &str) -> Result<(Checkpoint, Bytes), Error> {
+        let key = self.log_key().await?;
+        let request = self.proven(v1::GetCheckpointRequest { log: log.into(), size: 0 }).await?;
+        let answer = EvidenceServiceClient::new(self.channel()).get_checkpoint(request).await;
+        let note = self.sorted(answer)?.into_inner().checkpoint;
+        let checkpoint = Checkpoint::open_shard(&note, key).map_err(VerifyError::from)?;
+        if checkpoint.origin != log {
+            return Err(VerifyError::Answer("checkpoint").into());
+        }
         Ok((checkpoint, note))
     }
 
@@ -199,7 +217,7 @@ impl Entries {
 impl EntryFilter {
     fn into_wire(self) -> v1::ListEntriesRequest {
         v1::ListEntriesRequest {
-            log: String::new(),
+            log: self.log.unwrap_or_default(),
             start: self.start,
             limit: self.limit.unwrap_or_default(),
             follow: self.follow,

@@ -142,7 +142,9 @@ pub(super) const SPOILED: &[Edit] = &[
     spoils("what was never issued is released", |log| kind(log, "credential.settled")["released"][0][0] = json!(2)),
     spoils("released, then void", |log| { let of = kind(log, "credential.settled")["released"][0][0].clone(); append(log, 1, json!({ "kind": "credential.settled", "void": [[of, "gone"]] })); }),
     spoils("void, then released", |log| { let it = kind(log, "credential.settled"); let of = it["released"][0][0].clone(); it["void"] = json!([[of, "gone"]]); }),
-    spoils("void, then seen in use", |log| { let at = last(log, "credential.settled"); let of = log[at]["released"][0][0].clone(); log[at]["released"].as_array_mut().unwrap().remove(0); log[at]["void"] = json!([[of, "gone"]]); append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "used", "credential": of, "at_ms": 1 })); }),
+    spoils("void, then seen in use", |log| { let at = last(log, "credential.settled"); let of = log[at]["released"][0][0].clone(); log[at]["released"].as_array_mut().unwrap().remove(0); log[at]["void"] = json!([[of, "gone"]]); append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "used", "credential": of, "at_ms": 1, "method": "probe", "count": 1 })); }),
+    spoils("seen by nothing", |log| append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "used", "at_ms": 1, "count": 1 }))),
+    spoils("a version beyond all", |log| issued(log, TASK)["v"] = json!(1_i64 << 32)),
     spoils("a proof that buys one bought two", |log| { let of = |log: &[Value], nth| log.iter().enumerate().filter(|(_, it)| it["kind"] == "credential.issued" && it["proof"]["use"] == "once").nth(nth).unwrap().0; let (a, b) = (of(log, 0), of(log, 1)); log[b]["proof"]["digest"] = log[a]["proof"]["digest"].clone(); }),
     spoils("an author whom nobody declared", |log| issued(log, TASK)["by"]["identity"] = json!("prod/mallory")),
     spoils("an operator whom nobody declared", |log| { let it = issued(log, TASK); it["by"] = by("mallory"); }),
@@ -181,7 +183,7 @@ pub(super) const STILL_SOUND: &[Edit] = &[
     adds("a broker that fell silent, and an operator's word that it is gone", |log| { let time = time(log.last().unwrap()); beat(log, 1_000, time); log.last_mut().unwrap()["broker"] = json!("b9"); let since = time_of_start(log); beat(log, 125_000, since); log.last_mut().unwrap()["broker"] = json!("b1"); append(log, 1_000, json!({ "kind": "broker.stopped", "reason": "its machine is gone", "of": "b9" })); excuse(log); }),
     adds("a heartbeat in time", |log| { let since = time(log.last().unwrap()); beat(log, 60_000, since + 50_000); excuse(log); }),
     adds("another decides than proposed", |log| decided_by(log, "alice-lead", "bob-sec")),
-    adds("one that was seen nowhere", |log| append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "unseen", "at_ms": 1 }))),
+    adds("one that was seen nowhere", |log| append(log, 1, json!({ "kind": "access.observed", "target": "ledger", "what": "unseen", "at_ms": 1, "method": "probe", "count": 1 }))),
     adds("less granted than asked", |log| issued(log, TASK)["granted"]["resources"] = json!(["eu/de/*"])),
 ];
 

@@ -150,3 +150,26 @@ async fn an_operator_is_told_why_by_a_log_that_is_closed() {
         assert_eq!((explained.source.as_str(), explained.reason.as_str()), ("log", reason), "{explained:?}");
     }
 }
+
+#[tokio::test]
+async fn both_logs_are_fetched_by_the_program_and_verified_together_by_whoever_has_python() {
+    let (deployment, before) = turned().await;
+    let old = before.receipt.unwrap().entry.unwrap().log;
+    let newest = format!("{old}-2");
+    let operator = deployment.operators_profile();
+    let mut arguments = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verifier/verify.py").to_owned()];
+    for (at, log) in [&old, &newest].into_iter().enumerate() {
+        for (what, command) in
+            [("note", vec!["log", "checkpoint"]), ("ndjson", vec!["log", "--format", "ndjson"])]
+        {
+            let said = daypass(&operator, &[&command[..], &["--log", log]].concat()).await;
+            assert_eq!(said.code, Some(0), "{said:?}");
+            let file = deployment.folder().join(format!("{at}.{what}"));
+            std::fs::write(&file, said.stdout).unwrap();
+            arguments.insert(1 + 2 * at, file.display().to_string());
+        }
+    }
+    arguments.push(deployment.log_key.to_string());
+    let verified = run("python3", &arguments).await;
+    assert_eq!(verified.code, Some(0), "{verified:?}");
+}

@@ -213,7 +213,7 @@ fn logs_named(logs: &[Log]) -> Vec<String> {
 }
 
 /// Recovers in the test's own time, where the test says when its machine booted.
-async fn recover_here(deployment: &Deployment) -> Recovered {
+pub(crate) async fn recover_here(deployment: &Deployment) -> Recovered {
     let recovery = Recovery {
         trust_domain: deployment.settings.trust_domain.clone(),
         broker: deployment.settings.broker.clone(),

@@ -24,14 +24,14 @@ use daypass_tests::harness::{
 use daypass_verify::time::UnixMs;
 
 /// A deployment whose log goes on in another one at so many entries.
-pub(super) async fn closing_at(entries: u64) -> Deployment {
+pub(crate) async fn closing_at(entries: u64) -> Deployment {
     let mut deployment = Deployment::stopped(sample()).await;
     deployment.settings.turns.entries = entries;
     deployment.resume().await.unwrap();
     deployment
 }
 
-pub(super) async fn grow(deployment: &Deployment, entries: usize) {
+pub(crate) async fn grow(deployment: &Deployment, entries: usize) {
     let desk = &deployment.broker().desk;
     let entry = || NewEntry {
         id: desk.ids.draw(desk.clock.now()).unwrap(),
@@ -43,10 +43,10 @@ pub(super) async fn grow(deployment: &Deployment, entries: usize) {
 }
 
 /// The entries of a log, their bytes, and its checkpoint.
-pub(super) type Log = (Vec<Entry>, Vec<Vec<u8>>, Vec<u8>);
+pub(crate) type Log = (Vec<Entry>, Vec<Vec<u8>>, Vec<u8>);
 
 /// The logs in a store.
-pub(super) fn shards(store: &StoreAt) -> Vec<Log> {
+pub(crate) fn shards(store: &StoreAt) -> Vec<Log> {
     let newest = store.reader().unwrap().head().unwrap().unwrap().shard;
     let read = |shard| {
         let reader = store.shard(shard).unwrap();

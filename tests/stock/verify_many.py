@@ -1,4 +1,5 @@
-"""Lets the independent verifier judge many logs: LIST has `ENTRIES CHECKPOINT` a line; an answer a line, 0 or 4 first.
+"""Lets the independent verifier judge many logs: LIST has `ENTRIES CHECKPOINT`, of one or
+more that follow each other, a line; an answer a line, 0 or 4 first.
 
 usage: verify_many.py FOLDER-OF-VERIFY LIST LOG-KEY
 """
@@ -11,5 +12,5 @@ from verify import verify  # noqa: E402
 
 with open(sys.argv[2]) as file:
     for line in file:
-        found = verify(*line.split(), sys.argv[3])
+        found = verify(sys.argv[3], *line.split())
         print(4 if found else 0, *found[:3])

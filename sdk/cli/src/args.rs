@@ -235,6 +235,9 @@ pub(crate) struct Log {
 /// Which entries.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub(crate) struct List {
+    /// Of this log, by its origin, `example.org/evidence/2026h2` for instance [default: the newest]
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) log: Option<String>,
     /// Stay, and print each new entry
     #[arg(long, short)]
     pub(crate) follow: bool,
@@ -279,7 +282,11 @@ pub(crate) enum LogCommand {
         log_key: Option<String>,
     },
     /// Print the newest checkpoint, a signed note
-    Checkpoint,
+    Checkpoint {
+        /// Of this log, by its origin: of one that is closed, the last [default: the newest]
+        #[arg(long, value_name = "ORIGIN")]
+        log: Option<String>,
+    },
 }
 
 fn duration(text: &str) -> Result<Seconds, String> {

@@ -14,7 +14,9 @@ use crate::profile::{self, Profile};
 pub(crate) async fn run(log: &Log, connection: &Connection, out: &Output) -> Result<(), Failure> {
     match &log.command {
         None => list(&log.list, &profile::load(connection)?, out).await,
-        Some(LogCommand::Checkpoint) => checkpoint(&profile::load(connection)?, out).await,
+        Some(LogCommand::Checkpoint { log }) => {
+            checkpoint(log.as_deref(), &profile::load(connection)?, out).await
+        }
         Some(LogCommand::Verify { file, checkpoint, log_key }) => {
             let wanted = verify::Wanted { checkpoint: checkpoint.as_deref(), log_key: log_key.as_deref() };
             verify::run(file.as_deref(), wanted, connection, out).await
@@ -22,8 +24,12 @@ pub(crate) async fn run(log: &Log, connection: &Connection, out: &Output) -> Res
     }
 }
 
-async fn checkpoint(profile: &Profile, out: &Output) -> Result<(), Failure> {
-    let (checkpoint, note) = Client::new(profile.config()?)?.checkpoint().await?;
+async fn checkpoint(log: Option<&str>, profile: &Profile, out: &Output) -> Result<(), Failure> {
+    let client = Client::new(profile.config()?)?;
+    let (checkpoint, note) = match log {
+        Some(log) => client.checkpoint_of(log).await?,
+        None => client.checkpoint().await?,
+    };
     let text = String::from_utf8_lossy(&note);
     match out.is_json() {
         true => out.json(&json!({ "origin": checkpoint.origin, "size": checkpoint.size, "note": text })),
@@ -41,6 +47,7 @@ async fn list(list: &List, profile: &Profile, out: &Output) -> Result<(), Failur
 
 fn filter(list: &List) -> EntryFilter {
     EntryFilter {
+        log: list.log.clone(),
         start: list.start,
         limit: list.limit,
         follow: list.follow,
