@@ -43,6 +43,7 @@ mod source;
 mod stock;
 mod store;
 mod suspension;
+mod target_static_key;
 mod tiles;
 mod turns;
 mod upstream;

@@ -2,10 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use daypass_sdk::{Clock as _, SystemClock};
 use daypass_verify::time::UnixMs;
 
 /// What time it is, by the clock on the wall.
 pub(crate) fn now() -> UnixMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMs::new(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Milliseconds since some moment, the sleep of the machine included; nobody can set it.
+pub(crate) fn boot_ms() -> i64 {
+    SystemClock.boot_ms()
 }

@@ -1,8 +1,10 @@
 //! The configuration: raw text in, checked values out. All that is wrong in it is said at once.
 
+mod auth;
 mod credential;
 mod enforcer;
 mod keys;
+mod proxy;
 mod reference;
 mod section;
 mod socket;
@@ -15,9 +17,11 @@ use daypass_evidence::note::VerifierKey;
 use toml::de::DeTable;
 use url::Url;
 
+pub use auth::Auth;
 pub use credential::{Credential, Files, Owner};
 pub use enforcer::Enforcer;
 pub use keys::{KEYS, Key};
+pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};
 pub use reference::reference;
 pub use socket::{Allowed, Exec, Restart, Serves, Socket};
 
@@ -32,6 +36,10 @@ pub struct Config {
     pub credentials: Vec<Credential>,
     /// Where it is given out to whoever asks.
     pub sockets: Vec<Socket>,
+    /// Where requests are passed on with it.
+    pub proxies: Vec<Proxy>,
+    /// Where others ask whether a token may pass.
+    pub auths: Vec<Auth>,
     /// The servers whose sessions end with their credentials.
     pub enforcers: Vec<Enforcer>,
     /// The program that is run with it.
@@ -142,18 +150,23 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     let connection = read_connection(&mut whole, folder);
     let (credentials, complete) = credential::read_all(&mut whole, folder);
     let enforcers = enforcer::read_all(&mut whole, folder);
-    if !whole.has("credential") && !whole.has("enforcer") {
-        whole.refuse("there is nothing to do: expected `[[credential]]` or `[[enforcer]]`, one or more");
+    let auths = auth::read_all(&mut whole, folder);
+    if !["credential", "enforcer", "auth"].into_iter().any(|it| whole.has(it)) {
+        whole.refuse(
+            "there is nothing to do: expected `[[credential]]`, `[[enforcer]]` or `[[auth]]`, one or more",
+        );
     }
-    let sockets = socket::read_all(&mut whole, folder, complete.then_some(credentials.as_slice()));
+    let known = complete.then_some(credentials.as_slice());
+    let sockets = socket::read_all(&mut whole, folder, known);
+    let proxies = proxy::read_all(&mut whole, folder, known);
     let exec = whole.section("exec").and_then(socket::read_exec);
     let level = whole.optional::<tracing::Level>("level").unwrap_or(tracing::Level::INFO);
     // What could not be read may be what takes it.
     if whole.is_clean() {
-        credential::refuse_unused(&whole, &credentials, &sockets);
+        credential::refuse_unused(&whole, &credentials, &sockets, &proxies);
     }
     whole.finish();
-    Some(Config { connection: connection?, credentials, sockets, enforcers, exec, level })
+    Some(Config { connection: connection?, credentials, sockets, proxies, auths, enforcers, exec, level })
 }
 
 fn read_connection(whole: &mut Section<'_>, folder: &Path) -> Option<Connection> {

@@ -1,10 +1,12 @@
 //! The sidecar of Daypass: keeps the credentials that its configuration names, and gives them to workloads that cannot
-//! ask a broker themselves: in files, at a Unix socket, to a child process. Beside a server, it ends the sessions whose
-//! credentials have ended.
+//! ask a broker themselves: in files, at a Unix socket, to a child process, on requests to a service. Beside a server, it
+//! ends the sessions whose credentials have ended.
 
+mod auth;
 mod clients;
 mod clock;
 pub mod config;
+mod door;
 mod enforcer;
 mod exec;
 pub mod files;
@@ -13,12 +15,14 @@ mod keep;
 mod notify;
 mod oneshot;
 mod output;
+mod proxy;
 mod ready;
 mod run;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod signals;
 mod socket;
+mod standing;
 mod token;
 mod workload;
 

@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use daypass_agent::{Failure, keep_memory_private, run, run_once};
 
 /// Keeps credentials fresh for workloads that cannot ask a broker themselves: in files, at a Unix socket, to a child
-/// process. Every key of its configuration is described in docs/agent.md.
+/// process, on requests to a service. Every key of its configuration is described in docs/agent.md.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -56,8 +56,9 @@ fn begin(args: &Args) -> Result<u8, (u8, String)> {
         Some(Command::Check) => {
             let (credentials, sockets) = (config.credentials.len(), config.sockets.len());
             let (shown, enforcers) = (path.display(), config.enforcers.len());
+            let (proxies, auths) = (config.proxies.len(), config.auths.len());
             println!(
-                "{shown}: as it should be: {credentials} credentials, {sockets} sockets, {enforcers} enforcers"
+                "{shown}: as it should be: {credentials} credentials, {sockets} sockets, {proxies} proxies, {auths} auths, {enforcers} enforcers"
             );
             Ok(0)
         }

@@ -1,15 +1,20 @@
 //! How the parts are put together, and what becomes of them at the end.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use daypass_sdk::{Client, Error};
+use daypass_verify::ids::Name;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::warn;
 
+use crate::auth::Auth;
 use crate::clients;
-use crate::config::{Config, Credential, Serves, Socket};
+use crate::config::{self, Config, Credential, Serves, Socket};
+use crate::door::Door;
 use crate::enforcer;
 use crate::exec;
 use crate::files::Directory;
@@ -17,9 +22,11 @@ use crate::hook::Hook;
 use crate::keep::Kept;
 use crate::notify::{self, State};
 use crate::output::Output;
+use crate::proxy::{Proxy, Reporter};
 use crate::ready::Board;
 use crate::signals::Signals;
 use crate::socket::Bound;
+use crate::standing::Standing;
 use crate::token;
 use crate::workload;
 
@@ -81,6 +88,11 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         all.push(kept);
     }
     let mut serving = serve_sockets(&config.sockets, &all, &clients)?;
+    let reporters = serve_proxies(&config.proxies, &all, &clients, &mut serving)?;
+    for auth in &config.auths {
+        let door = Door::open(&auth.listen).map_err(Failure::Other)?;
+        serving.spawn(Auth::new(auth, config.connection.clone(), clients.clone()).serve(door));
+    }
     for enforcer in &config.enforcers {
         serving.spawn(enforcer::run(enforcer.clone(), clients.clone()));
     }
@@ -94,6 +106,9 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
     };
     notify::tell(State::Stopping);
     drop(serving);
+    for reporter in &reporters {
+        reporter.close().await;
+    }
     if config.exec.is_some() {
         // Whoever they were for is gone.
         close(&directories);
@@ -109,7 +124,8 @@ fn serve_sockets(
 ) -> Result<JoinSet<()>, Failure> {
     let mut serving = JoinSet::new();
     for socket in sockets {
-        let bound = Bound::new(socket).map_err(|error| Failure::Other(error.to_string()))?;
+        let bound = Bound::new(&socket.path, socket.shared_parent, &socket.allowed);
+        let bound = bound.map_err(|error| Failure::Other(error.to_string()))?;
         let served = all.iter().filter(|kept| socket.credentials.contains(&kept.name)).cloned().collect();
         match socket.serves {
             Serves::Token => serving.spawn(token::serve(bound, served)),
@@ -117,6 +133,33 @@ fn serve_sockets(
         };
     }
     Ok(serving)
+}
+
+/// Serves every proxy until `serving` is dropped; what reports their use.
+fn serve_proxies(
+    proxies: &[config::Proxy],
+    all: &[Kept],
+    clients: &watch::Receiver<Client>,
+    serving: &mut JoinSet<()>,
+) -> Result<Vec<Arc<Reporter>>, Failure> {
+    let mut standings: BTreeMap<&Name, Standing> = BTreeMap::new();
+    let mut reporters = Vec::new();
+    for proxy in proxies {
+        let Some(kept) = all.iter().find(|kept| kept.name == proxy.credential) else { continue };
+        let standing = proxy.target.as_ref().map(|target| {
+            let follow = || Standing::follow(target.clone(), clients.clone());
+            standings.entry(target).or_insert_with(follow).clone()
+        });
+        let door = Door::open(&proxy.listen).map_err(Failure::Other)?;
+        let made = Proxy::new(proxy, kept.clone(), standing, clients.clone());
+        let (proxy, reporter) = made.map_err(Failure::Client)?;
+        serving.spawn(proxy.serve(door));
+        if let Some(reporter) = reporter.map(Arc::new) {
+            serving.spawn(Arc::clone(&reporter).run());
+            reporters.push(reporter);
+        }
+    }
+    Ok(reporters)
 }
 
 /// Puts a credential where it is wanted; the directory, where it goes to one.

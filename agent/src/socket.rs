@@ -4,7 +4,7 @@ mod bucket;
 mod peer;
 
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::config::{Allowed, Socket};
+use crate::config::Allowed;
 use crate::files::FilesError;
 use crate::files::place::{parent, refuse};
 
@@ -23,9 +23,9 @@ pub(crate) use bucket::Buckets;
 pub(crate) use peer::Peer;
 
 /// How many may be connected to one socket at once.
-const CONNECTIONS_MAX: usize = 128;
+pub(crate) const CONNECTIONS_MAX: usize = 128;
 /// How long to wait after a connection could not be accepted.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket that is listened on. It goes when this is dropped.
 pub(crate) struct Bound {
@@ -50,9 +50,8 @@ impl Bound {
     ///
     /// # Errors
     /// When the place is not safe, something else is there, or somebody listens there.
-    pub(crate) fn new(socket: &Socket) -> Result<Self, FilesError> {
-        let (path, allowed) = (socket.path.as_path(), socket.allowed.clone());
-        let (directory, name) = parent(path, socket.shared_parent)?;
+    pub(crate) fn new(path: &Path, shared_parent: bool, allowed: &Allowed) -> Result<Self, FilesError> {
+        let (directory, name) = parent(path, shared_parent)?;
         let failed = |error: Errno| refuse(path, &format!("no socket: {}", std::io::Error::from(error)));
         match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Socket => {
@@ -77,7 +76,12 @@ impl Bound {
             .and_then(|()| renameat(&directory, next.as_str(), &directory, name))
             .map_err(failed)?;
         info!("`{}` is served", path.display());
-        Ok(Self { listener, path: path.to_owned(), allowed, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            allowed: allowed.clone(),
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        })
     }
 
     /// The next who connects.

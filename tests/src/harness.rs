@@ -227,6 +227,12 @@ impl Deployment {
         !remote || !matches!(self.broker().trust.known().keys(name), IssuerKeys::Unavailable)
     }
 
+    /// Brings other files into force while the broker runs.
+    pub async fn activate(&self, files: Vec<SourceFile>) {
+        let (bundle, desk) = (self.organisation.bundle_of(files).unwrap(), &self.broker().desk);
+        daypass_broker::activate::bootstrap(&desk.log, &desk.ids, &bundle, self.clock.now()).await.unwrap();
+    }
+
     /// A caller with this certificate, or with none.
     pub async fn connect(&self, certificate: Option<&WorkloadCertificate>) -> Caller {
         Caller::connect(self.broker().api.port(), &self.listener_ca, certificate).await.unwrap()

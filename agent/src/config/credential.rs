@@ -8,6 +8,7 @@ use daypass_verify::ids::Name;
 use daypass_verify::scope::Scope;
 use toml::de::DeValue;
 
+use super::proxy::Proxy;
 use super::section::Section;
 use super::socket::Socket;
 use super::value::{Value, word};
@@ -177,14 +178,20 @@ fn read_files(mut section: Section<'_>, folder: &Path) -> Option<Files> {
 }
 
 /// Refuses what would be asked for and given to nobody.
-pub(super) fn refuse_unused(whole: &Section<'_>, credentials: &[Credential], sockets: &[Socket]) {
+pub(super) fn refuse_unused(
+    whole: &Section<'_>,
+    credentials: &[Credential],
+    sockets: &[Socket],
+    proxies: &[Proxy],
+) {
     for credential in credentials {
-        let taken =
-            credential.files.is_some() || sockets.iter().any(|it| it.credentials.contains(&credential.name));
+        let name = &credential.name;
+        let taken = credential.files.is_some()
+            || sockets.iter().any(|it| it.credentials.contains(name))
+            || proxies.iter().any(|it| it.credential == *name);
         if !taken {
-            let name = &credential.name;
             whole.refuse(&format!(
-                "credential `{name}` goes nowhere: expected `[credential.files]`, or a `[[socket]]` that serves it"
+                "credential `{name}` goes nowhere: expected `[credential.files]`, or a `[[socket]]` or `[[proxy]]` that uses it"
             ));
         }
     }

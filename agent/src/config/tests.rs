@@ -53,6 +53,16 @@ fn everything_that_is_wrong_is_said_at_once_with_its_line() {
     );
 }
 
+/// A proxy with one thing changed.
+fn proxied(from: &str, to: &str) -> String {
+    let proxy = "[[proxy]]\nlisten = \"127.0.0.1:1\"\ncredential = \"post-invoices\"\ntarget = \"erp\"\n\
+                 upstream = \"https://erp.example\"\nca = \"ca.pem\"\nallow = [\"POST /batch\"]\ninject = \"static\"\n\
+                 key_file = \"key\"\nexception = \"erp-password\"\nheader = \"X-Api-Key\"\ntemplate = \"{}\"\n";
+    parse(&format!("{SMALLEST}{proxy}")).unwrap();
+    assert!(proxy.contains(from), "{from}");
+    format!("{SMALLEST}{}", proxy.replace(from, to))
+}
+
 #[test]
 fn a_configuration_with_one_fault_is_refused_and_says_which() {
     let socket = "[[socket]]\npath = \"s\"\nserves = \"token\"\n";
@@ -94,6 +104,24 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
             format!("{SMALLEST}{ENFORCER}host=/run user=e\"\n{ENFORCER}host=/run user=e\"\n"),
             "one for each target",
         ),
+        (proxied(r#"listen = "127.0.0.1:1""#, r#"listen = "10.0.0.1:1""#), "from other machines"),
+        (
+            proxied(r#"listen = "127.0.0.1:1""#, "listen = \"127.0.0.1:1\"\nuids = [5]"),
+            "expected a Unix socket",
+        ),
+        (proxied("credential = \"post", "credential = \"pots"), "did you mean `post-invoices`"),
+        (proxied("https://erp.example", "https://erp.example/x"), "without a path"),
+        (proxied("https://erp.example", "https://a:b@erp.example"), "without a path"),
+        (proxied("https://erp.example", "http://erp.example"), "nothing is encrypted"),
+        (proxied("POST /batch", "POST batch"), "the beginning of a path"),
+        (proxied("POST /batch", "POST /a/../b"), "the beginning of a path"),
+        (proxied("POST /batch", "CONNECT /batch"), "the beginning of a path"),
+        (proxied("allow =", "allwo ="), "`allow` is missing"),
+        (proxied("target = \"erp\"", ""), "`target` is missing"),
+        (proxied("\"static\"", "\"token\""), "only where `inject = \"static\"`"),
+        (proxied("template = \"{}\"", "template = \"x\""), "where the key stands"),
+        (proxied("X-Api-Key", "transfer-encoding"), "the name of a header"),
+        (proxied("exception =", "exeption ="), "`exception` is missing"),
     ] {
         let faults = match parse(&fault) {
             Ok(config) => panic!("{fault}\n{config:?}"),
@@ -150,7 +178,8 @@ fn what_is_shown_to_readers_is_accepted() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sample = std::fs::read_to_string(top.join("../docs/examples/agent.toml")).unwrap();
     let read = |name: &str| std::fs::read_to_string(top.join(name)).unwrap();
-    let (page, target) = (read("README.md"), read("../docs/targets/postgresql.md"));
+    let page = read("README.md");
+    let target = ["postgresql", "static-key"].map(|it| read(&format!("../docs/targets/{it}.md"))).concat();
     let blocks = |page: &'_ str| -> Vec<String> {
         page.split("```toml\n")
             .skip(1)
@@ -167,5 +196,5 @@ fn what_is_shown_to_readers_is_accepted() {
         parse(&text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }

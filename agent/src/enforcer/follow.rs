@@ -151,7 +151,8 @@ impl Follower {
                 self.shared.changed.notify_one();
                 self.synced(synced.live);
             }
-            None => {}
+            // Static secrets are the proxy's part.
+            Some(Event::Exception(_) | Event::Heartbeat(_)) | None => {}
         }
         if !told.cursor.is_empty() {
             self.cursor = told.cursor;

@@ -91,6 +91,15 @@ impl Organisation {
         Ok(Self { bundle, workloads, issuers, audience: audience.to_owned() })
     }
 
+    /// Other files, brought to the issuers and the CA that run already.
+    ///
+    /// # Errors
+    /// When the bundle is refused.
+    pub fn bundle_of(&self, files: Vec<SourceFile>) -> Result<Bundle, DevError> {
+        let brought = brought_here(files, &self.issuers, &self.workloads)?;
+        compile(&brought).map_err(|findings| refused(&findings))
+    }
+
     /// A fresh ID token of `issuer` for the identity or operator `who`, as its first clause for that issuer asks.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! `WatchEndings`: what lives at a target, and then each that ends, for those who end its sessions.
 
+mod exceptions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daypass_core::decision::Outward;
 use daypass_evidence::entry::{Body, EndedHow, Entry, Index, Selector};
@@ -20,9 +22,13 @@ use crate::api::standing;
 use crate::index;
 use crate::revocation::{Matching, Page};
 use crate::store::{Head, Live, Reader, Row, StoreError, base, place};
+use exceptions::Exceptions;
 
 /// How often it is looked whether there is more.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
+
+/// How often is said that all was told.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 
 /// How much longer than its proof a stream may go on.
 const LEEWAY_MS: i64 = 30_000;
@@ -45,6 +51,7 @@ pub(super) struct Watching {
     known: Index,
     /// Which of the logs in the store is written.
     shard: Index,
+    exceptions: Exceptions,
 }
 
 /// Why a stream ends: the caller is gone, or is told why.
@@ -74,7 +81,8 @@ impl Watching {
         let head = Arc::clone(&api.desk.log.published_at(u64::MAX).await.head);
         let next = cursor(&wire.cursor, &head)?;
         let shard = Index::from(head.shard);
-        Ok(Self { api, caller, target, next, live: BTreeMap::new(), known: head.size, shard })
+        let exceptions = Exceptions::of(target.clone());
+        Ok(Self { api, caller, target, next, live: BTreeMap::new(), known: head.size, shard, exceptions })
     }
 
     pub(super) async fn run(mut self, events: Events) {
@@ -87,8 +95,10 @@ impl Watching {
         let (fresh, known) = (self.next.is_none(), self.known);
         self.learn_what_lives(events, fresh).await?;
         let mut next = self.next.unwrap_or(known);
-        let mut synced = false;
+        let (mut synced, mut heartbeat_at) = (false, Instant::now());
         loop {
+            let is_due = synced && Instant::now() >= heartbeat_at;
+            let is_current = is_due && self.is_current().await?;
             let head = Arc::clone(&self.api.desk.log.published().head);
             while next < head.size {
                 let rows = self.rows(next, head.size).await?;
@@ -98,11 +108,16 @@ impl Watching {
                 }
                 next = last + 1;
             }
+            self.tell_of_exceptions(events).await?;
             if !synced && next >= known {
                 synced = true;
                 let live = self.live.len() as u64;
                 let event = Event::Synced(pb::Synced { live });
                 self.send(events, event, at(&head, next)).await?;
+            }
+            if is_current {
+                heartbeat_at = Instant::now() + HEARTBEAT_EVERY;
+                self.send(events, Event::Heartbeat(pb::Heartbeat {}), at(&head, next)).await?;
             }
             tokio::time::sleep(FOLLOW_EVERY).await;
             if events.is_closed() {
@@ -110,6 +125,21 @@ impl Watching {
             }
             self.still_allowed()?;
         }
+    }
+
+    /// Whether this broker knows all that the store holds: others may have written to it, and it may be out of reach.
+    async fn is_current(&self) -> Result<bool, End> {
+        let head = self.api.readers.run(|reader: &dyn Reader| reader.head()).await?;
+        let size = head.map_or(0, |head| head.size);
+        Ok(self.api.desk.log.published_at(size).await.head.size >= size)
+    }
+
+    async fn tell_of_exceptions(&mut self, events: &Events) -> Result<(), End> {
+        let (state, now) = (self.api.desk.log.state(), self.api.desk.clock.now());
+        for change in self.exceptions.changes(state.bundle().map(Arc::as_ref), now) {
+            self.send(events, Event::Exception(change), String::new()).await?;
+        }
+        Ok(())
     }
 
     /// What lives as of now, told where the stream begins.

@@ -45,9 +45,14 @@ async fn watch(
 
 async fn next(stream: &mut Streaming<pb::WatchEndingsResponse>) -> (Event, String) {
     let waited = std::time::Duration::from_secs(20);
-    let event = tokio::time::timeout(waited, stream.message()).await.expect("an event in time");
-    let event = event.unwrap().expect("the stream goes on");
-    (event.event.unwrap(), event.cursor)
+    loop {
+        let event = tokio::time::timeout(waited, stream.message()).await.expect("an event in time");
+        let event = event.unwrap().expect("the stream goes on");
+        match event.event.unwrap() {
+            Event::Heartbeat(_) => {}
+            told => return (told, event.cursor),
+        }
+    }
 }
 
 #[tokio::test]
@@ -133,6 +138,7 @@ async fn who_serves_a_target_learns_what_lives_and_each_that_ends_and_goes_on_fr
                 Event::Synced(synced) => break assert_eq!(synced.live, 1),
                 Event::Live(live) => told.push((live.credential_id, "live")),
                 Event::Ended(ended) => told.push((ended.credential_id, "ended")),
+                other => panic!("{other:?}"),
             }
         }
         assert_eq!(told.len(), expected, "{told:?}");

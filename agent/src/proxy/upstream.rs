@@ -1,0 +1,111 @@
+//! The one place where requests go: over HTTP/1.1, under the roots that are named, and past no redirect.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daypass_sdk::Error;
+use http::header::HOST;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use url::Url;
+
+use super::Refusal;
+use super::stall::Stalling;
+
+/// How long a connection may take, and an idle one stays.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where requests go.
+pub(super) struct Upstream {
+    scheme: Scheme,
+    authority: Authority,
+    host: HeaderValue,
+    client: legacy::Client<HttpsConnector<HttpConnector>, Stalling>,
+}
+
+impl Upstream {
+    /// `ca` are its roots, PEM; none: those of the machine.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(super) fn new(url: &Url, ca: Option<&Path>) -> Result<Self, Error> {
+        let shown = url.as_str().trim_end_matches('/');
+        let wrong = || Error::Config(format!("`{shown}`: expected `https://HOST:PORT`"));
+        let uri: Uri = shown.parse().map_err(|_| wrong())?;
+        let (scheme, authority) = uri.scheme().cloned().zip(uri.authority().cloned()).ok_or_else(wrong)?;
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| wrong())?;
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        http.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(ca)?);
+        let connector =
+            if scheme == Scheme::HTTP { connector.https_or_http() } else { connector.https_only() };
+        let connector = connector.enable_http1().wrap_connector(http);
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .set_host(false)
+            .build(connector);
+        Ok(Self { scheme, authority, host, client })
+    }
+
+    /// The request with its path and query as they came, for this upstream.
+    pub(super) fn addressed(&self, mut request: Request<Stalling>) -> Result<Request<Stalling>, Refusal> {
+        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        *request.uri_mut() = uri.path_and_query(path).build().map_err(|_| {
+            Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", "expected a path in the request line")
+        })?;
+        request.headers_mut().insert(HOST, self.host.clone());
+        *request.version_mut() = Version::HTTP_11;
+        Ok(request)
+    }
+
+    /// The head of the answer; its body comes as it comes.
+    ///
+    /// # Errors
+    /// What happened, in words.
+    pub(super) async fn send(&self, request: Request<Stalling>) -> Result<Response<Incoming>, String> {
+        self.client.request(request).await.map_err(|error| {
+            let mut cause: &dyn std::error::Error = &error;
+            while let Some(next) = cause.source() {
+                cause = next;
+            }
+            format!("the upstream could not be asked: {cause}")
+        })
+    }
+}
+
+fn tls(ca: Option<&Path>) -> Result<ClientConfig, Error> {
+    let wrong = |what: String| Error::Config(format!("the upstream's `ca`: {what}"));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    let Some(path) = ca else {
+        let builder = builder.with_native_roots().map_err(|error| wrong(error.to_string()))?;
+        return Ok(builder.with_no_client_auth());
+    };
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|error| wrong(format!("`{shown}`: {error}")))?;
+    let mut roots = RootCertStore::empty();
+    for der in CertificateDer::pem_slice_iter(&pem) {
+        let der = der.map_err(|error| wrong(format!("`{shown}`: {error}")))?;
+        roots.add(der).map_err(|error| wrong(format!("`{shown}`: {error}")))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong(format!("`{shown}`: expected one or more PEM blocks `CERTIFICATE`")));
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
