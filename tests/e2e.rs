@@ -43,7 +43,6 @@ mod source;
 mod stock;
 mod store;
 mod suspension;
-mod target_static_key;
 mod tiles;
 mod turns;
 mod upstream;

@@ -3,4 +3,5 @@
 
 mod postgres;
 mod services;
+mod static_key;
 pub(crate) mod table;

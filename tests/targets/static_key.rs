@@ -18,7 +18,9 @@ use daypass_proto::v1::selector::What;
 use daypass_tests::harness::{Agent, Deployment, NIGHTLY, eventually, free_port, run};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::task::JoinHandle;
 
+use super::table;
 use erp::{Erp, KEY};
 
 /// A broker, an old service, and the agent between them.
@@ -84,6 +86,14 @@ impl Bench {
         self.curl("/batch", &["-X", "POST"]).await
     }
 
+    /// A request that has reached the service, and is answered two seconds later.
+    async fn open(&self) -> JoinHandle<Said> {
+        let (reached, socket) = (self.erp.seen().len(), self.socket.clone());
+        let open = tokio::spawn(async move { curl(&socket, "/status", &["-H", "x-slow: 2"]).await });
+        eventually("a request is under way", || async { self.erp.seen().len() > reached }).await;
+        open
+    }
+
     /// Waits until a request is answered so, and how long that took.
     async fn answers(&self, status: u16, why: &str) -> Duration {
         let begun = Instant::now();
@@ -107,6 +117,18 @@ impl Bench {
         });
         observed.collect()
     }
+}
+
+/// What readers are told of this target.
+fn seen_after(end: &str, took: Duration) {
+    table::seen(&table::Row {
+        target: "a service with a static key, the agent's proxy",
+        version: "HTTP/1.1",
+        end,
+        new: "refused (503)",
+        open: "a request goes on to its end",
+        seconds: [Some(took.as_secs_f64()), None],
+    });
 }
 
 fn write_key(path: &Path, key: &str) {
@@ -157,13 +179,15 @@ async fn a_key_goes_on_only_while_its_exception_is_open() {
     assert_eq!((seen[0].target.as_str(), seen[0].body.as_slice()), ("/batch?night=7", &b"run=1"[..]));
     assert_eq!(seen[0].all("authorization"), [format!("Key {KEY}")], "the caller's own is taken away");
 
+    let open = bench.open().await;
     bench.deployment.activate(exception(None)).await;
     let closed_after = bench.answers(503, "exception_closed").await;
+    assert_eq!(open.await.unwrap().status, 200, "what went on goes on");
     let reached = bench.erp.seen().len();
     let said = bench.batch().await;
     assert!(said.body.contains("erp-batch-password") && said.body.contains("ask its owner"), "{}", said.body);
     assert_eq!(bench.erp.seen().len(), reached, "what is refused reaches nobody");
-    println!("closing the exception stopped it after {closed_after:?}");
+    seen_after("exception closed", closed_after);
 
     bench.deployment.activate(sample()).await;
     bench.answers(200, "").await;
@@ -188,6 +212,7 @@ async fn a_key_goes_on_only_while_its_exception_is_open() {
 async fn the_end_of_the_credential_stops_the_next_request() {
     let bench = Bench::start().await;
     bench.answers(200, "").await;
+    let open = bench.open().await;
     let security = bench.deployment.security().await;
     let selector = pb::Selector { what: Some(What::Identity(NIGHTLY.into())), issued_before: None };
     let wanted =
@@ -195,7 +220,8 @@ async fn the_end_of_the_credential_stops_the_next_request() {
     let suspended =
         security.governance().suspend(security.request(wanted).unwrap()).await.unwrap().into_inner();
     assert_eq!(suspended.revoked, 1);
-    println!("suspending stopped it after {:?}", bench.answers(503, "credential_ended").await);
+    seen_after("identity suspended", bench.answers(503, "credential_ended").await);
+    assert_eq!(open.await.unwrap().status, 200);
 
     let security = bench.deployment.security().await;
     let wanted = pb::ResumeRequest { suspension: suspended.suspension, reason: "it was found".into() };
@@ -214,9 +240,11 @@ async fn the_end_of_the_credential_stops_the_next_request() {
         client.credentials().revoke(client.request(order.clone()).unwrap()).await.is_err(),
         "not a holder's"
     );
+    let open = bench.open().await;
     let operator = bench.deployment.operator().await;
     operator.credentials().revoke(operator.request(order).unwrap()).await.unwrap();
-    println!("revoking stopped it after {:?}", bench.answers(503, "credential_ended").await);
+    seen_after("revoked", bench.answers(503, "credential_ended").await);
+    assert_eq!(open.await.unwrap().status, 200);
 }
 
 #[tokio::test]
