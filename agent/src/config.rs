@@ -20,7 +20,7 @@ use url::Url;
 pub use auth::Auth;
 pub use credential::{Credential, Files, Owner};
 pub use enforcer::Enforcer;
-pub use keys::{KEYS, Key};
+pub use keys::{Key, keys};
 pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};
 pub use reference::reference;
 pub use socket::{Allowed, Exec, Restart, Serves, Socket};

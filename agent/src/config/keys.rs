@@ -1,5 +1,7 @@
 //! Every key of the configuration, once: its default, and what it means. The reference page is written from here.
 
+mod requests;
+
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
@@ -29,8 +31,6 @@ const CREDENTIAL: &str = "[[credential]]";
 const FILES: &str = "[credential.files]";
 const SOCKET: &str = "[[socket]]";
 const ENFORCER: &str = "[[enforcer]]";
-const PROXY: &str = "[[proxy]]";
-const AUTH: &str = "[[auth]]";
 const EXEC: &str = "[exec]";
 /// What a list holds where it is left out.
 const EMPTY: Option<&str> = Some("`[]`");
@@ -38,7 +38,11 @@ const EMPTY: Option<&str> = Some("`[]`");
 const NONE: Option<&str> = Some("none");
 
 /// All of them, in the order of the reference.
-pub const KEYS: &[Key] = &[
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(requests::KEYS)
+}
+
+const KEYS: &[Key] = &[
     key("", "broker", None, r#""https://broker.example.org:8443""#, "The broker's `api`."),
     key(
         "",
@@ -248,143 +252,6 @@ pub const KEYS: &[Key] = &[
         EMPTY,
         r#"["systemctl", "reload", "postgresql"]"#,
         "The command that has the server read the lists again, for ten seconds at most.",
-    ),
-    key(
-        PROXY,
-        "listen",
-        None,
-        r#""/run/daypass/erp.sock""#,
-        "Where requests come in, over HTTP/1.1: the path of a Unix socket, or a loopback address such as `127.0.0.1:8081`, which every process of the machine can reach.",
-    ),
-    key(
-        PROXY,
-        "shared_parent",
-        Some("`false`"),
-        "false",
-        "As for `[[socket]]`; of a Unix socket alone, as are the next three.",
-    ),
-    key(
-        PROXY,
-        "uids",
-        Some("the agent's user"),
-        "[1000]",
-        "Which users may call, by number. Every condition that is given has to hold.",
-    ),
-    key(PROXY, "gids", EMPTY, "[1000]", "Which groups may call."),
-    key(PROXY, "units", EMPTY, r#"["billing.service"]"#, "Which systemd units may call. It narrows `uids`."),
-    key(
-        PROXY,
-        "credential",
-        None,
-        r#""post-invoices""#,
-        "The name of the credential under which it runs: without a live one nothing goes on. For `inject = \"token\"` a bearer token.",
-    ),
-    key(
-        PROXY,
-        "target",
-        Some("none: use is not reported"),
-        r#""erp""#,
-        "The declared target that the upstream is. The identity must be named in its `served_by`: then what is done is reported there. `inject = \"static\"` needs it.",
-    ),
-    key(
-        PROXY,
-        "upstream",
-        None,
-        r#""https://erp.example.org""#,
-        "Where requests go: `https` or `http`, host and port, without a path. Redirects are handed to the caller.",
-    ),
-    key(
-        PROXY,
-        "ca",
-        Some("those of the machine"),
-        r#""/etc/daypass/erp-ca.pem""#,
-        "The roots of the upstream's certificate, PEM; no others are believed.",
-    ),
-    key(
-        PROXY,
-        "allow",
-        None,
-        r#"["POST /batch", "GET /status"]"#,
-        "What goes on: a method and whole segments at the beginning of a path (`/batch` is `/batch` and `/batch/7`, never `/batches`). Everything else is refused, and so is a path that two programs could read in two ways.",
-    ),
-    key(
-        PROXY,
-        "inject",
-        None,
-        r#""static""#,
-        "`token`: a fresh token of Daypass as `authorization: Bearer`. `static`: a key that cannot be replaced yet, while its exception is open.",
-    ),
-    key(
-        PROXY,
-        "key_file",
-        Some("required for `static`"),
-        r#""/etc/daypass/erp.key""#,
-        "A file of mode 0600 that holds the key alone. Read at each request.",
-    ),
-    key(
-        PROXY,
-        "exception",
-        Some("required for `static`"),
-        r#""erp-batch-password""#,
-        "The declared exception that allows the key.",
-    ),
-    key(
-        PROXY,
-        "header",
-        Some(r#"`"Authorization"`"#),
-        r#""X-Api-Key""#,
-        "The header that the key stands in. What the caller sent there is taken away.",
-    ),
-    key(
-        PROXY,
-        "template",
-        Some(r#"`"{}"`"#),
-        r#""Bearer {}""#,
-        "What stands in the header; the key is put in the place of `{}`.",
-    ),
-    key(
-        PROXY,
-        "timeout",
-        Some(r#"`"60s"`"#),
-        r#""30s""#,
-        "How long the upstream may take to begin its answer, and either side to send nothing while a body is on its way.",
-    ),
-    key(
-        AUTH,
-        "listen",
-        None,
-        r#""/run/daypass/auth.sock""#,
-        "Where a server asks about the tokens that it is shown, over HTTP/1.1: the path of a Unix socket, or a loopback address. `GET /verify?task=TASK&action=ACTION&resource=RESOURCE` with the caller's `authorization` is answered 204, 401 or 403; each demand of the query may be left out.",
-    ),
-    key(
-        AUTH,
-        "shared_parent",
-        Some("`false`"),
-        "false",
-        "As for `[[socket]]`; of a Unix socket alone, as are the next three.",
-    ),
-    key(
-        AUTH,
-        "uids",
-        Some("the agent's user"),
-        "[33]",
-        "Which users may ask, by number: that of the server. Every condition that is given has to hold.",
-    ),
-    key(AUTH, "gids", EMPTY, "[33]", "Which groups may ask."),
-    key(AUTH, "units", EMPTY, r#"["nginx.service"]"#, "Which systemd units may ask. It narrows `uids`."),
-    key(
-        AUTH,
-        "audience",
-        None,
-        r#""https://ledger.example.org""#,
-        "Who is addressed by the tokens that are taken: an audience of the target.",
-    ),
-    key(
-        AUTH,
-        "client_certificate",
-        Some("none: bound tokens are refused"),
-        r#""X-Client-Cert""#,
-        "The header in which the server says with which certificate its caller came: PEM with percent-encodings, `$ssl_client_escaped_cert` of nginx. A token that is bound to that certificate passes. The server must set it on each request.",
     ),
     key(
         EXEC,

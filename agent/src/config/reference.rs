@@ -1,6 +1,6 @@
 //! The reference page.
 
-use super::keys::KEYS;
+use super::keys::keys;
 
 const INTRODUCTION: &str = "# The agent's configuration
 
@@ -15,7 +15,7 @@ This page is written from the program's own table of keys (`agent/src/config/key
 pub fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
     let mut section = None;
-    for key in KEYS {
+    for key in keys() {
         if section != Some(key.section) {
             section = Some(key.section);
             let title = match key.section {
