@@ -69,7 +69,7 @@ async fn what_a_broker_was_told_to_revoke_and_did_not_finish_is_ended_by_whoever
     let (_, by, rest) = endings(&deployment).await.pop().unwrap();
     assert_eq!((by, rest.ended, rest.ordered), (None, vec![index_of(&second)], Some(at)));
     assert!(!ended(&deployment).await.contains(&index_of(&since)), "what was issued since is no part of it");
-    both_verifiers_agree(&mut deployment).await;
+    both_verifiers_agree(&deployment).await;
 }
 
 #[tokio::test]
