@@ -154,15 +154,12 @@ impl Stage<'_> {
         let issued = self.issuance(&response.credential_id).await?;
         let rules: Vec<&str> = issued.decision.rules.iter().map(String::as_str).collect();
         fact("decision", &format!("permitted for {} by {}", issued.identity.name, rules.join(", ")));
-        fact(
-            "granted",
-            &format!(
-                "{} for {} on {}",
-                list(issued.granted.scope.actions.iter()),
-                issued.granted.ttl_s,
-                list(issued.granted.scope.audiences.iter()),
-            ),
-        );
+        let (scope, ttl) = (&issued.granted.scope, issued.granted.ttl_s);
+        let granted = match list(scope.audiences.iter()) {
+            at if at.is_empty() => format!("target {} for {ttl}", issued.target.name),
+            at => format!("{} for {ttl} on {at}", list(scope.actions.iter())),
+        };
+        fact("granted", &granted);
         fact(
             "record",
             &format!(
@@ -274,7 +271,7 @@ fn claims(token: &str) -> String {
 
 fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
     let texts: Vec<String> = items.map(|item| item.to_string()).collect();
-    if texts.is_empty() { "the target itself".into() } else { texts.join(", ") }
+    texts.join(", ")
 }
 
 fn failed(error: impl std::fmt::Display) -> DevError {

@@ -96,6 +96,13 @@ pub(super) fn commands(profiles: &Profiles, broker: &Running) {
         ("a token by mTLS, as often as you like", format!("{nightly} get post-invoices")),
         ("a certificate for PostgreSQL", format!("{nightly} get ledger-db --out {}", shown(&profiles.out))),
         ("look at it", format!("{nightly} inspect {}", shown(&profiles.out.join("tls.crt")))),
+        (
+            "give it up before its end; `inspect` says so then",
+            format!(
+                "{nightly} revoke --certificate {} --reason superseded",
+                shown(&profiles.out.join("tls.crt"))
+            ),
+        ),
         ("a token with a freshly minted ID token", format!("{mint} && {ci} get post-invoices")),
         ("a request that is refused", format!("{nightly} get deploy-web")),
         ("why, as an operator (with the request id just shown)", format!("{operator} explain REQUEST-ID")),
