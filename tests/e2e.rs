@@ -1,6 +1,7 @@
 //! What the parts promise together, by topic.
 
 mod agent;
+mod agent_node;
 mod agent_runs;
 mod agent_units;
 mod agent_workload;
@@ -19,6 +20,7 @@ mod introspection;
 mod issue;
 mod known;
 mod lifetimes;
+mod nodes;
 mod oauth;
 mod older;
 mod organisation;

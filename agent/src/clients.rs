@@ -50,6 +50,14 @@ async fn renew(connection: Connection, mut seen: Vec<Option<Stamp>>, clients: wa
 /// # Errors
 /// When one cannot be read, or no client can be made of them.
 pub(crate) fn open(connection: &Connection) -> Result<Client, Error> {
+    open_with(connection, connection.id_token_file.clone().map(IdToken::File))
+}
+
+/// The same with another token.
+///
+/// # Errors
+/// As for [`open`].
+pub(crate) fn open_with(connection: &Connection, id_token: Option<IdToken>) -> Result<Client, Error> {
     let certificate = match &connection.certificate {
         Some(files) => Some(ClientCertificate {
             chain: read(&files.chain)?,
@@ -62,7 +70,7 @@ pub(crate) fn open(connection: &Connection) -> Result<Client, Error> {
         web: Some(connection.web.clone()),
         ca: read(&connection.ca)?,
         certificate,
-        id_token: connection.id_token_file.clone().map(IdToken::File),
+        id_token,
         log_key: connection.log_key.clone(),
         state: connection.state.clone(),
     })

@@ -4,6 +4,7 @@ mod auth;
 mod credential;
 mod enforcer;
 mod keys;
+mod node;
 mod proxy;
 mod reference;
 mod section;
@@ -21,6 +22,7 @@ pub use auth::Auth;
 pub use credential::{Credential, Files, Owner};
 pub use enforcer::Enforcer;
 pub use keys::{Key, keys};
+pub use node::Node;
 pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};
 pub use reference::reference;
 pub use socket::{Allowed, Exec, Restart, Serves, Socket};
@@ -65,6 +67,8 @@ pub struct Connection {
     pub id_token_file: Option<PathBuf>,
     /// A certificate and its key, read anew when they change.
     pub certificate: Option<CertificateFiles>,
+    /// How the machine proves itself as a node; `certificate` is then what it keeps for that.
+    pub node: Option<Node>,
 }
 
 /// A certificate and its key, PEM.
@@ -177,18 +181,33 @@ fn read_connection(whole: &mut Section<'_>, folder: &Path) -> Option<Connection>
     let path = |path: Option<PathBuf>| path.map(|path| folder.join(path));
     let id_token_file = path(whole.optional("id_token_file"));
     let (chain, key) = (path(whole.optional("cert")), path(whole.optional("key")));
+    let (has_node, others) = (whole.has("node"), id_token_file.is_some() || chain.is_some() || key.is_some());
+    let node = whole.section("node").and_then(|section| node::read(section, folder));
+    if has_node && others {
+        whole.wrong("node", "another proof stands beside it: expected one of them");
+    }
     if chain.is_some() != key.is_some() {
         let (there, lacking) = if chain.is_some() { ("cert", "key") } else { ("key", "cert") };
         whole.wrong(there, &format!("stands alone: expected `{lacking}` beside it"));
-    } else if id_token_file.is_none() && chain.is_none() {
-        let expected = "expected `id_token_file`, or `cert` and `key`";
+    } else if id_token_file.is_none() && chain.is_none() && !has_node {
+        let expected = "expected `id_token_file`, or `cert` and `key`, or `[node]`";
         if !whole.has("id_token_file") && !whole.has("cert") {
             whole.refuse(&format!("there is no proof: {expected}"));
         }
     }
     let certificate = chain.zip(key).map(|(chain, key)| CertificateFiles { chain, key });
+    let certificate = node.as_ref().map(Node::files).or(certificate);
     let state = path(whole.optional("state"));
-    Some(Connection { broker: broker?, web: web?, ca: path(ca)?, log_key, state, id_token_file, certificate })
+    Some(Connection {
+        broker: broker?,
+        web: web?,
+        ca: path(ca)?,
+        log_key,
+        state,
+        id_token_file,
+        certificate,
+        node,
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use daypass_agent::{Failure, keep_memory_private, run, run_once};
+use daypass_agent::{Failure, enrol, keep_memory_private, run, run_once};
 
 /// Keeps credentials fresh for workloads that cannot ask a broker themselves: in files, at a Unix socket, to a child
 /// process, on requests to a service. Every key of its configuration is described in docs/agent.md.
@@ -27,6 +27,8 @@ struct Args {
 enum Command {
     /// Says all that is wrong with the configuration, and changes nothing.
     Check,
+    /// Trades the one-time code on standard input for the certificate of this machine as a node.
+    Enrol,
     /// Fetches each credential once, puts it into its files, runs a command, and ends with its code; the files are taken
     /// away then, and what can be revoked is revoked. Without a command the files stay.
     Oneshot {
@@ -62,6 +64,7 @@ fn begin(args: &Args) -> Result<u8, (u8, String)> {
             );
             Ok(0)
         }
+        Some(Command::Enrol) => start(&config, enrol(&config.connection)),
         Some(Command::Oneshot { command }) => start(&config, run_once(&config, command.clone())),
         None => start(&config, run(&config)),
     }

@@ -9,6 +9,7 @@ use crate::config::{Config, Credential, Exec, Restart};
 use crate::exec;
 use crate::files::Directory;
 use crate::keep::{Fresh, once};
+use crate::node;
 use crate::output::files;
 use crate::ready::Board;
 use crate::run::{Failure, close};
@@ -26,6 +27,7 @@ const OVER: &str = "the command that it was for has ended";
 pub async fn run_once(config: &Config, command: Vec<String>) -> Result<u8, Failure> {
     let mut signals =
         Signals::listen().map_err(|error| Failure::Other(format!("cannot listen to signals: {error}")))?;
+    node::ready(&config.connection).await.map_err(Failure::Client)?;
     let client = clients::open(&config.connection).map_err(Failure::Client)?;
     let (mut fetched, mut directories) = (Vec::new(), Vec::new());
     for credential in &config.credentials {

@@ -20,6 +20,7 @@ use crate::exec;
 use crate::files::Directory;
 use crate::hook::Hook;
 use crate::keep::Kept;
+use crate::node::Keeper;
 use crate::notify::{self, State};
 use crate::output::Output;
 use crate::proxy::{Proxy, Reporter};
@@ -79,6 +80,13 @@ pub fn keep_memory_private() -> std::io::Result<()> {
 pub async fn run(config: &Config) -> Result<u8, Failure> {
     let mut signals =
         Signals::listen().map_err(|error| Failure::Other(format!("cannot listen to signals: {error}")))?;
+    if let Some(mut node) = Keeper::open(&config.connection).map_err(Failure::Client)? {
+        tokio::select! {
+            ready = node.ready() => ready.map_err(Failure::Client)?,
+            () = signals.told_to_end() => return Ok(0),
+        }
+        tokio::spawn(node.run());
+    }
     let clients = clients::follow(config.connection.clone()).map_err(Failure::Client)?;
     let board = Board::waiting_for(config.credentials.iter().map(|it| it.name.clone()).collect());
     let (mut all, mut directories) = (Vec::new(), Vec::new());

@@ -2,6 +2,7 @@
 
 pub(crate) mod caller;
 mod introspect;
+pub(crate) mod node;
 pub(crate) mod observe;
 pub(crate) mod operator;
 pub(crate) mod outgoing;
@@ -19,8 +20,9 @@ use daypass_evidence::checkpoint::Checkpoint;
 pub(crate) use caller::{Caller, bearer, caller, client};
 pub(crate) use outgoing::{Outgoing, too_late};
 
+use crate::alarms::Alarms;
 use crate::index::Readers;
-use crate::issue::{self, Credential, Desk};
+use crate::issue::{self, Credential, Desk, Refusal};
 use crate::limits::Limits;
 use crate::log::{Compared, RecordError};
 use crate::refusals::Refusals;
@@ -63,6 +65,8 @@ pub struct Api {
     pub revocation: Arc<Revocation>,
     /// What receivers need to verify credentials.
     pub shown: Shown,
+    /// What a person must look at.
+    pub alarms: Alarms,
 }
 
 impl Api {
@@ -81,6 +85,9 @@ impl Api {
             None => None,
         };
         let issued = issue::issue(&self.desk, &caller.principal, request, known).await;
+        if matches!(issued, Err(Refusal::NotRecorded(RecordError::Superseded))) {
+            self.suspend_node(caller).await;
+        }
         issued.map_err(|refusal| outgoing::of_refusal(refusal, request.id, self))
     }
 

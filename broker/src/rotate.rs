@@ -18,6 +18,7 @@ use daypass_verify::ids::{KeyId, RequestId};
 use daypass_verify::time::UnixMs;
 use daypass_verify::upstream::UpstreamError;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::authority::AuthorityError;
@@ -237,7 +238,11 @@ impl Rotation {
 }
 
 /// Goes on for as long as the broker runs: whenever the state changed, and once in a second.
-pub async fn keep_rotating(rotation: Arc<Rotation>) {
+pub fn keep_rotating(rotation: &Arc<Rotation>) -> JoinHandle<()> {
+    tokio::spawn(go_on(Arc::clone(rotation)))
+}
+
+async fn go_on(rotation: Arc<Rotation>) {
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut changes = rotation.desk.log.state_changes();

@@ -208,14 +208,13 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
     let (open_reader, about) = (Arc::clone(&opened.opened.readers), opened.opened.about.clone());
     let (desk, kek, started) = open_desk(opened, &settings)?;
     desk.log.settlements().take_over(left.unsettled);
-    let (events, heard) = mpsc::channel(256);
+    let ((events, heard), shutdown) = (mpsc::channel(256), CancellationToken::new());
     let shelf = Shelf::open(&settings.store, Readers::new(Arc::clone(&open_reader))).await?;
     let sealing = seal::start(&settings.store, Arc::clone(&open_reader), desk.log.key(), settings.seal);
     let (shelf, readers, scrubbing) = scrub::start(&desk, shelf, &started, &settings);
     let rotation = Arc::new(Rotation::new(desk.clone(), kek, readers.clone(), settings.lifetimes));
     let (revocation, suspensions, containing) = contain(&desk, &readers);
-    let trust = trust_in_force(&settings, &desk, events);
-    let (alarms, shutdown) = (Alarms::default(), CancellationToken::new());
+    let (trust, alarms) = (trust_in_force(&settings, &desk, events), Alarms::default());
     announce::announce(&desk, &settings, about, &readers, &alarms).await?;
     rotation.look_at_start().await;
     let switches = emergency::start(&desk, &readers, &settings, &shutdown).await?;
@@ -237,14 +236,15 @@ pub async fn start_after(settings: Settings, left: Left) -> Result<Running, Serv
         suspensions,
         revocation: Arc::clone(&revocation),
         shown,
+        alarms: alarms.clone(),
     });
     let listeners = listening::listeners(bound, &settings, &site, api, &shutdown)?;
     let documents = upkeep::Shown { site, issuer: settings.issuer.clone(), lifetimes: settings.lifetimes };
     let mut upkeep = upkeep::start(&desk, &trust, &refusals, documents);
     let turning = tokio::spawn(upkeep::turn_when_due(desk.clone(), alarms.clone(), settings.turns));
     upkeep.extend(upkeep::watch(watched(&settings, &desk, &readers, alarms), heard, &refusals));
-    let rotating = tokio::spawn(keep_rotating(Arc::clone(&rotation)));
-    upkeep.extend([forgetting, turning, rotating].into_iter().chain(containing).chain(showing));
+    upkeep
+        .extend([forgetting, turning, keep_rotating(&rotation)].into_iter().chain(containing).chain(showing));
     upkeep.extend(witnesses.into_iter().chain(switches).chain(scrubbing).chain(sealing));
     Ok(Running {
         api: api_at,

@@ -153,6 +153,8 @@ impl Trust {
 
     fn source(&self, name: &Name, issuer: &Issuer) -> Source {
         let source = match &issuer.kind {
+            // Ourselves: what we signed is verified under our own CAs as they are at that moment.
+            IssuerKind::Nodes => Ok(Source::Fixed(IssuerKeys::Unavailable)),
             IssuerKind::ClientCa { ca, crl_file, .. } => self.client_ca(name, ca, crl_file.as_deref()),
             IssuerKind::Oidc { keys: KeySource::Jwks(document), .. } => fixed_set(document),
             IssuerKind::Oidc { url, keys, tls_ca, .. } => {

@@ -123,7 +123,9 @@ impl Client {
                 let chain: Vec<_> =
                     certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
                 let spki = key.spki.ok_or(VerifyError::Answer("token"))?;
-                let check = |it: &Published| verify::certificate(&chain, id, granted, spki, it, self.now());
+                let node = request.kind.is_node();
+                let check =
+                    |it: &Published| verify::certificate(&chain, (id, node), granted, spki, it, self.now());
                 let ((), published) = self.under_published(check).await?;
                 Ok(Secret::Certificate { chain, roots: published.roots.clone(), key: key.pem })
             }

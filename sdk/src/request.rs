@@ -71,6 +71,14 @@ impl IssueRequest {
         Self::new(task, Kind::Certificate { profile: v1::CertificateProfile::Unspecified, csr: None })
     }
 
+    /// The certificate by which a node proves itself to the broker, for the key of this request (PKCS#10, DER): with the code
+    /// that let it in as the proof, and from then on with the certificate of before, whose id is `supersedes`.
+    #[must_use]
+    pub fn node(task: Name, csr: Vec<u8>, supersedes: Option<CredentialId>) -> Self {
+        let kind = Kind::Certificate { profile: v1::CertificateProfile::Node, csr: Some(csr) };
+        Self { supersedes, ..Self::new(task, kind) }
+    }
+
     fn new(task: Name, kind: Kind) -> Self {
         Self {
             task,
@@ -103,6 +111,11 @@ impl IssueRequest {
 }
 
 impl Kind {
+    /// Whether it is the certificate by which a node proves itself to the broker.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self, Self::Certificate { profile: v1::CertificateProfile::Node, .. })
+    }
+
     fn to_wire(&self, csr: Vec<u8>) -> Credential {
         match self {
             Self::Token { profile, binding } => {

@@ -8,7 +8,7 @@ use daypass_evidence::tree::{Hash, ProofError, verify_consistency};
 use daypass_proto::v1;
 use daypass_verify::certificate::{CertificateError, TrustAnchors};
 use daypass_verify::credential::{
-    CredentialError, Expected, Presenter, Profile, verify_certificate, verify_token,
+    CredentialError, Expected, Presenter, Profile, verify_certificate, verify_node_certificate, verify_token,
 };
 use daypass_verify::ids::{CredentialId, Digest, TrustDomain};
 use daypass_verify::jose::{JoseError, UnverifiedToken};
@@ -204,10 +204,11 @@ fn profile_of(value: &str, asked: Option<Profile>) -> Result<Profile, VerifyErro
     Ok(profile)
 }
 
-/// Checks a certificate against what was granted. `key` is the digest of the public key that was sent.
+/// Checks a certificate against what was granted: that of a node, where one was asked for. `key` is the digest of the public
+/// key that was sent.
 pub(crate) fn certificate(
     chain: &[CertificateDer<'static>],
-    id: CredentialId,
+    (id, node): (CredentialId, bool),
     grant: &Grant,
     key: Digest,
     published: &Published,
@@ -216,7 +217,10 @@ pub(crate) fn certificate(
     let refused = |why: CertificateError| VerifyError::Credential(why.into());
     let anchors = TrustAnchors::new(published.roots.clone()).map_err(refused)?;
     let trust_domain = grant.subject.trust_domain();
-    let seen = verify_certificate(chain, &anchors, None, &trust_domain, now)?;
+    let seen = match node {
+        true => verify_node_certificate(chain, &anchors, &trust_domain, now)?,
+        false => verify_certificate(chain, &anchors, None, &trust_domain, now)?,
+    };
     same("serial number", &id, &seen.credential_id)?;
     same("subject", &grant.subject, &seen.subject)?;
     same("task", &grant.task, &seen.task.identifier)?;

@@ -36,7 +36,7 @@ fn another(deployment: &Deployment, name: &str) -> Settings {
     settings
 }
 
-async fn second(deployment: &Deployment) -> Running {
+pub(crate) async fn second(deployment: &Deployment) -> Running {
     let running = serve::start(another(deployment, "b2")).await.unwrap();
     let sees = || async { running.desk.log.state().bundle().is_some() };
     eventually("the second broker is ready", sees).await;

@@ -27,6 +27,7 @@ const fn key(
     Key { section, name, default, example, meaning }
 }
 
+const NODE: &str = "[node]";
 const CREDENTIAL: &str = "[[credential]]";
 const FILES: &str = "[credential.files]";
 const SOCKET: &str = "[[socket]]";
@@ -93,6 +94,27 @@ const KEYS: &[Key] = &[
         Some(r#"`"info"`"#),
         r#""info""#,
         "The most that is written to standard error: `error`, `warn`, `info`, `debug`. Never a token, a proof or a key.",
+    ),
+    key(
+        NODE,
+        "dir",
+        None,
+        r#""/var/lib/daypass-agent/node""#,
+        "Instead of another proof: the certificate of the machine as a node, which is renewed by itself, and kept here with its key, 0600. It is made if its parent is there.",
+    ),
+    key(
+        NODE,
+        "code_file",
+        NONE,
+        r#""/var/lib/daypass-agent/code""#,
+        "Where the one-time code is put that `daypass node add` printed: it is traded for a certificate as soon as it is there, and removed.",
+    ),
+    key(
+        NODE,
+        "task",
+        Some(r#"`"node"`"#),
+        r#""node""#,
+        "The declared task of kind `node` by which the certificate is asked for.",
     ),
     key(CREDENTIAL, "task", None, r#""ledger-db""#, "The declared task that a credential is asked for."),
     key(

@@ -68,6 +68,7 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
     let socket = "[[socket]]\npath = \"s\"\nserves = \"token\"\n";
     for (fault, expected) in [
         (SMALLEST.replace("id_token_file = \"token\"\n", ""), "there is no proof"),
+        (format!("{SMALLEST}[node]\ndir = \"n\"\n"), "another proof stands beside it"),
         (SMALLEST.replace("files = { dir = \"out\" }", ""), "goes nowhere"),
         (SMALLEST.replace("{ dir = \"out\" }", "{ dri = \"out\" }"), "did you mean `dir`"),
         (SMALLEST.replace("{ dir", "{ gid = 5, dir"), "`gid`: stands alone"),
@@ -131,11 +132,13 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
     }
 }
 
-/// Every key once, each with the example of the reference.
-fn example() -> String {
+/// Every key once, each with the example of the reference: with the certificate of a node as the proof, or with the others.
+fn example(node: bool) -> String {
     let mut text = String::new();
     let mut section = "";
-    for key in keys() {
+    let is_other = |key: &Key| key.section.is_empty() && ["id_token_file", "cert", "key"].contains(&key.name);
+    let left_out = |key: &&Key| if node { is_other(key) } else { key.section == "[node]" };
+    for key in keys().filter(|key| !left_out(key)) {
         if key.section != section {
             section = key.section;
             if section == "[[socket]]" {
@@ -150,14 +153,18 @@ fn example() -> String {
 
 #[test]
 fn every_documented_key_is_understood_and_no_other() {
-    let config = parse(&example()).unwrap();
-    assert!(config.exec.is_some());
+    assert!(parse(&example(false)).unwrap().exec.is_some());
+    assert!(parse(&example(true)).unwrap().connection.node.is_some());
     let mut names: Vec<_> = keys().map(|key| (key.section, key.name)).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), keys().count(), "a key is there twice");
     for key in keys() {
-        let spoiled = example().replacen(&format!("\n{} = ", key.name), &format!("\n{}x = ", key.name), 1);
+        let spoiled = example(key.section == "[node]").replacen(
+            &format!("\n{} = ", key.name),
+            &format!("\n{}x = ", key.name),
+            1,
+        );
         let spoiled = if key.name == "broker" { spoiled.replacen("broker", "brokerx", 1) } else { spoiled };
         assert!(parse(&spoiled).is_err(), "`{}x` is taken for a key", key.name);
     }

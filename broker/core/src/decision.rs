@@ -5,6 +5,7 @@ mod binding;
 mod denial;
 mod grant;
 pub(crate) mod lifetime;
+mod node;
 #[cfg(test)]
 mod oracle;
 mod resolve;
@@ -76,6 +77,7 @@ impl Decision<'_> {
         known.target = Some(destination.target_named.name.clone());
         known.asked = Some(destination.asked.clone());
         let profile = self.profile(&destination)?;
+        self.check_node(profile)?;
         let key = self.signing_key(profile, &destination.task.alg)?;
         self.check_suspension(&caller, &destination, key)?;
         self.check_standing(&caller)?;
@@ -190,7 +192,10 @@ impl Decision<'_> {
         bounds.of_task(destination, profile);
         bounds.of_caller(caller);
         bounds.of_review(caller, &ground.bundle.declared().settings)?;
-        bounds.of_proof(self.principal);
+        // The certificate that a node shows to renew it ends before the one that it asks for.
+        if profile != Profile::Node {
+            bounds.of_proof(self.principal);
+        }
         bounds.of_key(key);
         bounds.earliest()
     }
@@ -260,6 +265,6 @@ const fn key_use(profile: Profile) -> KeyUse {
     match profile {
         Profile::AccessToken => KeyUse::Token,
         Profile::JwtSvid => KeyUse::Svid,
-        Profile::X509Svid | Profile::CommonName => KeyUse::Ca,
+        Profile::X509Svid | Profile::CommonName | Profile::Node => KeyUse::Ca,
     }
 }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daypass_evidence::canonical::CanonicalError;
 use daypass_evidence::entry::{Body, CredentialType, Index, NewEntry};
 use daypass_verify::ids::{CredentialId, Digest, KeyId};
-use daypass_verify::time::UnixMs;
+use daypass_verify::time::{Seconds, UnixMs};
 
 pub use certificate::assemble as assemble_certificate;
 pub use key::SigningKey;
@@ -22,6 +22,8 @@ use crate::proof::{Principal, SpentMark};
 
 /// How long a caller's request id is remembered at least; ids lie in buckets of this length, two of which count.
 const REQUEST_BUCKET_MS: i64 = 600_000;
+/// How long after its end a renewed node certificate is remembered, for clocks that differ.
+const NODE_SLACK: Seconds = Seconds::new(60);
 /// An ES256 signature in a JWS: r and s, 32 bytes each (RFC 7518, section 3.4).
 const P1363_LEN: usize = 64;
 /// How long an RS256 signature is: as long as the modulus, of 2048 to 4096 bits.
@@ -88,6 +90,10 @@ pub enum MarkKind {
     Proof,
     /// A request id of a caller.
     Request,
+    /// A node certificate that was renewed: the next renewal must show the newer one.
+    Superseded,
+    /// The same with the key that it was renewed for: who never had the answer may ask again.
+    Renewal,
 }
 
 /// Something that is spent in the transaction that records the draft: a second draft with the same mark fails.
@@ -240,7 +246,23 @@ fn marks(grant: &Grant) -> Vec<Mark> {
     let proof = grant.spent.map(Mark::from);
     // An id that the broker drew itself cannot come again.
     let request = grant.id_is_callers.then(|| request_mark(grant));
-    [proof, request].into_iter().flatten().collect()
+    [proof, request].into_iter().flatten().chain(node_marks(grant)).collect()
+}
+
+/// What the renewal of a node certificate spends.
+fn node_marks(grant: &Grant) -> Vec<Mark> {
+    let (Some(renewed), Some(key)) = (&grant.renewed_node, &grant.csr_key) else { return Vec::new() };
+    let mark = |kind, more: &[u8]| {
+        let bytes = [b"node\0".as_slice(), renewed.digest.as_bytes(), more].concat();
+        Mark {
+            kind,
+            key: *Digest::of(&bytes).as_bytes(),
+            expires: renewed.expires.plus(NODE_SLACK),
+            earlier: None,
+        }
+    };
+    let holder = key.spki_digest();
+    vec![mark(MarkKind::Superseded, &[]), mark(MarkKind::Renewal, holder.as_bytes())]
 }
 
 /// The mark of a caller's request id. The identity is part of it: nobody uses up the ids of another.

@@ -4,6 +4,7 @@
 mod certificate;
 mod id_token;
 mod matching;
+mod node;
 #[cfg(test)]
 pub(crate) mod platforms;
 mod principal;
@@ -14,13 +15,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use daypass_verify::certificate::{CertificateError, Crls, Holder, TrustAnchors, self_signed_holder};
-use daypass_verify::ids::Name;
+use daypass_verify::ids::{Digest, Name, TrustDomain};
 use daypass_verify::jose::{JoseError, UnverifiedToken};
 use daypass_verify::jwks::KeySet;
 use daypass_verify::time::{Seconds, UnixMs};
 use rustls_pki_types::CertificateDer;
 
 pub(crate) use matching::Clauses;
+pub use node::{Enrolment, NodeProof};
 pub use principal::{Binding, Principal, SpentMark};
 
 use crate::bundle::Bundle;
@@ -42,6 +44,24 @@ pub enum UnverifiedProof {
     Certificate {
         /// The chain of the connection, leaf first.
         chain: Vec<CertificateDer<'static>>,
+    },
+    /// The one-time code of a node, and what the log says of the one that it names.
+    Code {
+        /// SHA-256 of what was shown.
+        shown: Digest,
+        /// What the log says.
+        enrolment: Box<Enrolment>,
+        /// Our own trust domain.
+        trust_domain: TrustDomain,
+    },
+    /// A certificate that says it is a node's.
+    Node {
+        /// The chain of the connection, leaf first.
+        chain: Vec<CertificateDer<'static>>,
+        /// The broker's own issuing CAs.
+        anchors: TrustAnchors,
+        /// Our own trust domain.
+        trust_domain: TrustDomain,
     },
     /// A token on a connection with a client certificate. Where a declared issuer claims the certificate, both
     /// must lead to one identity; a certificate that none claims proves possession only, and binds.
@@ -183,6 +203,12 @@ impl UnverifiedProof {
             }
             Self::Certificate { chain } => certificate::verify(&chain, bundle, known, now)?
                 .ok_or_else(|| CertificateError::UnknownIssuer.into()),
+            Self::Code { shown, enrolment, trust_domain } => {
+                node::by_code(shown, &enrolment, &trust_domain, bundle, now)
+            }
+            Self::Node { chain, anchors, trust_domain } => {
+                node::by_certificate(&chain, &anchors, &trust_domain, bundle, now)
+            }
             Self::Both { token, chain } => {
                 let principal = id_token::verify(token, bundle, known, our_issuer, now)?;
                 if let Some(holder) = possession(&chain)? {

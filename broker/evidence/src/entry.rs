@@ -219,6 +219,8 @@ kinds! {
     KeyChanged = "key.changed" v 1,
     /// A statement other than a credential was signed.
     StatementSigned = "statement.signed" v 1,
+    /// Something that may be done once it is approved, or with the code that goes with it.
+    ApprovalRequested = "approval.requested" v 1,
     /// A credential.
     CredentialIssued = "credential.issued" v 1,
     /// A request of a known caller that was refused.

@@ -6,13 +6,14 @@ use daypass_core::bundle::Bundle;
 use daypass_core::decision::Outward;
 use daypass_core::proof::{KnownKeys, Principal, ProofError, UnverifiedProof, possession};
 use daypass_evidence::entry::{Client, ProofUse};
-use daypass_verify::certificate::Holder;
+use daypass_verify::certificate::{Holder, says_node};
 use daypass_verify::ids::RequestId;
 use daypass_verify::jose::UnverifiedToken;
 use daypass_verify::time::UnixMs;
 use http::{HeaderMap, header};
 
 use super::Api;
+use super::node;
 use super::outgoing::{self, Outgoing};
 use crate::listen::Connection;
 
@@ -46,10 +47,15 @@ pub(crate) async fn caller(
     let bundle = state.bundle().ok_or_else(|| Outgoing::new(Outward::Halted, "no bundle is in force"))?;
     let principal = match (token, connection) {
         (None, Some(connection)) => remembered(api, bundle, connection),
+        (Some(code), _) if node::is_code(code) => node::by_code(api, bundle, code).await.map(Arc::new),
         (Some(token), connection) => with_token(api, bundle, token, connection.map(Arc::as_ref)).await,
         (None, None) => Err(missing()),
     };
     let principal = principal.and_then(|principal| not_lost(principal, state.proofs_from()));
+    let principal = match principal {
+        Ok(it) => node::not_revoked(api, bundle, &it).await.map(|()| it),
+        refused => refused,
+    };
     let principal = principal.map_err(|error| {
         if let Some(connection) = connection {
             api.limits.proof_failed(connection.peer.addr.ip());
@@ -109,7 +115,11 @@ fn remembered(api: &Api, bundle: &Bundle, connection: &Connection) -> Result<Arc
     {
         return Ok(Arc::clone(&kept.principal));
     }
-    let proof = UnverifiedProof::Certificate { chain: connection.peer.chain.to_vec() };
+    let chain = &connection.peer.chain;
+    let proof = match chain.first().is_some_and(|leaf| says_node(leaf)) {
+        true => node::of_chain(api, bundle, chain)?,
+        false => UnverifiedProof::Certificate { chain: chain.to_vec() },
+    };
     let principal = Arc::new(proof.verify(bundle, &known, &api.desk.issuer, now)?);
     connection.remember(Arc::new(Kept { principal: Arc::clone(&principal), known, at: now }));
     Ok(principal)

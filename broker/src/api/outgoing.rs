@@ -147,6 +147,10 @@ pub(crate) fn of_record(error: &RecordError) -> Outgoing {
             "a credential was issued for this request id within the last ten minutes: use it, or ask under a new id",
         ),
         RecordError::Revoked => Outgoing::new(Outward::NotAllowed, REVOKED),
+        RecordError::Superseded => Outgoing::new(
+            Outward::Suspended,
+            "the node certificate was renewed before: the node is suspended, as somebody may have a copy of its key",
+        ),
         RecordError::Unavailable(_) => retry(
             Outward::EvidenceUnavailable,
             "the evidence log cannot be written: nothing is issued without a record",

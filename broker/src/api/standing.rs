@@ -14,6 +14,9 @@ pub(crate) const ROTATE: &str = "rotate";
 /// The right to end credentials before their time, and to suspend.
 pub(crate) const CONTAIN: &str = "contain";
 
+/// The right to let nodes in.
+pub(crate) const ENROL: &str = "enrol";
+
 /// Whether a caller is an operator who may read all entries at `now`.
 pub(crate) fn reads_evidence(caller: &Principal, bundle: &Bundle, now: UnixMs) -> bool {
     operator(caller, READ_EVIDENCE, bundle, now).is_some()

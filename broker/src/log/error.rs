@@ -12,6 +12,9 @@ pub enum RecordError {
     /// The credential that it would renew was revoked.
     #[error("the credential that this one would renew was revoked")]
     Revoked,
+    /// The node certificate was renewed before, for another key.
+    #[error("the node certificate was renewed before, for another key: somebody has a copy of it")]
+    Superseded,
     /// The log could not be written.
     #[error("the evidence log could not be written: {0}")]
     Unavailable(String),

@@ -118,11 +118,14 @@ fn before_spending(command: &Command, head: &Head, ground: &Ground<'_>) -> Fate 
 
 /// Each draft has its own outcome: a replay fails alone, never the batch, and spends nothing else of its own.
 fn record_one(assembly: &mut Assembly<'_>, draft: &Draft, fresh: Vec<bool>) -> Fate {
-    let spent = draft.marks().iter().zip(fresh).find(|(_, fresh)| !fresh).map(|(mark, _)| mark.kind);
-    match spent {
-        Some(MarkKind::Request) => Fate::Refused(RecordError::AlreadyIssued),
-        Some(MarkKind::Proof) => Fate::Refused(RecordError::Replayed),
-        None => match assembly.push(draft.entry()) {
+    let spent = draft.marks().iter().zip(fresh).filter(|(_, fresh)| !fresh).map(|(mark, _)| mark.kind);
+    let spent: Vec<MarkKind> = spent.collect();
+    match spent.as_slice() {
+        [MarkKind::Request, ..] => Fate::Refused(RecordError::AlreadyIssued),
+        [MarkKind::Proof, ..] => Fate::Refused(RecordError::Replayed),
+        // Asked again for the same new key, by who never had the answer: as good as the first time.
+        [MarkKind::Superseded] => Fate::Refused(RecordError::Superseded),
+        _ => match assembly.push(draft.entry()) {
             Ok(index) => {
                 assembly.adds.born.push(Live { exp: draft.exp(), index: base(assembly.shard()) + index });
                 Fate::Recorded(index)

@@ -144,7 +144,8 @@ fn certificate_profile(certificate: &CertificateParameters) -> Result<Option<Pro
         Ok(CertificateProfile::Unspecified) => Ok(None),
         Ok(CertificateProfile::X509Svid) => Ok(Some(Profile::X509Svid)),
         Ok(CertificateProfile::CommonName) => Ok(Some(Profile::CommonName)),
-        Err(_) => Err(Outgoing::malformed("certificate.profile", "expected X509_SVID or COMMON_NAME")),
+        Ok(CertificateProfile::Node) => Ok(Some(Profile::Node)),
+        Err(_) => Err(Outgoing::malformed("certificate.profile", "expected X509_SVID, COMMON_NAME or NODE")),
     }
 }
 

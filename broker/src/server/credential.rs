@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use daypass_core::decision::{Grant, Outward, decide};
 use daypass_core::draft::Assembled;
+use daypass_core::proof::NodeProof;
 use daypass_core::request::Renewed;
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::Profile;
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::credential_service_server::CredentialService;
+use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_proto::v1::issue_response::Credential as Answered;
 use daypass_verify::ids::{CredentialId, RequestId};
 use tonic::{Request, Response, Status};
@@ -110,7 +112,9 @@ impl Service {
         wire: &pb::IssueRequest,
         caller: &Caller,
     ) -> Result<Option<Renewed>, Outgoing> {
-        let Some(id) = convert::optional::<CredentialId>("supersedes", &wire.supersedes)? else {
+        let Some(id) =
+            convert::optional::<CredentialId>("supersedes", &wire.supersedes)?.or(own_node(wire, caller))
+        else {
             return Ok(None);
         };
         let own: Vec<_> = caller.principal.identities().iter().map(|(name, _)| name.clone()).collect();
@@ -135,6 +139,15 @@ impl Service {
         renewed.map(Some).ok_or_else(|| {
             Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")
         })
+    }
+}
+
+/// The certificate that a node renews by showing it.
+fn own_node(wire: &pb::IssueRequest, caller: &Caller) -> Option<CredentialId> {
+    let asks = matches!(&wire.credential, Some(Wanted::Certificate(it)) if it.profile() == pb::CertificateProfile::Node);
+    match caller.principal.node() {
+        Some(NodeProof::Certificate(id)) if asks => Some(id),
+        _ => None,
     }
 }
 

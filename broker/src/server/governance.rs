@@ -84,9 +84,36 @@ impl GovernanceService for Service {
         let answer = self.rotate(request.get_ref(), &caller).await;
         answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
     }
+
+    async fn add_node(
+        &self,
+        request: Request<pb::AddNodeRequest>,
+    ) -> Result<Response<pb::AddNodeResponse>, Status> {
+        let caller = caller(&request)?;
+        let answer = self.node(request.get_ref(), &caller).await;
+        answer.map(Response::new).map_err(|refusal| refusal.into_status(&caller.request))
+    }
 }
 
 impl Service {
+    async fn node(
+        &self,
+        wire: &pb::AddNodeRequest,
+        caller: &Caller,
+    ) -> Result<pb::AddNodeResponse, Outgoing> {
+        let identity = convert::optional("identity", &wire.identity)?;
+        let identity =
+            identity.ok_or_else(|| Outgoing::malformed("identity", "expected the name of a node"))?;
+        let added = self.0.add_node(caller, &identity, wire.validate_only).await?;
+        let place = added.place.as_ref();
+        Ok(pb::AddNodeResponse {
+            code: added.code.unwrap_or_default(),
+            task: added.task.to_string(),
+            expires_at: Some(timestamp(added.until)),
+            entry: place.map(|place| pb::EntryRef { log: place.origin.to_string(), index: place.index }),
+        })
+    }
+
     async fn rotate(
         &self,
         wire: &pb::RotateKeyRequest,

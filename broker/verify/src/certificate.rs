@@ -3,16 +3,20 @@
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension};
 use x509_parser::oid_registry::asn1_rs::Oid;
 
-use crate::chain;
+use crate::chain::{self, LeafUsage};
 use crate::ids::{Digest, SpiffeId};
 use crate::key::{KeyError, RawKey};
 use crate::task::TASK_EXTENSION_OID;
 use crate::time::UnixMs;
 
 pub use crate::chain::{CHAIN_LEN_MAX, Crls, INTERMEDIATES_MAX, TrustAnchors};
+
+/// The extended key usage of node certificates, and their only one: no stock verifier takes one for a client's. The arc
+/// is that of UUIDs (ITU-T X.667).
+pub const NODE_USAGE_OID: &[u64] = &[2, 25, 7_361_524_498_160_219_342];
 
 /// Why a certificate is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -127,10 +131,38 @@ pub fn verify_client_chain(
     crls: Option<&Crls>,
     now: UnixMs,
 ) -> Result<VerifiedLeaf, CertificateError> {
-    chain::check_path(chain, anchors, crls, now)?;
+    verify_chain(chain, anchors, crls, LeafUsage::Client, now)
+}
+
+/// Checks the chain of a node certificate, leaf first, at `now`: as a client's, but for [`NODE_USAGE_OID`].
+///
+/// # Errors
+/// When no path leads to one of `anchors`, or the leaf is not one of a node: see [`CertificateError`].
+pub fn verify_node_chain(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    now: UnixMs,
+) -> Result<VerifiedLeaf, CertificateError> {
+    verify_chain(chain, anchors, None, LeafUsage::Node, now)
+}
+
+/// Whether a certificate says of itself that it is a node's: nothing in it is believed.
+#[must_use]
+pub fn says_node(der: &[u8]) -> bool {
+    chain::parse(der).is_ok_and(|leaf| check_leaf_usage(&leaf, LeafUsage::Node).is_ok())
+}
+
+fn verify_chain(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    crls: Option<&Crls>,
+    usage: LeafUsage,
+    now: UnixMs,
+) -> Result<VerifiedLeaf, CertificateError> {
+    chain::check_path(chain, anchors, crls, usage, now)?;
     let der = chain.first().ok_or(CertificateError::Empty)?;
     let leaf = chain::parse(der)?;
-    check_leaf_usage(&leaf)?;
+    check_leaf_usage(&leaf, usage)?;
     RawKey::from_spki(leaf.public_key())?;
     let (uri_sans, dns_sans) = alternative_names(&leaf)?;
     Ok(VerifiedLeaf {
@@ -144,9 +176,15 @@ pub fn verify_client_chain(
     })
 }
 
-fn check_leaf_usage(leaf: &X509Certificate<'_>) -> Result<(), CertificateError> {
+fn check_leaf_usage(leaf: &X509Certificate<'_>, wanted: LeafUsage) -> Result<(), CertificateError> {
     let extended = leaf.extended_key_usage().map_err(|_| CertificateError::ExtendedKeyUsage)?;
-    if !extended.is_some_and(|it| it.value.client_auth && !it.value.any) {
+    let extended =
+        extended.map(|it| it.value).filter(|it| !it.any).ok_or(CertificateError::ExtendedKeyUsage)?;
+    let fits = match wanted {
+        LeafUsage::Client => extended.client_auth,
+        LeafUsage::Node => is_node_usage(extended),
+    };
+    if !fits {
         return Err(CertificateError::ExtendedKeyUsage);
     }
     let usage = leaf.key_usage().map_err(|_| CertificateError::KeyUsage)?;
@@ -154,6 +192,19 @@ fn check_leaf_usage(leaf: &X509Certificate<'_>) -> Result<(), CertificateError> 
         it.digital_signature() && !it.key_cert_sign() && !it.crl_sign()
     };
     if usage.is_some_and(|it| fits(it.value)) { Ok(()) } else { Err(CertificateError::KeyUsage) }
+}
+
+/// The usage of nodes, and no other beside it.
+#[must_use]
+pub fn is_node_usage(extended: &ExtendedKeyUsage<'_>) -> bool {
+    let others = extended.server_auth
+        || extended.client_auth
+        || extended.code_signing
+        || extended.email_protection
+        || extended.time_stamping
+        || extended.ocsp_signing;
+    let own = Oid::from(NODE_USAGE_OID).is_ok_and(|own| extended.other == [own]);
+    own && !others && !extended.any
 }
 
 /// The URIs and the DNS names among the subject's alternative names.

@@ -20,6 +20,27 @@ pub const CHAIN_LEN_MAX: usize = 64 * 1024;
 /// The most certificates between the leaf and the root.
 pub const INTERMEDIATES_MAX: usize = 6;
 
+/// What a leaf is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeafUsage {
+    /// Clients in handshakes.
+    Client,
+    /// A node that asks its broker.
+    Node,
+}
+
+/// `2.25` and the last arc of [`crate::certificate::NODE_USAGE_OID`], as DER has them.
+const NODE_USAGE_DER: &[u8] = &[0x69, 0xe6, 0x94, 0xd8, 0xf0, 0xf2, 0xf1, 0xb3, 0xe9, 0x4e];
+
+impl LeafUsage {
+    fn of_webpki(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Node => KeyUsage::required_if_present(NODE_USAGE_DER),
+        }
+    }
+}
+
 /// Roots that are trusted, each within its own bounds.
 #[derive(Debug, Clone)]
 pub struct TrustAnchors {
@@ -124,12 +145,12 @@ fn read_crl(der: &[u8]) -> Result<(i64, CertRevocationList<'static>), Certificat
     Ok((list.last_update().timestamp(), owned.into()))
 }
 
-/// Checks that a path leads from the leaf, the first of `chain`, to one of `anchors` at `now`, for client
-/// authentication.
+/// Checks that a path leads from the leaf, the first of `chain`, to one of `anchors` at `now`, for `usage`.
 pub(crate) fn check_path(
     chain: &[CertificateDer<'_>],
     anchors: &TrustAnchors,
     crls: Option<&Crls>,
+    usage: LeafUsage,
     now: UnixMs,
 ) -> Result<(), CertificateError> {
     let (leaf, intermediates) = chain.split_first().ok_or(CertificateError::Empty)?;
@@ -157,7 +178,7 @@ pub(crate) fn check_path(
         &anchors.anchors,
         intermediates,
         at,
-        KeyUsage::client_auth(),
+        usage.of_webpki(),
         revocation,
         Some(&check_ours),
     )

@@ -9,7 +9,9 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::certificate::{CertificateError, Crls, TrustAnchors, VerifiedLeaf, verify_client_chain};
+use crate::certificate::{
+    CertificateError, Crls, TrustAnchors, VerifiedLeaf, verify_client_chain, verify_node_chain,
+};
 use crate::ids::{CredentialId, Digest, Name, SpiffeId, TrustDomain};
 use crate::jose::{JoseError, SignedToken, UnverifiedToken};
 use crate::json;
@@ -263,7 +265,24 @@ pub fn verify_certificate(
     trust_domain: &TrustDomain,
     now: UnixMs,
 ) -> Result<VerifiedCertificate, CredentialError> {
-    let leaf = verify_client_chain(chain, anchors, crls, now)?;
+    verified(verify_client_chain(chain, anchors, crls, now)?, trust_domain)
+}
+
+/// Checks the chain of a node certificate, leaf first, against roots of the broker that issued it: as any certificate of
+/// Daypass, but that it is a node's and so good for nothing else.
+///
+/// # Errors
+/// As for [`verify_certificate`].
+pub fn verify_node_certificate(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    trust_domain: &TrustDomain,
+    now: UnixMs,
+) -> Result<VerifiedCertificate, CredentialError> {
+    verified(verify_node_chain(chain, anchors, now)?, trust_domain)
+}
+
+fn verified(leaf: VerifiedLeaf, trust_domain: &TrustDomain) -> Result<VerifiedCertificate, CredentialError> {
     let subject = leaf.spiffe_id()?;
     if subject.trust_domain() != *trust_domain {
         return Err(CredentialError::TrustDomain(trust_domain.clone()));

@@ -1,5 +1,6 @@
 //! What can be said on the command line. No option takes a proof or a credential: only files that hold one.
 
+mod node;
 mod revoke;
 mod suspend;
 
@@ -12,6 +13,7 @@ use daypass_verify::scope::{Action, Audience, Resource};
 use daypass_verify::time::{Seconds, UnixMs};
 use url::Url;
 
+pub(crate) use node::Node;
 pub(crate) use revoke::{Reason, Revoke};
 pub(crate) use suspend::{Resume, Suspend};
 
@@ -98,6 +100,9 @@ pub(crate) enum Command {
     Suspend(Suspend),
     /// Lift a suspension; an operator's right
     Resume(Resume),
+    /// Let a machine in; an operator's right
+    #[command(subcommand)]
+    Node(Node),
     /// Say whether the broker answers, and what this client knows
     Status,
     /// Say what a refusal means

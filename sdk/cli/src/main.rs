@@ -9,6 +9,7 @@ mod failure;
 mod get;
 mod inspect;
 mod log;
+mod node;
 mod output;
 mod pages;
 mod profile;
@@ -55,6 +56,7 @@ async fn dispatch(args: Args) -> Result<(), Failure> {
         Command::Rotate(rotate) => rotate::run(rotate, &profile()?, &out).await,
         Command::Suspend(order) => suspend::suspend(order, &profile()?, &out).await,
         Command::Resume(order) => suspend::resume(order, &profile()?, &out).await,
+        Command::Node(node) => node::run(node, &profile()?, &out).await,
         Command::Status => status::run(&profile()?, &out).await,
         Command::Error { code } => errors::run(code.as_deref(), &out),
         Command::Completions { shell } => pages::completions(*shell, &out),

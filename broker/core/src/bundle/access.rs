@@ -136,7 +136,7 @@ impl Case<'_> {
             issuer_name: &clause.issuer,
             proof_kind: match issuer.kind {
                 IssuerKind::Oidc { .. } => ProofKind::IdToken,
-                IssuerKind::ClientCa { .. } => ProofKind::Certificate,
+                IssuerKind::ClientCa { .. } | IssuerKind::Nodes => ProofKind::Certificate,
             },
             actor: issuer.actor,
             claims,

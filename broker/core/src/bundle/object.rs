@@ -233,6 +233,9 @@ pub enum IssuerKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         crl_file: Option<String>,
     },
+    /// This broker itself, of the nodes that it let in: by a one-time code, and from then on by the certificates that it
+    /// issues to them.
+    Nodes,
 }
 
 /// Where an OIDC issuer's keys come from.
@@ -302,7 +305,7 @@ pub struct Owner {
 pub struct Operator {
     /// How it proves itself: any one of these.
     pub proofs: Vec<ProofClause>,
-    /// What it may do: `read_evidence`, `propose`, `decide`, `contain`, `review`, `rotate`.
+    /// What it may do: `read_evidence`, `propose`, `decide`, `contain`, `review`, `rotate`, `enrol`.
     pub roles: BTreeSet<String>,
     /// The owner that it is, where it is a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -71,6 +71,15 @@ const REFUSED: &[Row] = &[
     ("tasks.toml", "resources = [\"acme/*\"]", "resources = [\"acme/../x\"]", "wrong-value", "acme/../x", "is not a resource"),
     ("tasks.toml", "approval = { n = 1", "approval = { n = 0", "approval", "n = 0", "1 or more"),
     ("tasks.toml", "audiences = [\"https://deploy.example.org\"]\n", "", "no-audience", "[task.deploy-web]", "those that may take them"),
+    // nodes
+    ("identities/nodes.toml", "class = \"node\"", "class = \"service\"", "proof-form", "proofs", "class `node`"),
+    ("identities/nodes.toml", "example.org/prod/node/db1", "example.org/prod/node/db2", "proof-form", "proofs", "its own `spiffe_id`"),
+    ("identities/nodes.toml", ", spiffe_id = \"spiffe://example.org/prod/node/db1\"", "", "proof-form", "proofs", "its own `spiffe_id`"),
+    ("operators.toml", "{ issuer = \"staff\", subject = \"p-1042\" }", "{ issuer = \"nodes\", spiffe_id = \"spiffe://example.org/bob-sec\" }", "proof-form", "bob-sec\" }", "prove themselves alone"),
+    ("issuers/issuers.toml", "[issuer.nodes]\n", "[issuer.machines]\nkind = \"nodes\"\nenvironment = \"prod\"\n\n[issuer.nodes]\n", "nodes", "kind = \"nodes\"", "expected one of this kind"),
+    ("issuers/issuers.toml", "kind = \"nodes\"", "kind = \"node\"", "wrong-value", "kind = \"node\"", "`nodes`"),
+    ("tasks.toml", "kinds = [\"node\"]", "kinds = [\"node\", \"x509-svid\"]\nprofile = \"node\"", "node", "kinds", "a task of its own"),
+    ("tasks.toml", "kinds = [\"node\"]", "kinds = [\"node\"]\nrevoke_on_renew = true", "node", "revoke_on_renew", "remove it"),
     // issuers
     ("issuers/issuers.toml", "https://ci.example.org", "http://ci.example.org", "issuer-url", "http://ci", "is not https"),
     ("issuers/issuers.toml", "https://ci.example.org", "file:///etc/passwd", "issuer-url", "file:", "is not https"),
@@ -98,7 +107,7 @@ const REFUSED: &[Row] = &[
     ("issuers/workloads.pem", "BEGIN CERTIFICATE", "BEGIN PUBLIC KEY", "wrong-value", "ca_file", "is not PEM"),
     ("issuers/workloads.pem", "MIIB3zCCAYWg", "MIIB3zCCAYXg", "ca", "", "no CA certificate"),
     ("issuers/issuers.toml", "ca_file = \"issuers/workloads.pem\"\n", "", "wrong-value", "[issuer.workloads]", "holds no certificate"),
-    ("issuers/issuers.toml", "kind = \"client_ca\"", "kind = \"clientca\"", "wrong-value", "clientca", "`oidc` nor `client_ca`"),
+    ("issuers/issuers.toml", "kind = \"client_ca\"", "kind = \"clientca\"", "wrong-value", "clientca", "`oidc`, `client_ca` nor"),
     // proofs
     ("identities/billing.toml", "subject = \"project:42:ref:main\"", "subject = \"project:42:*\"", "wildcard", "project:42:*", "exact string"),
     ("identities/billing.toml", "event = \"schedule\"", "event = \"sched?le\"", "wildcard", "sched?le", "exact string"),

@@ -17,7 +17,7 @@ use super::lifetime::Lifetime;
 use super::resolve::{Caller, Destination};
 use super::scope::Narrowed;
 use crate::bundle::object::ClaimSource;
-use crate::proof::{Principal, SpentMark};
+use crate::proof::{NodeProof, Principal, SpentMark};
 use crate::request::{Form, Renewed, Request};
 
 /// How far `nbf` and `notBefore` lie before the time of issue: clocks of receivers differ.
@@ -37,8 +37,23 @@ pub struct Grant {
     pub(crate) dns_names: Vec<String>,
     pub(crate) common_name: Option<String>,
     pub(crate) spent: Option<SpentMark>,
+    pub(crate) renewed_node: Option<RenewedNode>,
     replaces: Option<Renewed>,
     narrowed: Vec<&'static str>,
+}
+
+/// The node certificate that is renewed: it can be, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RenewedNode {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its end.
+    pub(crate) expires: UnixMs,
+}
+
+fn renewed_node(principal: &Principal, profile: Profile) -> Option<RenewedNode> {
+    let renews = profile == Profile::Node && matches!(principal.node(), Some(NodeProof::Certificate(_)));
+    renews.then(|| RenewedNode { digest: principal.digest(), expires: principal.expires_at() })
 }
 
 /// The entry, but for what the draft adds: the digest of what will be signed.
@@ -184,6 +199,7 @@ impl Parts<'_> {
             dns_names: self.destination.task.dns_names.iter().cloned().collect(),
             common_name: self.destination.task.common_name.clone(),
             spent: self.principal.spent_mark(),
+            renewed_node: renewed_node(self.principal, self.profile),
             replaces: self.request.supersedes.filter(|_| self.destination.task.revoke_on_renew),
             narrowed,
             record: Unsigned {
@@ -196,7 +212,10 @@ impl Parts<'_> {
                 granted: Granted { scope: self.narrowed.granted, ttl_s: self.lifetime.ttl_s },
                 decision: self.decision,
                 credential,
-                approval: None,
+                approval: match self.principal.node() {
+                    Some(NodeProof::Code(at)) => Some(at),
+                    _ => None,
+                },
                 emergency: None,
             },
         }

@@ -79,7 +79,7 @@ impl Decision<'_> {
         let issuer = ground.bundle.declared().issuers.get(self.principal.issuer());
         let same = issuer.is_some_and(|issuer| match &issuer.kind {
             IssuerKind::Oidc { url, .. } => url == self.principal.issuer_id(),
-            IssuerKind::ClientCa { .. } => true,
+            IssuerKind::ClientCa { .. } | IssuerKind::Nodes => true,
         });
         if !same {
             return Err(not_allowed("ISSUER_CHANGED", "the issuer of the proof is no longer declared so"));

@@ -2,6 +2,7 @@
 //! the key comes from the caller; every name comes from what is declared.
 
 use daypass_evidence::entry::{Profile, Reach};
+use daypass_verify::certificate::NODE_USAGE_OID;
 use daypass_verify::task::{TASK_EXTENSION_OID, TaskDetail};
 use daypass_verify::time::UnixMs;
 use rcgen::string::Ia5String;
@@ -66,6 +67,7 @@ pub(super) fn params(grant: &Grant, task: &str) -> Result<CertificateParams, Dra
 fn extended_key_usages(profile: Profile) -> Vec<ExtendedKeyUsagePurpose> {
     match profile {
         Profile::CommonName => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Profile::Node => vec![ExtendedKeyUsagePurpose::Other(NODE_USAGE_OID.to_vec())],
         _ => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
     }
 }

@@ -1,6 +1,7 @@
 //! Our own lints: the finished bytes are read again, and must be what was meant, before anything is recorded.
 
 use daypass_evidence::entry::{Profile, Reach};
+use daypass_verify::certificate::is_node_usage;
 use daypass_verify::csr::CsrKey;
 use daypass_verify::task::TASK_EXTENSION_OID;
 use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
@@ -73,6 +74,9 @@ fn check_usages(parsed: &X509Certificate<'_>, grant: &Grant) -> Lint {
     )?;
     let extended = parsed.extended_key_usage().ok().flatten();
     let fits = extended.is_some_and(|it| {
+        if grant.profile() == Profile::Node {
+            return is_node_usage(it.value);
+        }
         let others = it.value.any
             || it.value.code_signing
             || it.value.email_protection

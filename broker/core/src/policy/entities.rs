@@ -104,6 +104,7 @@ fn issuer(name: &Name, it: &Issuer) -> Attributes {
     let kind = match it.kind {
         IssuerKind::Oidc { .. } => "oidc",
         IssuerKind::ClientCa { .. } => "client_ca",
+        IssuerKind::Nodes => "nodes",
     };
     vec![
         ("name", text(name.as_str())),

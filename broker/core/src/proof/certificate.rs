@@ -87,6 +87,7 @@ fn principal(
         identities: facts.identities(bundle),
         operators: facts.operators(bundle),
         bundle: bundle.digest(),
+        node: None,
         facts,
         issuer_id: name.to_string(),
         issuer_disabled: issuer.disabled,

@@ -203,6 +203,7 @@ fn principal(
         identities: facts.identities(bundle),
         operators: facts.operators(bundle),
         bundle: bundle.digest(),
+        node: None,
         facts,
         issuer_id,
         issuer_disabled: rules.issuer.disabled,

@@ -63,8 +63,8 @@ impl Facts {
         clause.issuer == self.issuer
             && match self.kind {
                 ProofKind::IdToken => self.fits_token(clause),
-                ProofKind::Certificate => self.fits_certificate(clause),
-                ProofKind::Delegated | ProofKind::Enrolment => false,
+                ProofKind::Certificate | ProofKind::Enrolment => self.fits_certificate(clause),
+                ProofKind::Delegated => false,
             }
     }
 
@@ -159,7 +159,7 @@ fn claims_of(declared: &Declared, issuer: &Issuer) -> BTreeSet<String> {
     });
     let instance = match &issuer.kind {
         IssuerKind::Oidc { instance_claim, .. } => instance_claim.as_ref(),
-        IssuerKind::ClientCa { .. } => None,
+        IssuerKind::ClientCa { .. } | IssuerKind::Nodes => None,
     };
     copied.chain(instance).cloned().collect()
 }

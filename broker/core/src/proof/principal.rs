@@ -7,8 +7,8 @@ use daypass_verify::certificate::{Holder, VerifiedLeaf};
 use daypass_verify::ids::{Digest, IdentityName, Name};
 use daypass_verify::time::{Seconds, UnixMs};
 
-use super::ProofError;
 use super::matching::Facts;
+use super::{NodeProof, ProofError};
 
 /// How long after its end a spent proof is remembered: the leeway, and then some for clocks that differ.
 const MARK_SLACK: Seconds = Seconds::new(60);
@@ -63,6 +63,7 @@ pub struct Principal {
     pub(super) identities: Vec<(IdentityName, u32)>,
     pub(super) operators: Vec<(Name, u32)>,
     pub(super) bundle: Digest,
+    pub(super) node: Option<NodeProof>,
 }
 
 impl Principal {
@@ -176,6 +177,12 @@ impl Principal {
     pub(crate) fn cap(&self) -> Option<UnixMs> {
         let of_token = (self.caps || self.kind() == ProofKind::Certificate).then_some(self.expires_at);
         [of_token, self.binding.map(|it| it.expires_at)].into_iter().flatten().min()
+    }
+
+    /// How it has proven itself as a node, where it is one.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeProof> {
+        self.node
     }
 
     pub(crate) fn facts(&self) -> &Facts {

@@ -245,6 +245,9 @@ pub enum Profile {
     /// A client certificate whose subject CN is a role or user name.
     #[serde(rename = "common-name")]
     CommonName,
+    /// A certificate by which a node proves itself to the broker: good for nothing else.
+    #[serde(rename = "node")]
+    Node,
 }
 
 impl Profile {
@@ -253,7 +256,7 @@ impl Profile {
     pub const fn credential_type(self) -> CredentialType {
         match self {
             Self::AccessToken | Self::JwtSvid => CredentialType::Jwt,
-            Self::X509Svid | Self::CommonName => CredentialType::X509,
+            Self::X509Svid | Self::CommonName | Self::Node => CredentialType::X509,
         }
     }
 
@@ -265,6 +268,7 @@ impl Profile {
             Self::JwtSvid => "jwt-svid",
             Self::X509Svid => "x509-svid",
             Self::CommonName => "common-name",
+            Self::Node => "node",
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What is declared, and what is suspended.
 
-use daypass_verify::ids::{Digest, IdentityName};
+use std::collections::BTreeSet;
+
+use daypass_verify::ids::{Digest, IdentityName, Name};
 use daypass_verify::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
-use super::{Index, Selector};
+use super::{Index, NameAt, Selector};
 
 /// `bundle.activated`: a bundle came into force; the `registry.changed` entries of what it changes stand
 /// before it in the same transaction.
@@ -120,4 +122,35 @@ pub struct SuspensionLifted {
     /// The approval that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approval: Option<Index>,
+}
+
+/// `approval.requested`: something that may be done once as many as it needs have approved it. Where it needs nobody else, who
+/// asked approved it by asking: so a node is let in, by a code that buys one certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequested {
+    /// `issuance`, `exception`, `resume`, `recover`.
+    pub subject: String,
+    /// Issuance: for whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<NameAt<IdentityName>>,
+    /// Issuance: for which task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<NameAt<Name>>,
+    /// Who must approve.
+    pub needs: ApprovalNeeds,
+    /// Until when.
+    pub until_ms: UnixMs,
+    /// SHA-256 of the one-time code that must be shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<Digest>,
+}
+
+/// How many people of which roles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalNeeds {
+    /// How many.
+    pub n: u32,
+    /// Of which roles.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<Name>,
 }

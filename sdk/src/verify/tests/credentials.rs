@@ -172,7 +172,8 @@ fn spki_digest(key: &KeyPair) -> Digest {
 fn a_certificate_is_handed_out_only_if_it_says_what_was_granted() {
     let authority = Authority::new();
     let key = KeyPair::generate().unwrap();
-    let check = |leaf| certificate(&[leaf], id(), &grant(), spki_digest(&key), &authority.published, NOW);
+    let check =
+        |leaf| certificate(&[leaf], (id(), false), &grant(), spki_digest(&key), &authority.published, NOW);
     check(authority.leaf(&key, |_| {})).unwrap();
     let spoiled: [(&str, Spoil<CertificateParams>); 5] = [
         ("subject", |it| {

@@ -57,6 +57,7 @@ pub(super) fn issuer(check: &mut Check<'_>, name: &Name, it: &Issuer) {
                 check.refuse("claim-name", subject, &format!("required_claims.{claim}"), PROOF_CLAIM);
             }
         }
+        IssuerKind::Nodes => nodes(check, name),
         IssuerKind::ClientCa { ca, crl_file, .. } => {
             anchors(check, name, "ca", ca);
             if crl_file.is_none() {
@@ -68,6 +69,17 @@ pub(super) fn issuer(check: &mut Check<'_>, name: &Name, it: &Issuer) {
                 );
             }
         }
+    }
+}
+
+/// A certificate of a node says that it is one of this broker's, and not by which declaration.
+fn nodes(check: &mut Check<'_>, name: &Name) {
+    let declared = check.declared;
+    let mut of_kind = declared.issuers.iter().filter(|(_, it)| it.kind == IssuerKind::Nodes);
+    let first = of_kind.next().map(|(name, _)| name);
+    if let Some(first) = first.filter(|first| *first != name) {
+        let message = format!("issuer `{first}` stands for nodes already: expected one of this kind");
+        check.refuse("nodes", ("issuer", name.as_str()), "kind", &message);
     }
 }
 

@@ -93,6 +93,14 @@ fn credentials(check: &mut Check<'_>, name: &Name, it: &Task) {
             format!("`profile` is `{}`, which is not among `kinds`: add it there", it.profile.as_str());
         check.refuse("profile", subject, "profile", &message);
     }
+    if it.kinds.contains(&Profile::Node) && it.kinds.len() > 1 {
+        let message = "kind `node` beside others: expected a task of its own, a node certificate is good for nothing else";
+        check.refuse("node", subject, "kinds", message);
+    }
+    if it.kinds.contains(&Profile::Node) && it.revoke_on_renew {
+        let message = "kind `node` with `revoke_on_renew`: remove it, a renewed node certificate must still be known when it is shown again";
+        check.refuse("node", subject, "revoke_on_renew", message);
+    }
     let makes = |made: CredentialType| it.kinds.iter().any(|kind| kind.credential_type() == made);
     if makes(CredentialType::X509) && it.targets.len() > 1 {
         check.refuse(

@@ -9,7 +9,7 @@ use crate::bundle::finding::did_you_mean;
 use crate::bundle::object::{Class, Identity, Issuer, IssuerKind, Operator, ProofClause};
 
 /// What an operator may be allowed to do.
-const ROLES: [&str; 6] = ["read_evidence", "propose", "decide", "contain", "review", "rotate"];
+const ROLES: [&str; 7] = ["read_evidence", "propose", "decide", "contain", "review", "rotate", "enrol"];
 
 pub(super) fn identity(check: &mut Check<'_>, name: &IdentityName, it: &Identity) {
     let subject = ("identity", name.as_str());
@@ -112,12 +112,27 @@ fn form(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofCl
         IssuerKind::ClientCa { .. } if names != 1 => {
             "a proof by certificate: expected exactly one of `spiffe_id` and `dns_name`"
         }
+        IssuerKind::Nodes => return node(check, subject, key, clause),
         IssuerKind::ClientCa { trust_domain, .. } => {
             return spiffe(check, subject, key, clause, trust_domain.as_ref());
         }
         IssuerKind::Oidc { .. } => return,
     };
     check.refuse("proof-form", subject, key, what);
+}
+
+/// A node proves itself, and nobody else.
+fn node(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofClause) {
+    let (kind, name) = subject;
+    let own = |text: &String| text.parse::<SpiffeId>().is_ok_and(|id| id.path() == name);
+    let names_others = clause.subject.is_some() || !clause.claims.is_empty() || clause.dns_name.is_some();
+    let is_own = clause.spiffe_id.as_ref().is_some_and(own) && !names_others;
+    let of_node = |it: &Identity| it.class == Class::Node;
+    let is_node = check.declared.identities.iter().any(|(it, node)| it.as_str() == name && of_node(node));
+    if kind != "identity" || !is_node || !is_own {
+        let expected = "its issuer stands for nodes, which prove themselves alone: expected an identity of class `node`, and its own `spiffe_id`";
+        check.refuse("proof-form", subject, key, expected);
+    }
 }
 
 fn spiffe(

@@ -26,6 +26,7 @@ pub(super) fn issuer(section: &mut Section<'_>, files: &[SourceFile]) -> Option<
     let kind = match form {
         Form::Oidc => oidc(section, files, preset, given),
         Form::ClientCa => client_ca(section, files, preset),
+        Form::Nodes => Some(IssuerKind::Nodes),
     };
     let replay =
         given.map_or(if form == Form::Oidc { ProofUse::Once } else { ProofUse::UntilExpiry }, |it| it.replay);
@@ -47,6 +48,7 @@ pub(super) fn issuer(section: &mut Section<'_>, files: &[SourceFile]) -> Option<
 enum Form {
     Oidc,
     ClientCa,
+    Nodes,
 }
 
 /// What the issuer makes: as it is written, or as its preset says.
@@ -64,8 +66,9 @@ fn form(section: &mut Section<'_>, preset: Option<Preset>) -> Option<Form> {
     match written.as_str() {
         "oidc" => Some(Form::Oidc),
         "client_ca" => Some(Form::ClientCa),
+        "nodes" => Some(Form::Nodes),
         _ => {
-            section.conflict("kind", "is neither `oidc` nor `client_ca`: expected one of them");
+            section.conflict("kind", "is neither `oidc`, `client_ca` nor `nodes`: expected one of them");
             None
         }
     }

@@ -21,6 +21,15 @@ pub(super) fn full() -> Vec<Body> {
         key_changed().into(),
         statement().into(),
         suspension().into(),
+        ApprovalRequested {
+            subject: "issuance".into(),
+            identity: Some(NameAt { name: p("prod/node/db1"), at: 1044 }),
+            task: Some(NameAt { name: p("node"), at: 1045 }),
+            needs: ApprovalNeeds { n: 0, roles: [p("enrol")].into() },
+            until_ms: at(900_000),
+            code: Some(digest(b'o')),
+        }
+        .into(),
         AccessObserved {
             target: p("ledger"),
             what: Observed::AcceptedAfterEnd,
