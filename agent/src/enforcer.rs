@@ -9,7 +9,7 @@ mod names;
 mod report;
 mod uses;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,10 @@ use uses::Uses;
 
 /// How often the server's sessions are looked at, besides at each ending: what expires is ended this late at most.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long a session may take to end, and how often it is looked whether it has.
-const GONE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_millis(20));
+/// How often it is looked whether a session has ended, and for how long before it is complained of.
+const GONE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How often a session that goes on is told to end.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How long to wait for a server that cannot be asked.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often a broker is asked anew for the sake of sessions that it told nothing of.
@@ -55,7 +57,7 @@ pub(crate) async fn run(enforcer: Enforcer, clients: watch::Receiver<Client>) {
         shared,
         reports,
         uses: Uses::default(),
-        stuck: BTreeSet::new(),
+        ending: BTreeMap::new(),
         said: None,
         asked: None,
     };
@@ -91,18 +93,21 @@ struct Watch {
     shared: Arc<Shared>,
     reports: Reports,
     uses: Uses,
-    /// Sessions that did not end, and were complained of.
-    stuck: BTreeSet<(i32, String)>,
+    /// Sessions that were told to end, by process and serial number, and were there at the last look.
+    ending: BTreeMap<(i32, String), Ending>,
     said: Option<(Count, Instant)>,
     asked: Option<Instant>,
 }
 
 /// A session that has to end.
-struct Due {
+struct Ending {
     session: Session,
     id: Option<CredentialId>,
-    how: Option<How>,
-    ended_at: Option<UnixMs>,
+    /// How its credential ended, and when; none for one that nobody knows.
+    how: Option<(How, UnixMs)>,
+    first_told: Instant,
+    last_told: Instant,
+    complained: bool,
 }
 
 impl Watch {
@@ -112,34 +117,31 @@ impl Watch {
             if let Err(failed) = self.look(database).await {
                 return failed;
             }
+            let soon = self.ending.values().any(|it| it.first_told.elapsed() < GONE.1);
             tokio::select! {
                 () = self.shared.changed.notified() => {}
-                () = sleep(LOOK_EVERY) => {}
+                () = sleep(if soon { GONE.0 } else { LOOK_EVERY }) => {}
             }
         }
     }
 
     async fn look(&mut self, database: &Database) -> Result<(), Failed> {
-        let (mut due, mut used, mut others) = (Vec::new(), Vec::new(), 0);
         if !self.shared.known().is_ready() {
             return Ok(());
         }
         let sessions = database.sessions().await?;
-        let (now, mut must_ask) = (now(), false);
+        self.tell_of_those_gone(&sessions);
+        let (mut used, mut others, mut must_ask) = (Vec::new(), 0, false);
+        let now = now();
         for session in sessions {
-            let known = self.shared.known();
-            match known.verdict(&session, now) {
+            let verdict = self.shared.known().verdict(&session, now);
+            match verdict {
                 Verdict::Others => others += 1,
-                Verdict::Unclear => must_ask |= known.must_ask(&session, now),
+                Verdict::Unclear => must_ask |= self.shared.known().must_ask(&session, now),
                 Verdict::Lives(id) => used.push((id, session)),
-                Verdict::Ended(id, how, at) => {
-                    due.push(Due { session, id: Some(id), how: Some(how), ended_at: Some(at) });
-                }
-                Verdict::Unknown(id) => due.push(Due { session, id, how: None, ended_at: None }),
+                Verdict::Ended(id, how, at) => self.end(database, session, Some(id), Some((how, at))).await,
+                Verdict::Unknown(id) => self.end(database, session, id, None).await,
             }
-        }
-        if !due.is_empty() {
-            self.end(database, due).await?;
         }
         if must_ask && self.asked.is_none_or(|at| at.elapsed() >= ASK_EVERY) {
             self.asked = Some(Instant::now());
@@ -158,44 +160,65 @@ impl Watch {
         self.say(database, ours, others).await
     }
 
-    /// Ends these sessions, and tells of those that are gone.
-    async fn end(&mut self, database: &Database, due: Vec<Due>) -> Result<(), Failed> {
-        for Due { session, .. } in &due {
-            if let Err(failed) = database.end(session).await {
-                self.complain(session, &failed);
-            }
+    /// Tells a session to end, and again where it goes on.
+    async fn end(
+        &mut self,
+        database: &Database,
+        session: Session,
+        id: Option<CredentialId>,
+        how: Option<(How, UnixMs)>,
+    ) {
+        let at = Instant::now();
+        let fresh = |session: &Session| Ending {
+            session: session.clone(),
+            id,
+            how,
+            first_told: at,
+            last_told: at,
+            complained: false,
+        };
+        let key = (session.pid, session.serial.clone());
+        let ending = self.ending.entry(key).or_insert_with(|| fresh(&session));
+        if ending.first_told != at && ending.last_told.elapsed() < TELL_EVERY {
+            return;
         }
-        let began = Instant::now();
-        let all: Vec<Session> = due.iter().map(|it| it.session.clone()).collect();
-        let mut still = database.still(&all).await?;
-        while !still.is_empty() && began.elapsed() < GONE.0 {
-            sleep(GONE.1).await;
-            still = database.still(&all).await?;
+        ending.last_told = at;
+        let refused = database.end(&session).await.err();
+        let late = ending.first_told.elapsed() >= GONE.1;
+        if (refused.is_some() || late) && !ending.complained {
+            ending.complained = true;
+            let (role, pid) = (&session.role, session.pid);
+            let why = refused.unwrap_or_else(|| "it was told to, and is still there".into());
+            error!("`{}`: the session {pid} of `{role}` has to end and goes on: {why}", self.target);
         }
-        for due in due {
-            if still.contains(&due.session.pid) {
-                self.complain(&due.session, "it is still there");
-            } else {
-                self.gone(&due);
-            }
+    }
+
+    /// Those that were told to end, and are not among these any more.
+    fn tell_of_those_gone(&mut self, sessions: &[Session]) {
+        let is_there = |(pid, serial): &(i32, String)| {
+            sessions.iter().any(|session| session.pid == *pid && session.serial == *serial)
+        };
+        let (still, gone) = std::mem::take(&mut self.ending).into_iter().partition(|(key, _)| is_there(key));
+        self.ending = still;
+        let gone: BTreeMap<_, Ending> = gone;
+        for ending in gone.values() {
+            self.gone(ending);
         }
-        Ok(())
     }
 
     /// A second look found it no more.
-    fn gone(&mut self, due: &Due) {
-        let Due { session, id, how, ended_at } = due;
+    fn gone(&self, ending: &Ending) {
+        let Ending { session, id, how, .. } = ending;
         let (role, pid) = (&session.role, session.pid);
-        self.stuck.remove(&(pid, session.serial.clone()));
         let why = match how {
-            Some(How::Expired) => "expired",
-            Some(How::Revoked) => "revoked",
-            Some(How::Void) => "void",
+            Some((How::Expired, _)) => "expired",
+            Some((How::Revoked, _)) => "revoked",
+            Some((How::Void, _)) => "void",
             None => "unknown to the broker, or long over",
         };
         let named = id.map_or_else(|| format!("serial {}", session.serial), |id| id.to_string());
         info!("`{}`: the session {pid} of `{role}` is ended: {named} is {why}", self.target);
-        if ended_at.is_some_and(|at| session.since > at) {
+        if how.is_some_and(|(_, at)| session.since > at) {
             let detail = format!("as `{role}`");
             let seen = self.seen(ObservationKind::AcceptedAfterEnd);
             self.tell(Observation { credential: *id, at: Some(session.since), detail, ..seen });
@@ -205,14 +228,6 @@ impl Watch {
             None => (ObservationKind::Unseen, format!("as `{role}`, serial {}: ended", session.serial)),
         };
         self.tell(Observation { credential: *id, detail, ..self.seen(kind) });
-    }
-
-    /// Once for each session.
-    fn complain(&mut self, session: &Session, what: &str) {
-        if self.stuck.insert((session.pid, session.serial.clone())) {
-            let (role, pid) = (&session.role, session.pid);
-            error!("`{}`: the session {pid} of `{role}` has to end and goes on: {what}", self.target);
-        }
     }
 
     fn seen(&self, kind: ObservationKind) -> Observation {

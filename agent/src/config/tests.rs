@@ -203,5 +203,5 @@ fn what_is_shown_to_readers_is_accepted() {
         parse(&text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 5);
 }

@@ -37,10 +37,6 @@ const WITHOUT: &str = "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_stat
 const END: &str =
     "SELECT pg_terminate_backend(s.pid) FROM pg_stat_ssl s WHERE s.pid = $1 AND s.client_serial::text = $2";
 
-/// Which of these sessions are still there.
-const STILL: &str = "SELECT s.pid FROM pg_stat_ssl s
-    JOIN unnest($1::int4[], $2::text[]) AS ended(pid, serial) ON s.pid = ended.pid AND s.client_serial::text = ended.serial";
-
 /// Why the server could not be asked, in words.
 pub(super) type Failed = String;
 
@@ -91,14 +87,6 @@ impl Database {
     /// Has a session ended; it takes the server a moment.
     pub(super) async fn end(&self, session: &Session) -> Result<(), Failed> {
         answered(self.client.query(END, &[&session.pid, &session.serial])).await.map(drop)
-    }
-
-    /// Which of these sessions are still there, by their numbers.
-    pub(super) async fn still(&self, ended: &[Session]) -> Result<Vec<i32>, Failed> {
-        let pids: Vec<i32> = ended.iter().map(|it| it.pid).collect();
-        let serials: Vec<&str> = ended.iter().map(|it| it.serial.as_str()).collect();
-        let rows = answered(self.client.query(STILL, &[&pids, &serials])).await?;
-        rows.iter().map(|row| column(row, 0)).collect()
     }
 }
 

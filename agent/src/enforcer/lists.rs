@@ -1,7 +1,7 @@
 //! The revocation lists of the broker's CAs in a file, for a server that reads one and learns of it by a command.
 
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tracing::error;
@@ -52,8 +52,30 @@ fn replace(file: &Path, text: &[u8]) -> std::io::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut written = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&next)?;
+    let mut written = std::fs::File::options().write(true).create_new(true).open(&next)?;
+    // Whatever this process's mask leaves of it.
+    written.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     written.write_all(text)?;
     written.sync_all()?;
     std::fs::rename(next, file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_replaced_whole_and_anybody_may_read_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("daypass.crl");
+        // What was left by one that was killed is in nobody's way.
+        std::fs::write(folder.path().join("daypass.crl.next"), "half").unwrap();
+        for text in ["one", "another"] {
+            replace(&file, text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+            assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(replace(&folder.path().join("nowhere/daypass.crl"), b"").is_err());
+    }
 }

@@ -33,6 +33,7 @@ async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
     it_connects_without_a_password(&ground, &files).await;
     let (index, id) = ground.issued(&files).await;
     let (session, kept) = (ground.session(&files).await, ground.session(&other).await);
+    ground.observed(Observed::Used, index).await;
     let order = ground.revoke(&id, index).await;
     let open = seconds(order, session.ended(&ground).await);
     assert!(open < GONE_WITHIN_S, "the session was there {open} s after the ending's entry");
@@ -42,7 +43,6 @@ async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
     assert!(gone.is_empty(), "a second look finds it");
     let observed = ground.observed(Observed::SessionEnded, index).await;
     assert_eq!((observed.method.as_str(), observed.target.as_str()), ("enforcer", "ledger-db"));
-    ground.observed(Observed::Used, index).await;
 
     // The server does not know of the revocation: who connects again is let in, and ended.
     let began = ground.deployment.clock.now();
@@ -51,6 +51,9 @@ async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
     ground.observed(Observed::AcceptedAfterEnd, index).await;
     assert_eq!(ground.sessions(), 1, "the other's session goes on");
     drop(kept);
+    for secret in ["PRIVATE", "eyJ"] {
+        assert!(!ground.enforcer.said().contains(secret), "{secret} in what the enforcer says");
+    }
     table::seen(&Row {
         target: "PostgreSQL, enforcer",
         version: &ground.version(),
@@ -59,6 +62,27 @@ async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
         open: "ended",
         seconds: [Some(new), Some(open)],
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_away_and_a_right_that_was_missing_are_told_and_then_it_is_enforced_again() {
+    let mut ground = Ground::start(false).await;
+    let files = ground.certificate("revoked", "10m").await;
+    ground.server.sql("postgres", "REVOKE pg_signal_backend FROM daypass_enforcer");
+    ground.server.restart();
+    ground.enforcer.says("expected `GRANT pg_signal_backend TO daypass_enforcer`").await;
+    let (index, id) = ground.issued(&files).await;
+    let session = ground.session(&files).await;
+    ground.revoke(&id, index).await;
+    ground.server.sql("postgres", "GRANT pg_signal_backend TO daypass_enforcer");
+    session.ended(&ground).await;
+    ground.observed(Observed::SessionEnded, index).await;
+    // A superuser's session cannot be ended with these rights: that is said, and nothing is told of its end.
+    ground.server.sql("postgres", "ALTER ROLE billing_nightly SUPERUSER");
+    let superuser = ground.session(&files).await;
+    ground.enforcer.says("has to end and goes on").await;
+    assert_eq!(ground.sessions(), 1);
+    drop(superuser);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
