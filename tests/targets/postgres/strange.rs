@@ -22,9 +22,9 @@ fn with_another_database() -> Vec<SourceFile> {
     let task = "\n[task.other-db]\ntargets = [\"web-db\"]\nkinds = [\"common-name\"]\ncommon_name = \"billing_nightly\"\n\
                 ttl = \"10m\"\nttl_max = \"30m\"\n";
     edit("tasks.toml", &|text| format!("{text}{task}"));
-    edit("identities/billing.toml", &|text| text.replace("\"ledger-db\"]", "\"ledger-db\", \"other-db\"]"));
+    edit("identities/billing.toml", &|text| text.replace("\"ledger-db\"", "\"ledger-db\", \"other-db\""));
     edit("permits.cedar", &|text| {
-        text.replace("Task::\"ledger-db\"]", "Task::\"ledger-db\", Task::\"other-db\"]")
+        text.replace("Task::\"ledger-db\"", "Task::\"ledger-db\", Task::\"other-db\"")
     });
     files
 }
