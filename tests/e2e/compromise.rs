@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
 use daypass_broker::log::{Attached, Ends};
-use daypass_broker::serve::{self, Running, Settings};
-use daypass_broker::store::{Live, Reader, SealedKey};
+use daypass_broker::store::{Live, SealedKey};
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::{
     Body, CredentialEnded, EndedHow, Index, KeyChanged, KeyState, KeyUse, NewEntry, Reach,
@@ -15,8 +14,7 @@ use daypass_evidence::entry::{
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_tests::harness::{
-    Deployment, Refused, SECURITY, STAFF, claims_of, eventually, free_port, issue, program, run, task,
-    token_of,
+    Deployment, Refused, SECURITY, STAFF, claims_of, eventually, issue, program, run, task, token_of,
 };
 use daypass_verify::time::Seconds;
 use futures::StreamExt as _;
@@ -83,42 +81,10 @@ async fn revoked(deployment: &Deployment) -> Vec<(Option<String>, CredentialEnde
     revoked.collect()
 }
 
-/// Both verifiers find nothing in the log as it is.
-async fn both_verifiers_agree(deployment: &Deployment) {
-    let read = |reader: &dyn Reader| Ok((reader.head()?, reader.rows(0, u32::MAX)?));
-    let (head, rows) = deployment.broker().readers.run(read).await.unwrap();
-    let write = |name: &str, bytes: &[u8]| {
-        let path = deployment.folder().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let lines: Vec<u8> = rows.iter().flat_map(|row| [row.bytes.as_slice(), b"\n"].concat()).collect();
-    let (entries, note) = (write("log.ndjson", &lines), write("log.note", &head.unwrap().checkpoint));
-    let key = deployment.log_key.to_string();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verifier/verify.py");
-    let theirs = run("python3", [script, &entries, &note, &key]).await;
-    assert_eq!(theirs.code, Some(0), "{}{}", theirs.stdout, theirs.stderr);
-    let arguments = ["log", "verify", &entries, "--checkpoint", &note, "--log-key", &key];
-    let ours = run(program("daypass"), arguments).await;
-    assert_eq!(ours.code, Some(0), "{}{}", ours.stdout, ours.stderr);
-}
-
-async fn second(deployment: &Deployment) -> Running {
-    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut settings = Settings {
-        broker: "b2".parse().unwrap(),
-        anchor: deployment.folder().join("anchor2"),
-        emergency: Some(deployment.folder().join("emergency2")),
-        ..deployment.settings.clone()
-    };
-    (settings.api.address, settings.web.address) = (free(), free());
-    serve::start(settings).await.unwrap()
-}
-
 #[tokio::test]
 async fn a_compromised_key_is_gone_on_all_brokers_and_all_that_it_signed_is_ended() {
     let mut deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let service = deployment.service().await;
     let mut signed = BTreeSet::new();
     let (kid, first) = token(&service).await;
@@ -156,7 +122,7 @@ async fn a_compromised_key_is_gone_on_all_brokers_and_all_that_it_signed_is_ende
     assert_eq!(token(&service).await.0, rotated.key_id, "the next key signs at once");
     let again = rotate(&deployment.security().await, order(TOKEN, &kid)).await.unwrap_err();
     assert_eq!(again.reason, "NOT_FOUND", "{}", again.message);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
     other.stop("the test stops it").await.unwrap();
     deployment.stop().await;
     let report = deployment.copied().open().unwrap().started.report;
@@ -179,7 +145,7 @@ async fn a_compromised_ca_issues_nothing_more_and_its_certificates_are_ended() {
         _ => None,
     });
     assert_eq!(issued.unwrap().as_str(), rotated.key_id);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -312,7 +278,7 @@ async fn what_a_killed_broker_did_not_end_is_ended_by_the_next_start_and_nothing
     assert_eq!((found[1].0.as_deref(), found[1].1.ordered), (None, Some(ordered)));
     assert_eq!(found[1].1.ended, signed[1..]);
     token(&deployment.service().await).await;
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -363,13 +329,13 @@ async fn more_than_one_entry_can_name_is_ended_by_several() {
     assert!(found.len() >= 2 && found.iter().all(|(_, ended)| ended.ended.len() <= Ends::MOST));
     assert_eq!(found.iter().map(|(_, ended)| ended.ended.len()).sum::<usize>(), ISSUED, "each once");
     assert!(found.iter().all(|(_, ended)| ended.ordered == rotated.entry.as_ref().map(|entry| entry.index)));
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
 async fn two_brokers_that_go_on_for_a_third_end_everything_once() {
     let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let service = deployment.service().await;
     let mut signed = Vec::new();
     for _ in 0..40 {
@@ -388,6 +354,6 @@ async fn two_brokers_that_go_on_for_a_third_end_everything_once() {
         revoked(&deployment).await.into_iter().flat_map(|(_, ended)| ended.ended).collect();
     named.sort_unstable();
     assert_eq!(named, signed);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
     other.stop("the test stops it").await.unwrap();
 }

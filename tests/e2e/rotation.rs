@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
-use daypass_broker::serve::{self, Settings};
+use daypass_broker::serve;
 use daypass_core::rotation::Lifetimes;
 use daypass_evidence::entry::{Body, KeyChanged, KeyState, KeyUse};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_tests::harness::{
-    Deployment, NIGHTLY, certificate_of, eventually, free_port, issue, python, run, stores, task, token_of,
+    Deployment, NIGHTLY, certificate_of, eventually, issue, python, run, stores, task, token_of,
 };
 use daypass_verify::time::Seconds;
 use rcgen::{CertificateParams, KeyPair};
@@ -164,7 +164,7 @@ async fn certificate_holds_later(deployment: &Deployment) {
 async fn two_brokers_on_postgresql_make_one_key_after_the_other_and_both_sign_with_each() {
     // Nobody can set the database's clock: the keys are brief.
     let deployment = Deployment::start_rotating_on(stores()[1].clone(), BRIEF).await;
-    let other = serve::start(another(&deployment)).await.unwrap();
+    let other = serve::start(deployment.second_settings()).await.unwrap();
     let workload = deployment.workload(NIGHTLY);
     let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
     let (began, mut here_by, mut there_by) = (Instant::now(), BTreeSet::new(), BTreeSet::new());
@@ -194,22 +194,10 @@ async fn made_once(deployment: &Deployment) {
     assert_eq!(made.len(), made.iter().collect::<BTreeSet<_>>().len(), "none is made twice");
 }
 
-/// The settings of a second broker.
-fn another(deployment: &Deployment) -> Settings {
-    let mut settings = Settings {
-        broker: "b2".parse().unwrap(),
-        anchor: deployment.folder().join("anchor2"),
-        emergency: Some(deployment.folder().join("emergency2")),
-        ..deployment.settings.clone()
-    };
-    settings.web.address.set_port(free_port());
-    settings
-}
-
 #[tokio::test]
 async fn two_brokers_make_one_key_and_both_sign_with_it() {
     let deployment = Deployment::start().await;
-    let other = serve::start(another(&deployment)).await.unwrap();
+    let other = serve::start(deployment.second_settings()).await.unwrap();
     for month in 1..=3 {
         deployment.clock.advance(30 * DAY_MS);
         let known = |count: usize| {

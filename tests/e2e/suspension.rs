@@ -1,20 +1,16 @@
 //! What is suspended gets nothing, on any broker, until it is resumed; what lives of it is revoked unless it is to live.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
 use daypass_broker::emergency::order;
 use daypass_broker::log::Attached;
-use daypass_broker::serve::{self, Running, Settings};
 use daypass_evidence::entry::{Body, CredentialEnded, EndedHow, Index, NewEntry, Selector, SuspensionSet};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::selector::What;
 use daypass_tests::harness::postgres::Postgres;
-use daypass_tests::harness::{
-    Deployment, NIGHTLY, Refused, SECURITY, eventually, free_port, issue, program, run, task,
-};
+use daypass_tests::harness::{Deployment, NIGHTLY, Refused, SECURITY, eventually, issue, program, run, task};
 
 fn nightly() -> Option<pb::Selector> {
     selecting(What::Identity(NIGHTLY.into()))
@@ -56,21 +52,9 @@ async fn revoked(deployment: &Deployment) -> Vec<CredentialEnded> {
     revoked.collect()
 }
 
-async fn second(deployment: &Deployment) -> Running {
-    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut settings = Settings {
-        broker: "b2".parse().unwrap(),
-        anchor: deployment.folder().join("anchor2"),
-        emergency: Some(deployment.folder().join("emergency2")),
-        ..deployment.settings.clone()
-    };
-    (settings.api.address, settings.web.address) = (free(), free());
-    serve::start(settings).await.unwrap()
-}
-
 /// On two brokers: counted first, then suspended by one, refused by both, revoked, and resumed by the other.
 async fn suspended_and_resumed(mut deployment: Deployment) {
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let workload = deployment.workload(NIGHTLY);
     let here = deployment.connect(Some(&workload)).await;
     let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();

@@ -1,19 +1,18 @@
 //! What must not be lost, or believed, where a log goes on in the next one.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
 use daypass_broker::log::{Attached, Unsettled, Voided};
-use daypass_broker::serve::{self, Running, Settings};
+use daypass_broker::serve::{self, Running};
 use daypass_broker::store::{Live, base};
 use daypass_evidence::entry::{
     AlarmState, Body, CredentialEnded, CredentialSettled, EndedHow, Entry, Index, KeyChanged, KeyState,
     KeyUse, NewEntry,
 };
 use daypass_proto::v1 as pb;
-use daypass_tests::harness::{Deployment, NIGHTLY, free_port, issue, task};
+use daypass_tests::harness::{Deployment, NIGHTLY, issue, task};
 
 use super::shards::{assert_whole, closing_at, endings, grow, shards};
 
@@ -65,18 +64,6 @@ async fn a_log_that_was_found_to_be_changed_is_not_left_behind() {
     assert!(!deployment.broker().log().over().is_cancelled(), "the next log would issue again");
 }
 
-fn second(deployment: &Deployment) -> Settings {
-    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut settings = Settings {
-        broker: "b2".parse().unwrap(),
-        anchor: deployment.folder().join("anchor2"),
-        emergency: Some(deployment.folder().join("emergency2")),
-        ..deployment.settings.clone()
-    };
-    (settings.api.address, settings.web.address) = (free(), free());
-    settings
-}
-
 /// Has `broker` issue until it holds what became of one credential, which is taken from it; and where that was issued.
 async fn unsettled(deployment: &Deployment, broker: &Running) -> (Unsettled, Index) {
     let certificate = deployment.workload(NIGHTLY);
@@ -109,7 +96,7 @@ fn settled_later(entries: &[Entry], log: &str) -> CredentialSettled {
 async fn what_became_of_credentials_is_not_lost_where_another_broker_closes_the_log() {
     let mut deployment = closing_at(150).await;
     let old = origin(&deployment);
-    let settings = second(&deployment);
+    let settings = deployment.second_settings();
     let other = serve::start(settings.clone()).await.unwrap();
     let (released, first) = unsettled(&deployment, &other).await;
     // Of another nobody knows yet that it never left.

@@ -3,6 +3,7 @@
 
 mod agent;
 mod answer;
+mod beside;
 mod clock;
 mod forge;
 mod ports;

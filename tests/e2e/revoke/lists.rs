@@ -15,7 +15,7 @@ use daypass_verify::time::Seconds;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use super::{order, revoke, second};
+use super::{order, revoke};
 
 async fn fetch(deployment: &Deployment, web: u16, path: &str, more: &[&str]) -> Output {
     let url = format!("https://127.0.0.1:{web}{path}");
@@ -47,7 +47,7 @@ async fn statements(deployment: &Deployment, of: &str) -> Vec<StatementSigned> {
 #[tokio::test]
 async fn a_revocation_is_in_the_feed_of_every_broker_within_five_seconds() {
     let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let webs = [deployment.broker().web.port(), other.web.port()];
     let service = deployment.service().await;
     let one = issue(&service, task("post-invoices")).await.unwrap();

@@ -7,7 +7,7 @@ use daypass_proto::v1 as pb;
 use daypass_proto::v1::selector::What;
 use daypass_tests::harness::{CI, Deployment, NIGHTLY, claims_of, issue, task, token_of};
 
-use super::{both_verifiers_agree, ended, endings, index_of, order, revoke, second};
+use super::{ended, endings, index_of, order, revoke};
 
 async fn operator(deployment: &Deployment) -> Caller {
     // A fresh token each time: an act spends it.
@@ -68,7 +68,7 @@ async fn every_selector_ends_what_it_selects_and_nothing_else() {
     let gone = ended(&deployment).await;
     let by_its_own_key = claims_of(token_of(&spared)).0["kid"] == key.as_str();
     assert_eq!(gone.contains(&index_of(&spared)), by_its_own_key, "{gone:?}");
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn only_what_was_issued_before_a_moment_ends_where_one_is_named() {
 #[tokio::test]
 async fn what_one_broker_issued_another_revokes_and_all_know_it() {
     let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let issued = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
     let id = issued.credential_id.parse().unwrap();
     let token = deployment.operator_token();

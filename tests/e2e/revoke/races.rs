@@ -14,7 +14,7 @@ use daypass_proto::v1::selector::What;
 use daypass_tests::harness::{Deployment, NIGHTLY, eventually, issue, task};
 use futures::future::join_all;
 
-use super::{both_verifiers_agree, ended, endings, index_of, order, revoke, second};
+use super::{ended, endings, index_of, order, revoke};
 
 async fn unlimited() -> Deployment {
     let mut deployment = Deployment::stopped(sample()).await;
@@ -69,13 +69,13 @@ async fn what_a_broker_was_told_to_revoke_and_did_not_finish_is_ended_by_whoever
     let (_, by, rest) = endings(&deployment).await.pop().unwrap();
     assert_eq!((by, rest.ended, rest.ordered), (None, vec![index_of(&second)], Some(at)));
     assert!(!ended(&deployment).await.contains(&index_of(&since)), "what was issued since is no part of it");
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
 async fn many_who_revoke_the_same_at_once_on_two_brokers_end_it_once() {
     let deployment = unlimited().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let service = deployment.service().await;
     let workload = deployment.workload(NIGHTLY);
     let there = daypass_broker::dev::caller::Caller::connect(
@@ -95,7 +95,7 @@ async fn many_who_revoke_the_same_at_once_on_two_brokers_end_it_once() {
         assert_eq!(named.iter().filter(|index| **index == index_of(&issued)).count(), 1);
     }
     other.stop("the test is over").await.unwrap();
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn what_was_answered_before_an_order_has_ended_and_what_was_decided_before
     for answer in &issued {
         assert!(cut_off(index_of(answer), &answer.credential_id), "{}", answer.credential_id);
     }
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn a_revocation_and_the_end_by_time_make_one_ending() {
     })
     .await;
     assert_eq!(ended(&deployment).await.len() as u64, revoked);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
@@ -224,5 +224,5 @@ async fn where_a_task_says_so_a_renewal_ends_what_it_renews() {
     let next = pb::IssueRequest { supersedes: second.credential_id.clone(), ..task("post-invoices") };
     issue(&service, next).await.unwrap();
     assert_eq!(ended(&deployment).await, [index_of(&first), index_of(&second)]);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::{both_verifiers_agree, index_of, order, revoke, second};
+use super::{index_of, order, revoke};
 
 /// The sample organisation, whose ledger is served by the nightly run, so that one caller can be both.
 fn serving() -> Vec<SourceFile> {
@@ -127,7 +127,7 @@ async fn who_serves_a_target_learns_what_lives_and_each_that_ends_and_goes_on_fr
     let service = deployment.service().await;
     let third = issue(&service, task("post-invoices")).await.unwrap();
     revoke(&service, order(What::CredentialId(second_one.credential_id.clone()))).await.unwrap();
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let workload = deployment.workload(NIGHTLY);
     let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
     for (caller, from, expected) in [(&service, &cursor, 2), (&there, &cursor, 2), (&there, &synced, 4)] {
@@ -226,7 +226,7 @@ async fn what_was_seen_at_a_target_is_held_to_what_was_issued_and_recorded() {
     );
     let count = deployment.entries().await.into_iter();
     assert_eq!(count.filter(|(_, entry)| matches!(entry.body, Body::AccessObserved(_))).count(), 2);
-    both_verifiers_agree(&deployment).await;
+    deployment.both_verifiers_agree().await;
 }
 
 #[tokio::test]
