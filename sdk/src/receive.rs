@@ -22,6 +22,7 @@ mod keeper;
 mod layer;
 mod peer;
 mod refused;
+mod report;
 mod serve;
 mod trust;
 mod verifier;
@@ -47,6 +48,7 @@ pub use extract::{Allowed, Demand};
 pub use layer::{Receive, ReceiverLayer};
 pub use peer::Peer;
 pub use refused::Refused;
+pub use report::Report;
 pub use serve::{serve, server_config};
 pub use trust::Trust;
 pub use verifier::{IssuedPeers, PossessingPeers};
@@ -56,6 +58,7 @@ use crate::error::Error;
 use crate::published::Web;
 use crate::tls::client_config;
 use keeper::{Keeper, Shared};
+use report::Reporter;
 
 /// How far the clocks of broker and receiver may differ.
 pub(crate) const LEEWAY: Seconds = Seconds::new(30);
@@ -81,6 +84,8 @@ pub struct ReceiverConfig {
     pub feed: Feed,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Whether the broker is told whose credentials are used here; none: it is not.
+    pub report: Option<Report>,
 }
 
 /// What becomes of revoked credentials.
@@ -97,7 +102,8 @@ impl ReceiverConfig {
     #[must_use]
     pub fn new(issuer: Url, ca: Vec<u8>, trust_domain: TrustDomain, audience: Audience) -> Self {
         let (profile, feed) = (Profile::AccessToken, Feed::Required);
-        Self { issuer, ca, trust_domain, audience, profile, feed, clock: Arc::new(SystemClock) }
+        let clock = Arc::new(SystemClock);
+        Self { issuer, ca, trust_domain, audience, profile, feed, clock, report: None }
     }
 }
 
@@ -114,6 +120,7 @@ pub struct Receiver(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     task: AbortHandle,
+    reporter: Option<Reporter>,
 }
 
 impl Drop for Handle {
@@ -130,9 +137,11 @@ impl Receiver {
     pub fn new(config: ReceiverConfig) -> Result<Self, Error> {
         let tls = client_config(&config.ca, None, &["h2", "http/1.1"])?;
         let web = Web::new(&config.issuer, tls)?;
+        let report = config.report.clone();
+        let reporter = report.map(|report| Reporter::start(report, Arc::clone(&config.clock)));
         let shared = Arc::new(Shared::new(config, web));
         let task = tokio::spawn(Keeper::new(Arc::clone(&shared)).run()).abort_handle();
-        Ok(Self(Arc::new(Handle { shared, task })))
+        Ok(Self(Arc::new(Handle { shared, task, reporter })))
     }
 
     /// Waits until all that is needed has been fetched once: for 15 seconds at most.
@@ -179,6 +188,19 @@ impl Receiver {
     #[must_use]
     pub fn layer(&self) -> ReceiverLayer {
         ReceiverLayer::new(self.clone())
+    }
+
+    /// What of use could not be told at the last try, and why; none where all was, or none is told.
+    #[must_use]
+    pub fn untold(&self) -> Option<String> {
+        self.0.reporter.as_ref()?.untold()
+    }
+
+    /// Counts a use, where use is told.
+    fn used(&self, caller: &Caller) {
+        if let Some(reporter) = &self.0.reporter {
+            reporter.used(caller.credential_id);
+        }
     }
 
     fn now(&self) -> Moment {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::post;
+use daypass_evidence::entry::{Body, Observed};
 use daypass_proto::v1::RevocationReason;
 use daypass_sdk::receive::{
-    Allowed, Caller, Demand, IssuedPeers, PossessingPeers, Presenter, Receiver, ReceiverConfig, Refused,
-    Shown, serve, server_config,
+    Allowed, Caller, Demand, IssuedPeers, Peer, PossessingPeers, Presenter, Receiver, ReceiverConfig,
+    Refused, Report, Shown, serve, server_config,
 };
 use daypass_sdk::{
     Client, Config, Credential, CredentialSource, IdToken, IssueRequest, Secret, SourceCertificate,
@@ -239,4 +240,45 @@ async fn a_revoked_credential_is_refused_by_those_who_follow_the_feed_and_anothe
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!((said(&revoked).await, said(&kept).await), ("REVOKED", "GOOD"));
+}
+
+#[tokio::test]
+async fn who_receives_tells_of_use_where_it_is_asked_to() {
+    let mut files = daypass_broker::dev::organisation::sample();
+    let targets = files.iter_mut().find(|file| file.path == "targets.toml").unwrap();
+    let served = "[target.ledger]\nserved_by = [\"prod/billing/nightly\"]\n";
+    targets.text = targets.text.replacen("[target.ledger]\n", served, 1);
+    let deployment = Deployment::start_with(files, |_| {}).await;
+    let client = deployment.sdk();
+    let report = Report {
+        every: Duration::from_millis(100),
+        ..Report::new(client.clone(), "ledger".parse().unwrap())
+    };
+    let receiver =
+        Receiver::new(ReceiverConfig { report: Some(report), ..config(&deployment, LEDGER) }).unwrap();
+    receiver.ready().await.unwrap();
+    let issued = client.issue(IssueRequest::token("post-invoices".parse().unwrap())).await.unwrap();
+    let Secret::Token { value, .. } = &issued.secret else { panic!("a token") };
+    let ask = |token: String| {
+        let mut request = http::Request::new(());
+        request.extensions_mut().insert(Peer::new(Some(client.holder().chain())));
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        request
+    };
+    for _ in 0..3 {
+        receiver.caller(&mut ask(value.expose_secret().to_owned())).await.unwrap();
+    }
+    receiver.caller(&mut ask(format!("{}x", value.expose_secret()))).await.unwrap_err();
+    let told = || async {
+        let entries = deployment.entries().await.into_iter();
+        let observed = entries.filter_map(|(_, entry)| match entry.body {
+            Body::AccessObserved(it) if it.credential == Some(issued.receipt.index) => Some(*it),
+            _ => None,
+        });
+        let observed: Vec<_> = observed.collect();
+        let all_so = observed.iter().all(|it| it.method == "verifier" && it.what == Observed::Used);
+        assert!(all_so, "{observed:?}");
+        observed.iter().map(|it| it.count).sum::<u64>() == 3
+    };
+    eventually("three uses in the log", told).await;
 }

@@ -80,7 +80,7 @@ where
 }
 
 impl Receiver {
-    /// Who sends `request`; takes the credential off it.
+    /// Who sends `request`; takes the credential off it. Where the receiver tells of use, this is one.
     ///
     /// # Errors
     /// When it shows none that is good here, now.
@@ -89,7 +89,7 @@ impl Receiver {
         let presenter = peer.as_ref().map_or(Presenter::Bearer, Peer::presenter);
         let token = bearer(request.headers())?.map(str::to_owned);
         request.headers_mut().remove(AUTHORIZATION);
-        match (token, peer) {
+        let caller = match (token, peer) {
             (Some(token), _) => self.token(&zeroize::Zeroizing::new(token), presenter).await,
             (None, Some(peer)) => match self.certificate(&peer) {
                 // It shows what its tokens are bound to, and no token.
@@ -99,7 +99,8 @@ impl Receiver {
                 answered => answered,
             },
             (None, None) => Err(Refused::NoCredential),
-        }
+        };
+        caller.inspect(|caller| self.used(caller))
     }
 }
 
