@@ -11,6 +11,7 @@
 //! - something suspended got a credential, one was decided under an older state, or more was granted than asked;
 //! - entry times go back, or a checkpoint in a caller's hand is not of this log;
 //! - a checkpoint left a broker that is not of this log, or a broker that is reached does not see what others wrote;
+//! - a log does not go on where the one before was closed, or something ends in none of them;
 //! - the broker does not start again on its own store, or issues nothing once all faults are over.
 
 mod callers;
@@ -24,6 +25,7 @@ pub(crate) mod op;
 mod operators;
 mod people;
 mod seat;
+mod turns;
 mod world;
 
 use daypass_tests::harness::nightly;
@@ -59,6 +61,18 @@ fn no_list_of_operations_makes_several_brokers_disagree_on_a_real_postgres() {
 fn no_list_of_operations_makes_brokers_on_a_store_in_memory_disagree() {
     run_seeds(elsewhere(), |seed| {
         run_seed(2_000 + seed, 1 + several(seed) % 3, Kind::Memory, op::list_of_many)
+    });
+}
+
+#[test]
+fn no_list_of_operations_loses_anything_where_a_log_follows_another() {
+    run_seeds(elsewhere(), |seed| run_seed(3_000 + seed, several(seed), Kind::File, op::list_of_turns));
+}
+
+#[test]
+fn no_list_of_operations_loses_anything_where_logs_follow_each_other_on_a_real_postgres() {
+    run_seeds(elsewhere() / 4, |seed| {
+        run_seed(4_000 + seed, several(seed), Kind::Postgres, op::list_of_turns)
     });
 }
 

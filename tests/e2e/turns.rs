@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use daypass_broker::clock::Clock as _;
 use daypass_broker::dev::caller::Caller;
+use daypass_broker::emergency::order;
 use daypass_broker::log::{Attached, Unsettled, Voided};
 use daypass_broker::serve::{self, Running};
 use daypass_broker::store::{Live, base};
@@ -186,4 +187,26 @@ async fn an_order_that_was_not_finished_when_the_log_was_closed_is_finished_in_t
     let (_, ended) = deployment.entry("its end", revoked).await;
     assert_eq!(ended.log, Some(old));
     assert_eq!(ended.ended, [before.receipt.unwrap().entry.unwrap().index]);
+}
+
+#[tokio::test]
+async fn an_emergency_order_counts_what_the_log_before_issued_of_what_it_names_and_nothing_else() {
+    let mut deployment = closing_at(150).await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    // Whatever lies at the same index of the newer log is something else.
+    let other = deployment.organisation.token("cluster", "prod/web/frontend").unwrap();
+    issue(&deployment.bound(other).await, task("mesh-identity")).await.unwrap();
+    grow(&deployment, 120).await;
+    deployment.turn().await;
+    issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    let socket = deployment.settings.emergency.clone().unwrap();
+    let named = format!("identity={NIGHTLY}");
+    order(&socket, &format!("suspend {named} a laptop was stolen")).await.unwrap();
+    let (_, live) = deployment
+        .entry("the suspension", |entry| match &entry.body {
+            Body::SuspensionSet(set) => Some(set.live),
+            _ => None,
+        })
+        .await;
+    assert_eq!(live, 2);
 }

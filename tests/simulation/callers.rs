@@ -101,7 +101,8 @@ impl World {
             Ok(credential) => {
                 let keyring = &self.seat().broker.as_ref().unwrap().keyring;
                 self.held.push(Held::take(&credential, &self.key, keyring)?);
-                self.known = Some(Checkpoint::open(&credential.place().checkpoint, &self.key).unwrap());
+                let note = &credential.place().checkpoint;
+                self.known = Some(Checkpoint::open_shard(note, &self.key).unwrap());
                 Ok(())
             }
             Err(Refusal::NotRecorded(error)) => self.excused(&error, principal.digest(), request),

@@ -8,11 +8,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use daypass_broker::issue::Credential;
 use daypass_broker::keyring::Keyring;
 use daypass_broker::signer::Keys as _;
-use daypass_broker::store::Reader;
+use daypass_broker::store::{Reader, base};
 use daypass_core::draft::Assembled;
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{
-    Body, CredentialIssued, EndedHow, Entry, Index, ProofUse, Selector, SuspensionSet,
+    Body, CredentialIssued, EndedHow, Entry, Index, LogClosed, LogOpened, Predecessor, ProofUse, Selector,
+    SuspensionSet,
 };
 use daypass_evidence::note::VerifierKey;
 use daypass_evidence::tree::{Frontier, Hash, leaf_hash, verify_inclusion};
@@ -31,6 +32,7 @@ pub(crate) const HALF: &str = "HALF";
 #[derive(Clone)]
 pub(crate) struct Held {
     pub(crate) id: CredentialId,
+    /// Raised by the base of its log.
     pub(crate) index: Index,
     pub(crate) whole: Digest,
     pub(crate) tbs: Digest,
@@ -44,7 +46,7 @@ impl Held {
         keyring: &Keyring,
     ) -> Result<Self, String> {
         let place = credential.place();
-        let checkpoint = Checkpoint::open(&place.checkpoint, key).map_err(|error| error.to_string())?;
+        let checkpoint = Checkpoint::open_shard(&place.checkpoint, key).map_err(|error| error.to_string())?;
         verify_inclusion(place.leaf, place.index, checkpoint.size, &place.inclusion, checkpoint.root)
             .map_err(|error| format!("the receipt of {} does not verify: {error}", credential.id()))?;
         let (tbs, signature) = parts(credential.assembled());
@@ -53,7 +55,7 @@ impl Held {
         }
         Ok(Self {
             id: credential.id(),
-            index: place.index,
+            index: base(place.shard) + place.index,
             whole: credential.digest(),
             tbs: Digest::of(&tbs),
         })
@@ -81,10 +83,15 @@ struct Issuance {
     ended: bool,
 }
 
-/// What the entries so far say.
+/// What the entries so far say: of one log after the other. Credentials are known by their place in the store.
 #[derive(Default)]
 pub(crate) struct Ledger {
+    /// Which log is read.
+    shard: u32,
     read: Index,
+    closed: Option<String>,
+    /// All logs so far, and the root of each at each of its sizes.
+    logs: Vec<(String, Vec<Hash>)>,
     time: UnixMs,
     state: Index,
     issued: BTreeMap<Index, Issuance>,
@@ -95,8 +102,6 @@ pub(crate) struct Ledger {
     released: BTreeMap<Index, Digest>,
     suspended: BTreeMap<Index, SuspensionSet>,
     frontier: Frontier,
-    /// The root of the log at each of its sizes.
-    roots: Vec<Hash>,
 }
 
 impl Ledger {
@@ -112,10 +117,57 @@ impl Ledger {
                 let checked = self.entry(row.index, &entry);
                 checked.map_err(|failure| format!("entry {}: {failure}", row.index))?;
                 self.frontier.append(leaf_hash(&row.bytes));
-                self.roots.push(self.frontier.root());
+                self.logs.last_mut().unwrap().1.push(self.frontier.root());
                 self.read = row.index + 1;
             }
         }
+    }
+
+    /// Which log is read.
+    pub(crate) fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// Goes on with the log that follows: what was suspended is suspended anew there.
+    pub(crate) fn turn(&mut self) -> Result<(), String> {
+        check(self.closed.is_some(), || "a log is followed by another, and was not closed".into())?;
+        (self.shard, self.read, self.state) = (self.shard + 1, 0, 0);
+        self.frontier = Frontier::empty();
+        self.suspended.clear();
+        Ok(())
+    }
+
+    /// Where the credentials of a log lie: the one that is read, or one before it that is known.
+    fn base_of(&self, log: Option<&String>) -> Option<Index> {
+        match log {
+            None => Some(base(self.shard)),
+            Some(origin) => {
+                let at = self.logs.iter().position(|(known, _)| known == origin)?;
+                Some(base(u32::try_from(at).unwrap()))
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: &LogOpened) -> Result<(), String> {
+        let before = self.logs.last().zip(self.closed.take());
+        if let Some(((origin, roots), successor)) = before {
+            let ended = Predecessor {
+                origin: origin.clone(),
+                size: roots.len() as u64,
+                root: Digest::from_bytes(*roots.last().unwrap()),
+            };
+            let follows = successor == opened.origin && opened.predecessor.as_ref() == Some(&ended);
+            check(follows, || "it does not follow the log that was closed".into())?;
+        }
+        self.logs.push((opened.origin.clone(), Vec::new()));
+        Ok(())
+    }
+
+    fn closes(&mut self, closed: &LogClosed) -> Result<(), String> {
+        let live = self.issued.range(base(self.shard)..).filter(|(_, it)| !it.ended).count() as u64;
+        check(closed.live == live, || format!("closed with {} that live, not {live}", closed.live))?;
+        self.closed = Some(closed.successor.clone());
+        Ok(())
     }
 
     fn entry(&mut self, index: Index, entry: &Entry) -> Result<(), String> {
@@ -123,25 +175,30 @@ impl Ledger {
         check(index == self.read, || format!("expected entry {}", self.read))?;
         check(time >= self.time, || format!("time {time} after {}", self.time))?;
         self.time = time;
+        check(self.closed.is_none() || index == 0, || "the log was closed before".into())?;
         match &entry.body {
+            Body::LogOpened(opened) => self.opened(opened)?,
+            Body::LogClosed(closed) => self.closes(closed)?,
             Body::CredentialIssued(issued) => self.issued(index, entry, issued)?,
             Body::CredentialSettled(settled) => {
+                let Some(base) = self.base_of(settled.log.as_ref()) else { return Ok(()) };
                 for (credential, whole, _) in &settled.released {
-                    let again = self.released.insert(*credential, *whole).is_some();
+                    let again = self.released.insert(base + credential, *whole).is_some();
                     check(!again, || format!("credential {credential} is released twice"))?;
                 }
                 for (credential, _) in &settled.void {
-                    self.void.insert(*credential);
-                    self.end(*credential)?;
+                    self.void.insert(base + credential);
+                    self.end(base + credential)?;
                 }
             }
-            Body::CredentialEnded(ended) if ended.log.is_none() => {
+            Body::CredentialEnded(ended) => {
+                let Some(base) = self.base_of(ended.log.as_ref()) else { return Ok(()) };
                 for credential in &ended.ended {
-                    let exp = self.issued.get(credential).map(|issuance| issuance.exp);
+                    let exp = self.issued.get(&(base + credential)).map(|issuance| issuance.exp);
                     let early = ended.how == EndedHow::Expired
                         && exp.is_some_and(|exp| time < exp.plus_millis(LEEWAY_MS));
                     check(!early, || format!("credential {credential} ended before its end"))?;
-                    self.end(*credential)?;
+                    self.end(base + credential)?;
                 }
             }
             Body::Alarm(alarm) if alarm.code == HALF => return Err("half of an append was written".into()),
@@ -171,6 +228,7 @@ impl Ledger {
             let again = before.is_some_and(|before| self.time.millis_since(before) < REQUEST_IDS_MS);
             check(!again, || "one request id bought two credentials".into())?;
         }
+        let index = base(self.shard) + index;
         let (tbs, exp) = (issued.credential.tbs, issued.credential.exp_ms);
         let fresh = self.by_tbs.insert(tbs, index).is_none();
         check(fresh, || "one credential was recorded twice".into())?;
@@ -210,7 +268,8 @@ impl Ledger {
     /// A checkpoint that left a broker is of this log: so no two of one size differ, and each extends those before.
     pub(crate) fn check_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), String> {
         let at = usize::try_from(checkpoint.size).unwrap().checked_sub(1).unwrap();
-        let same = self.roots.get(at) == Some(&checkpoint.root);
+        let log = self.logs.iter().find(|(origin, _)| *origin == checkpoint.origin);
+        let same = log.and_then(|(_, roots)| roots.get(at)) == Some(&checkpoint.root);
         check(same, || format!("a checkpoint of size {} that is not of this log", checkpoint.size))
     }
 

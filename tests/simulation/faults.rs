@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use daypass_broker::keyring::Keyring;
 use daypass_broker::signer::{Keys, SignError};
-use daypass_broker::store::{Batch, Head, Live, Reader, Row, SealedKey, Store, StoreError, Transaction};
+use daypass_broker::store::{
+    Batch, Head, Live, Reader, Row, SealedKey, Store, StoreError, Transaction, base,
+};
 use daypass_core::draft::Mark;
 use daypass_evidence::entry::Index;
 use daypass_verify::ids::{Digest, KeyId};
@@ -314,7 +316,8 @@ pub(crate) struct FaultyKeys {
 
 impl Keys for FaultyKeys {
     fn sign(&self, key: &KeyId, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let size = self.reader.lock().unwrap().head().unwrap().map_or(0, |head| head.size);
+        let head = self.reader.lock().unwrap().head().unwrap();
+        let size = head.map_or(0, |head| base(head.shard) + head.size);
         let fault = self.faults.take(|fault| matches!(fault, Op::SignerFails | Op::SignerLies));
         if fault == Some(Op::SignerFails) {
             return Err(SignError::Failed(key.clone(), "it was told to fail".into()));

@@ -2,7 +2,7 @@
 
 use super::op::Op::{
     self, ActivateElsewhere, Advance, AppendHalf, CasFails, Flush, Issue, SignerFails, Skew, StoreLost,
-    Sweep, Turn,
+    Sweep, Turn, TurnLog,
 };
 use super::op::What::{LedgerDb, PostInvoices, ReadInvoices};
 
@@ -50,5 +50,9 @@ pub(crate) const LISTS_OF_MANY: &[(&str, &[Op])] = &[
             Turn(0),
             Issue { what: PostInvoices, ttl_s: 1 },
         ],
+    ),
+    (
+        "a log was closed long after endings that were due, and did not verify",
+        &[Issue { what: LedgerDb, ttl_s: 20 }, Advance(125_000), TurnLog],
     ),
 ];

@@ -1,7 +1,8 @@
 //! What the brokers of a run keep their log in: a file, memory, or a database of a real PostgreSQL.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_broker::store::{OpenReader, Reader, Store, StoreAt, StoreError};
@@ -20,7 +21,7 @@ pub(crate) enum Kind {
 pub(super) enum Ground {
     File(PathBuf),
     Memory(Memory),
-    Postgres(StoreAt, Arc<OpenReader>),
+    Postgres(StoreAt, Mutex<BTreeMap<u32, Arc<OpenReader>>>),
 }
 
 impl Ground {
@@ -40,10 +41,7 @@ impl Ground {
                 Self::Memory(Memory::copy_of(place.reader()?.as_ref(), &bundles)?)
             }
             (_, StoreAt::File(path)) => Self::File(path),
-            (_, place) => {
-                let readers = place.open()?.readers;
-                Self::Postgres(place, readers)
-            }
+            (_, place) => Self::Postgres(place, Mutex::default()),
         })
     }
 
@@ -56,10 +54,22 @@ impl Ground {
         })
     }
 
+    /// A reader of one of its logs.
+    pub(super) fn shard(&self, shard: u32) -> Result<Box<dyn Reader>, StoreError> {
+        match self {
+            Self::File(path) => SqliteStore::open_shard(path, shard),
+            Self::Memory(_) => self.reader(),
+            Self::Postgres(place, readers) => {
+                let mut readers = readers.lock().unwrap();
+                readers.entry(shard).or_insert_with(|| place.readers_of(shard))()
+            }
+        }
+    }
+
     pub(super) fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         match self {
             Self::File(_) | Self::Memory(_) => self.open()?.reader(),
-            Self::Postgres(_, readers) => readers(),
+            Self::Postgres(..) => self.shard(u32::try_from(self.shard(0)?.closed()?.len()).unwrap()),
         }
     }
 }

@@ -95,6 +95,9 @@ impl World {
     /// What others wrote is in force here: head, state and bundle.
     pub(super) async fn follow(&mut self) -> Result<(), String> {
         let published = self.desk().log.published_at(u64::MAX).await;
+        if self.seat().is_left_behind() {
+            return Ok(());
+        }
         if self.seat().faults.cut.load(std::sync::atomic::Ordering::SeqCst) {
             return Ok(());
         }

@@ -142,6 +142,8 @@ pub(crate) enum Op {
     Follow,
     /// A commit says that the head moved, although it may be there.
     CasFails { persisted: bool },
+    /// The log is closed, and goes on in the next.
+    TurnLog,
     /// Sabotage: a commit answers that it is durable, and is not.
     StoreForgets,
 }
@@ -193,6 +195,16 @@ pub(crate) fn list(seed: u64, length: usize) -> Vec<Op> {
 pub(crate) fn list_of_many(seed: u64, length: usize) -> Vec<Op> {
     let mut random = Random::new(!seed);
     (0..length).map(|_| one_of_many(&mut random)).collect()
+}
+
+/// The same where each log is soon followed by another.
+pub(crate) fn list_of_turns(seed: u64, length: usize) -> Vec<Op> {
+    let mut random = Random::new(!seed);
+    let mut one = || match random.below(12) {
+        0 => Op::TurnLog,
+        _ => one_of_many(&mut random),
+    };
+    (0..length).map(|_| one()).collect()
 }
 
 fn one_of_many(random: &mut Random) -> Op {

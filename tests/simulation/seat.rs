@@ -101,7 +101,9 @@ impl World {
         let kek = Kek::read(&self.path("kek")).map_err(|error| failed(&error))?;
         let anchored = self.path(&format!("anchor-{name}"));
         let anchor = Anchor::open(&anchored).map_err(|error| failed(&error))?;
-        verify_store(reader.as_ref(), &self.key, Some(&anchor)).map_err(|error| failed(&error))?;
+        let origin = reader.head().map_err(|error| failed(&error))?.unwrap().origin;
+        let key = self.key.of_shard(&origin).unwrap();
+        verify_store(reader.as_ref(), &key, Some(&anchor)).map_err(|error| failed(&error))?;
         let sealed = reader.keys().unwrap();
         let held_by_writer = Arc::new(());
         let settings = self.log_settings(name, clock, reader.as_ref(), Some(anchor));

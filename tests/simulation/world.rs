@@ -134,7 +134,7 @@ impl World {
         &self.seat().broker.as_ref().unwrap().desk
     }
 
-    fn again(&mut self, seat: usize) -> Result<(), String> {
+    pub(super) fn again(&mut self, seat: usize) -> Result<(), String> {
         self.seats[seat].kill();
         self.start(seat)
     }
@@ -182,11 +182,14 @@ impl World {
                 self.again(self.turn)?;
             }
             Op::Crash => self.again(self.turn)?,
+            Op::TurnLog => self.turn_log().await?,
             fault => self.seat().faults.arm(fault),
         }
         for seat in 0..self.seats.len() {
             if self.seats[seat].faults.dead.load(Ordering::SeqCst) {
                 self.again(seat)?;
+            } else if self.seats[seat].is_left_behind() {
+                self.go_on(seat)?;
             }
         }
         self.check()
@@ -217,7 +220,14 @@ impl World {
     }
 
     pub(super) fn read_on(&mut self) -> Result<(), String> {
-        self.ledger.read_on(self.ground.reader().unwrap().as_ref())
+        let newest = self.ground.reader().unwrap().head().unwrap().unwrap().shard;
+        loop {
+            self.ledger.read_on(self.ground.shard(self.ledger.shard()).unwrap().as_ref())?;
+            if self.ledger.shard() == newest {
+                return Ok(());
+            }
+            self.ledger.turn()?;
+        }
     }
 
     /// The whole world.
@@ -226,9 +236,10 @@ impl World {
         for seat in &self.seats {
             self.ledger.compare(&self.held, &seat.faults.signed.lock().unwrap())?;
             let Some(broker) = &seat.broker else { continue };
-            let published = Checkpoint::open(&broker.desk.log.published().head.checkpoint, &self.key);
+            let published = Checkpoint::open_shard(&broker.desk.log.published().head.checkpoint, &self.key);
             self.ledger.check_checkpoint(&published.map_err(|error| error.to_string())?)?;
-            if let Some(anchored) = broker.anchor.newest(&self.key).unwrap() {
+            let own = self.key.of_shard(&broker.desk.log.published().head.origin).unwrap();
+            if let Some(anchored) = broker.anchor.newest(&own).unwrap() {
                 self.ledger.check_checkpoint(&anchored)?;
             }
         }

@@ -14,12 +14,12 @@ use super::batch::{Assembly, Author};
 use super::carry;
 use super::outcome::Miss;
 use super::settlement::Waiting;
-use super::work::{assembly_failed, push, settle, unavailable};
+use super::work::{assembly_failed, push, settle, sweep, unavailable};
 use super::writer::{ATTEMPTS, Writer};
 use super::{Published, RecordError};
 use crate::ids::Ids;
 use crate::init::shard;
-use crate::store::{Head, PREDECESSOR, Reader, StoreError, Turn, base, place};
+use crate::store::{Head, Live, PREDECESSOR, Reader, StoreError, Turn, base, place};
 
 /// For so long after a loss the log is not closed: it says from when on proofs are believed.
 const AFTER_A_LOSS_MS: i64 = 86_400_000;
@@ -150,9 +150,11 @@ impl Writer {
         };
         let mut last = Assembly::new(&author, &head, time).map_err(assembly_failed)?;
         settle(&mut last, transaction.as_mut(), settling, &ids, time, &self.shards)?;
-        // The lock is held: what a reader counts is what there is, but for what this transaction ends.
-        let live = self.follower.reader.live_here().map_err(unavailable)?;
-        let live = live.saturating_sub(last.adds.ended.len() as u64);
+        // As before any entry: none may come long after endings that were due.
+        if !self.watch.holds_endings() && !sweep(&mut last, transaction.as_mut(), &ids, time, &self.shards)? {
+            return Err(RecordError::Unavailable("more expired than ends with one batch".into()).into());
+        }
+        let live = live_after(self.follower.reader.as_ref(), &last)?;
         push(&mut last, &ids, time, LogClosed { successor: origin.to_owned(), live }.into())?;
         let mut closed = last.finish().map_err(assembly_failed)?;
 
@@ -186,6 +188,14 @@ impl Writer {
         tracing::info!(closed = closed.head.origin, opened = origin, "the log goes on in another shard");
         Ok(())
     }
+}
+
+/// How many of this log live once what is assembled is written. The lock is held: what a reader counts is what there
+/// is, but for what this transaction ends.
+fn live_after(reader: &dyn Reader, last: &Assembly<'_>) -> Result<u64, RecordError> {
+    let own = |live: &&Live| place(live.index).0 == Index::from(last.shard());
+    let ended = last.adds.ended.iter().filter(own).count() as u64;
+    Ok(reader.live_here().map_err(unavailable)?.saturating_sub(ended))
 }
 
 /// The first entries of the log that follows `closed`: where it goes on, its keys, and all that holds.

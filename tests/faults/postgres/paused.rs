@@ -12,6 +12,10 @@ use super::super::report::stood;
 use super::super::{CLIENTS, TTL_S};
 use super::cluster::{Cluster, ended};
 
+/// The server ends the session after a second; the rest of what P15 allows is for five issuances on a machine that has
+/// other things to do.
+const WAITED_MOST: Duration = Duration::from_secs(5);
+
 /// Whether some session holds the log's lock, or waits with what it was granted.
 fn held(server: &Postgres) -> bool {
     let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted";
@@ -35,7 +39,7 @@ async fn a_broker_that_sleeps_with_the_lock_keeps_the_others_waiting_for_a_secon
         let began = fall_asleep(&server, &first, &second).await;
         others.wait_for(others.received() + 5).await;
         let waited = began.elapsed();
-        assert!(waited < Duration::from_secs(3), "the other broker waited {waited:?}");
+        assert!(waited < WAITED_MOST, "the other broker waited {waited:?}");
         first.signal(Signal::CONT);
     }
     assert!(server.log().contains("idle-in-transaction timeout"), "{}", server.log());
