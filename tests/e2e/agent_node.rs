@@ -119,3 +119,24 @@ async fn without_certificate_and_code_an_agent_says_what_it_needs_and_enrol_take
     let once = run(&agent, ["oneshot", "--config", config.to_str().unwrap()]).await;
     assert_eq!(once.code, Some(0), "{once:?}");
 }
+
+#[tokio::test]
+async fn an_agent_that_slept_for_longer_than_a_life_has_another_credential_soon_after() {
+    let deployment = deployment("12h").await;
+    let out = deployment.folder().join("slept");
+    let config = deployment.agent_config(
+        "slept",
+        &format!("[[credential]]\ntask = \"ledger-db\"\nkind = \"certificate\"\nttl = \"5s\"\nfiles = {{ dir = {out:?} }}"),
+    );
+    let agent = Agent::start(&config, &[]);
+    eventually("a certificate", || async { out.join("tls.crt").exists() }).await;
+    agent.signal(rustix::process::Signal::STOP);
+    let before = id_of(&out.join("tls.crt")).unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    assert_eq!(id_of(&out.join("tls.crt")), Some(before.clone()), "it does not sleep");
+    agent.signal(rustix::process::Signal::CONT);
+    let another = || async { id_of(&out.join("tls.crt")).is_some_and(|id| id != before) };
+    eventually("another one", another).await;
+    let kept = fs::read_to_string(out.join("credential.json")).unwrap();
+    assert!(kept.contains(&id_of(&out.join("tls.crt")).unwrap()), "the names belong together: {kept}");
+}
