@@ -186,7 +186,8 @@ fn what_is_shown_to_readers_is_accepted() {
     let sample = std::fs::read_to_string(top.join("../docs/examples/agent.toml")).unwrap();
     let read = |name: &str| std::fs::read_to_string(top.join(name)).unwrap();
     let page = read("README.md");
-    let target = ["postgresql", "static-key"].map(|it| read(&format!("../docs/targets/{it}.md"))).concat();
+    let target =
+        ["postgresql", "static-key", "nginx"].map(|it| read(&format!("../docs/targets/{it}.md"))).concat();
     let blocks = |page: &'_ str| -> Vec<String> {
         page.split("```toml\n")
             .skip(1)
@@ -203,5 +204,5 @@ fn what_is_shown_to_readers_is_accepted() {
         parse(&text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
 }
