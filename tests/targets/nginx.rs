@@ -134,10 +134,8 @@ async fn a_token_passes_where_the_agent_says_so_until_it_is_revoked() {
     assert_eq!(ground.curl(ground.bound, "/post", &bound).await.0, 401, "by nobody's key");
     assert_eq!(ground.curl(ground.plain, "/post", &bound).await.0, 401);
 
-    let (open, url) = (
-        reqwest::Client::builder().no_proxy().build().unwrap(),
-        format!("http://127.0.0.1:{}/invoices", ground.plain),
-    );
+    let open = ground.browser(&ground.certificate("read-reports").await);
+    let url = format!("http://127.0.0.1:{}/invoices", ground.plain);
     let ask =
         async || open.get(&url).bearer_auth(value.expose_secret()).send().await.unwrap().status().as_u16();
     assert_eq!(ask().await, 200);
