@@ -36,7 +36,7 @@ async fn files_are_kept_fresh_and_are_absent_once_they_would_be_over() {
     let config = deployment.agent_config(
         "files",
         &format!(
-            "[[credential]]\ntask = \"ledger-db\"\nkind = \"certificate\"\nttl = \"4s\"\nfiles = {{ dir = {out:?} }}"
+            "[[credential]]\ntask = \"ledger-db\"\nkind = \"certificate\"\nttl = \"8s\"\nfiles = {{ dir = {out:?} }}"
         ),
     );
     let agent = Agent::start(&config, &[]);
