@@ -20,7 +20,10 @@ pub(crate) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
     pub(crate) async fn open(api: SocketAddr, tls: Arc<rustls::ClientConfig>) -> Result<Self, Fault> {
-        let stream = TcpStream::connect(api).await?;
+        Self::over(TcpStream::connect(api).await?, tls).await
+    }
+
+    pub(crate) async fn over(stream: TcpStream, tls: Arc<rustls::ClientConfig>) -> Result<Self, Fault> {
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(tls).connect(ServerName::try_from("localhost")?, stream).await?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())

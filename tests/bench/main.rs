@@ -1,5 +1,6 @@
 //! `bench`: what the broker does in a second, beside what its parts cost alone, measured in one run.
 
+mod agent;
 mod broker;
 mod brokers;
 mod case;
@@ -93,6 +94,15 @@ enum What {
         #[arg(long)]
         in_flight: Option<usize>,
     },
+    /// Agents that renew at one broker, each on a connection of its own, and one agent alone: its memory, its syncs
+    Agent {
+        /// One JSON object a row instead of the table
+        #[arg(long)]
+        json: bool,
+        /// How many
+        #[arg(long, default_value_t = 5_000)]
+        agents: usize,
+    },
     /// What a receiver of credentials verifies, on one core: the SDK's layer against the signature alone
     Verify {
         /// One JSON object instead of lines
@@ -135,6 +145,11 @@ fn main() -> Result<(), Fault> {
             process::stay_on_core(1)?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(token::run(json, Duration::from_secs(seconds), &sizes(in_flight)))
+        }
+        What::Agent { json, agents } => {
+            process::stay_on_core(1)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(agent::run(json, agents))
         }
         What::Verify { json, seconds, revocations } => {
             process::stay_on_core(1)?;

@@ -49,6 +49,11 @@ impl Process {
         self.field("status", "VmRSS:")
     }
 
+    /// What of it no file backs.
+    pub(crate) fn anonymous_kib(&self) -> Result<u64, Fault> {
+        self.field("status", "RssAnon:")
+    }
+
     fn field<T: FromStr<Err: Into<Fault>>>(&self, file: &str, name: &str) -> Result<T, Fault> {
         let text = fs::read_to_string(format!("/proc/{}/{file}", self.0))?;
         let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("the kernel does not say")?;
