@@ -42,7 +42,7 @@ fn each_method_has_a_request_and_a_response_of_its_own() {
             assert!(seen.insert(method.name().to_owned()), "{}", method.name());
         }
     }
-    assert_eq!(seen.len(), 23);
+    assert_eq!(seen.len(), 24);
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use daypass_broker::dev::organisation::sample;
 use daypass_proto::v1::RevocationReason;
 use daypass_sdk::receive::{PossessingPeers, Receiver, ReceiverConfig, serve, server_config};
 use daypass_sdk::{IssueRequest, Secret};
-use daypass_tests::harness::{Deployment, TRUST_DOMAIN};
+use daypass_tests::harness::{Agent, Deployment, TRUST_DOMAIN, eventually, free_port};
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::PemObject as _;
@@ -75,4 +76,54 @@ async fn a_revoked_token_is_refused_at_the_next_request_of_an_open_connection_an
         open: "refused at its next request",
         seconds,
     });
+}
+
+/// A program that knows neither tokens nor TLS, an agent's proxy at an address beside it, and the service behind the layer.
+#[tokio::test]
+async fn a_program_without_a_token_reaches_it_through_the_proxy_with_a_fresh_one_that_it_never_sees() {
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.settings.api.address.set_port(free_port());
+    deployment.resume().await.unwrap();
+    let (upstream, port, ca) = (service(&deployment).await, free_port(), &deployment.listener_ca);
+    let upstream = upstream.trim_end_matches('/');
+    let rest = format!(
+        "[[credential]]\ntask = \"read-invoices\"\naudiences = [\"https://ledger.example.org\"]\nbearer = true\n[[proxy]]\nlisten = \"127.0.0.1:{port}\"\n\
+         credential = \"read-invoices\"\nupstream = {upstream:?}\nca = {ca:?}\nallow = [\"GET /\"]\ninject = \"token\"\n"
+    );
+    let agent = Agent::start(&deployment.agent_config("services", &rest), &[]);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = async |method: reqwest::Method, host: &str| {
+        let url = format!("http://127.0.0.1:{port}/");
+        // What the caller says in the place of the token goes no further.
+        let asked = http.request(method, url).header("host", host).bearer_auth("forged").send().await;
+        let answer = asked.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.unwrap_or_default()))
+    };
+    let own = format!("127.0.0.1:{port}");
+    eventually("it is reached", || async {
+        ask(reqwest::Method::GET, &own)
+            .await
+            .is_some_and(|(status, body)| (status, body.as_str()) == (200, "good"))
+    })
+    .await;
+    for (method, host, expected) in
+        [(reqwest::Method::DELETE, own.as_str(), 403), (reqwest::Method::GET, "evil.example", 421)]
+    {
+        let (status, body) = ask(method.clone(), host).await.unwrap();
+        assert_eq!(status, expected, "{method} {host}: {body}");
+    }
+    assert!(!agent.said().contains("eyJ"), "no token is in what the agent says:\n{}", agent.said());
+    // Another root than that of the service is believed as little as none.
+    let wrong =
+        rest.replace(&format!("ca = {ca:?}\n"), "").replace(&port.to_string(), &free_port().to_string());
+    drop(agent);
+    let config = deployment.agent_config("services", &wrong);
+    let other = wrong.split("127.0.0.1:").nth(1).and_then(|it| it.split('"').next()).unwrap();
+    let agent = Agent::start(&config, &[]);
+    let url = format!("http://127.0.0.1:{other}/");
+    eventually("the upstream is not believed", || async {
+        http.get(&url).send().await.is_ok_and(|answer| answer.status().as_u16() == 502)
+    })
+    .await;
+    assert!(agent.said().contains("upstream_failed"), "{}", agent.said());
 }
