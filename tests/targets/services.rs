@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use daypass_broker::dev::caller::client_config;
 use daypass_broker::dev::organisation::sample;
 use daypass_proto::v1::RevocationReason;
 use daypass_sdk::receive::{PossessingPeers, Receiver, ReceiverConfig, serve, server_config};
@@ -91,7 +92,8 @@ async fn a_program_without_a_token_reaches_it_through_the_proxy_with_a_fresh_one
          credential = \"read-invoices\"\nupstream = {upstream:?}\nca = {ca:?}\nallow = [\"GET /\"]\ninject = \"token\"\n"
     );
     let agent = Agent::start(&deployment.agent_config("services", &rest), &[]);
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let tls = client_config(ca, None).unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).build().unwrap();
     let ask = async |method: reqwest::Method, host: &str| {
         let url = format!("http://127.0.0.1:{port}/");
         // What the caller says in the place of the token goes no further.
