@@ -1,11 +1,13 @@
 //! What is offered, before it is spelt as gRPC or as HTTP: who calls, what they get, and what they are told otherwise.
 
 pub(crate) mod caller;
+pub(crate) mod fields;
 mod introspect;
 pub(crate) mod node;
 pub(crate) mod observe;
 pub(crate) mod operator;
 pub(crate) mod outgoing;
+mod renewal;
 pub(crate) mod revoke;
 pub(crate) mod standing;
 pub(crate) mod suspend;

@@ -2,6 +2,7 @@
 
 use daypass_broker::dev::caller::possession;
 use daypass_evidence::entry::{Body, ProofKind};
+use daypass_proto::v1 as pb;
 use daypass_tests::harness::{
     CI, Deployment, EXCHANGE, ID_TOKEN, JWT, NIGHTLY, Web, certificate_digest, claims_of, eventually,
     exchange, issue, task,
@@ -174,6 +175,98 @@ async fn a_refusal_says_what_grpc_says_and_is_recorded_and_explained() {
         200,
         "none spent it"
     );
+}
+
+const REQUEST: &str = "0199f2c1-aaaa-7bbb-8ccc-dddddddddddd";
+const OTHER: &str = "0199f2c1-aaaa-7bbb-8ccc-eeeeeeeeeeee";
+
+/// A request for `post-invoices` by client certificate, with this beside.
+fn by_certificate<'a>(beside: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    [&[("grant_type", "client_credentials"), ("scope", "task:post-invoices")], beside].concat()
+}
+
+#[tokio::test]
+async fn life_run_request_and_renewal_are_named_as_over_grpc_and_recorded() {
+    let deployment = Deployment::start().await;
+    let web = Web::of(&deployment, Some(&deployment.workload(NIGHTLY)), true);
+    let first = issue(&deployment.service().await, task("post-invoices")).await.unwrap();
+    let beside = [
+        ("ttl", "60"),
+        ("run", "JOB-88123"),
+        ("request_id", REQUEST),
+        ("supersedes", first.credential_id.as_str()),
+    ];
+    let said = web.post("/token", &by_certificate(&beside)).await;
+    assert_eq!((said.status, &said.body["expires_in"]), (200, &json!(60)), "{said:?}");
+    assert_eq!(said.headers["daypass-request-id"], REQUEST);
+    let (_, claims) = claims_of(said.token());
+    let issued = deployment.issued(claims["jti"].as_str().unwrap()).await;
+    assert_eq!(issued.asked.run.as_deref(), Some("JOB-88123"));
+    assert_eq!(issued.asked.ttl_s.map(|ttl| ttl.get()), Some(60));
+    assert_eq!(issued.credential.supersedes, Some(first.receipt.unwrap().entry.unwrap().index));
+    assert_eq!(deployment.explain(REQUEST).await.reason, "ISSUED");
+
+    let longer = web.post("/token", &by_certificate(&[("ttl", "99999999999999")])).await;
+    let ceiling = longer.body["expires_in"].as_i64().unwrap();
+    assert!(ceiling < 86_400, "less was granted, and the answer says how much: {ceiling}");
+}
+
+#[tokio::test]
+async fn a_request_id_buys_one_token_by_whichever_way_it_comes_again() {
+    let deployment = Deployment::start().await;
+    let web = Web::of(&deployment, Some(&deployment.workload(NIGHTLY)), true);
+    let form = by_certificate(&[("request_id", REQUEST)]);
+    assert_eq!(web.post("/token", &form).await.status, 200);
+    let again = web.post("/token", &form).await;
+    assert_eq!(again.refusal(), (400, "invalid_request", "ALREADY_ISSUED"));
+    assert_eq!(
+        (again.body["request_id"].as_str(), &again.headers["daypass-request-id"]),
+        (Some(REQUEST), &REQUEST.parse().unwrap())
+    );
+
+    let service = deployment.service().await;
+    let over_grpc = |id: &str| pb::IssueRequest { request_id: id.into(), ..task("post-invoices") };
+    assert_eq!(issue(&service, over_grpc(REQUEST)).await.unwrap_err().reason, "ALREADY_ISSUED");
+    issue(&service, over_grpc(OTHER)).await.unwrap();
+    let said = web.post("/token", &by_certificate(&[("request_id", OTHER)])).await;
+    assert_eq!(said.refusal().2, "ALREADY_ISSUED");
+}
+
+#[tokio::test]
+async fn a_parameter_that_cannot_be_taken_is_named_with_what_was_expected_and_nothing_is_spent() {
+    let deployment = Deployment::start().await;
+    let web = Web::of(&deployment, Some(&possession().unwrap()), true);
+    let proof = deployment.organisation.token(CI, NIGHTLY).unwrap();
+    let long = "x".repeat(129);
+    let table = [
+        ("ttl", "0", "whole number of seconds"),
+        ("ttl", "-5", "whole number of seconds"),
+        ("ttl", "+5", "whole number of seconds"),
+        ("ttl", "5.0", "whole number of seconds"),
+        ("ttl", "5m", "whole number of seconds"),
+        ("ttl", " 5", "whole number of seconds"),
+        ("ttl", "99999999999999999999", "whole number of seconds"),
+        ("run", &long, "128 bytes"),
+        ("request_id", "job-7", "expected"),
+        ("supersedes", "the one before", "expected"),
+        ("supersedes", "0199f2c1-0000-7000-8000-000000000000", "leave it empty"),
+    ];
+    let form = exchange(&proof, "task:post-invoices");
+    for (name, value, expected) in table {
+        let said = web.post("/token", &[&form[..], &[(name, value)]].concat()).await;
+        let reason = if expected == "leave it empty" { "NOT_FOUND" } else { "MALFORMED" };
+        assert_eq!(said.refusal(), (400, "invalid_request", reason), "{name}={value}: {said:?}");
+        let told = said.body["error_description"].as_str().unwrap();
+        assert!(told.contains(&format!("`{name}`")) && told.contains(expected), "{name}={value}: {told}");
+    }
+    for name in ["ttl", "run", "request_id", "supersedes"] {
+        let twice = [&form[..], &[(name, REQUEST), (name, REQUEST)]].concat();
+        let said = web.post("/token", &twice).await;
+        assert_eq!(said.refusal(), (400, "invalid_request", "MALFORMED"), "{name} twice");
+        let told = said.body["error_description"].as_str().unwrap();
+        assert!(told.contains(&format!("`{name}`")) && told.contains("once"), "{told}");
+    }
+    assert_eq!(web.post("/token", &form).await.status, 200, "the proof is still good");
 }
 
 #[tokio::test]

@@ -18,12 +18,11 @@ use daypass_verify::time::{Seconds, UnixMs};
 
 use super::authenticate::Caller;
 use super::status::Outgoing;
+use crate::api::fields;
+pub(super) use crate::api::fields::optional;
 
 /// How many values a list may have.
 const LIST_MAX: usize = 64;
-
-/// How long the caller's name for a run may be, in bytes.
-const RUN_BYTES_MAX: usize = 128;
 
 /// The request of `caller`; `supersedes` is the issuance that it renews, found in the log.
 pub(super) fn request(
@@ -44,7 +43,7 @@ pub(super) fn request(
         resources: set("resources", &wire.resources)?,
         ttl_s: ttl(wire)?,
         form: form(wire)?,
-        run: run(&wire.run)?,
+        run: fields::run(&wire.run)?,
         supersedes,
         refuse_narrowed: wire.refuse_narrowed,
         client: caller.client.clone(),
@@ -68,13 +67,6 @@ fn required(field: &str, text: &str) -> Result<String, Outgoing> {
     Ok(text.to_owned())
 }
 
-pub(super) fn optional<T: FromStr<Err: Display>>(field: &str, text: &str) -> Result<Option<T>, Outgoing> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|error: T::Err| Outgoing::malformed(field, error.to_string()))
-}
-
 pub(super) fn set<T: FromStr<Err: Display> + Ord>(
     field: &str,
     texts: &[String],
@@ -91,20 +83,7 @@ pub(super) fn set<T: FromStr<Err: Display> + Ord>(
 }
 
 fn ttl(wire: &IssueRequest) -> Result<Option<Seconds>, Outgoing> {
-    let Some(ttl) = &wire.ttl else { return Ok(None) };
-    let refuse = || Outgoing::malformed("ttl", "expected a whole number of seconds from 1 on");
-    let seconds = u32::try_from(ttl.seconds.min(i64::from(u32::MAX))).map_err(|_| refuse())?;
-    if seconds == 0 || ttl.nanos != 0 {
-        return Err(refuse());
-    }
-    Ok(Some(Seconds::new(seconds)))
-}
-
-fn run(text: &str) -> Result<Option<String>, Outgoing> {
-    if text.len() > RUN_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err(Outgoing::malformed("run", "expected at most 128 bytes without control characters"));
-    }
-    Ok((!text.is_empty()).then(|| text.to_owned()))
+    wire.ttl.as_ref().map(|ttl| fields::ttl((ttl.nanos == 0).then_some(ttl.seconds))).transpose()
 }
 
 fn approval(text: &str) -> Result<Option<Index>, Outgoing> {

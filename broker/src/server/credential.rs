@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use daypass_core::decision::{Grant, Outward, decide};
+use daypass_core::decision::{Grant, decide};
 use daypass_core::draft::Assembled;
 use daypass_core::proof::NodeProof;
-use daypass_core::request::Renewed;
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::Profile;
 use daypass_proto::v1 as pb;
@@ -20,7 +19,6 @@ use super::Api;
 use super::authenticate::{Caller, REQUEST_ID};
 use super::convert::{self, timestamp};
 use super::status::{self, Outgoing};
-use crate::api::outgoing;
 use crate::issue::{self, Credential, Refusal};
 use crate::log::Place;
 
@@ -62,8 +60,9 @@ impl Service {
         id: RequestId,
     ) -> Result<pb::IssueResponse, Outgoing> {
         self.0.within_rate(caller)?;
-        let supersedes = self.superseded(wire, caller).await?;
-        let request = convert::request(wire, caller, supersedes)?;
+        let supersedes = convert::optional("supersedes", &wire.supersedes)?.or(own_node(wire, caller));
+        let renewed = self.0.renewed(caller, supersedes).await?;
+        let request = convert::request(wire, caller, renewed)?;
         if wire.validate_only {
             return self.validate(&request, caller, id);
         }
@@ -103,41 +102,6 @@ impl Service {
                 "known_checkpoint",
                 format!("expected a checkpoint of this log or nothing: {error}"),
             )
-        })
-    }
-
-    /// The issuance that a renewal supersedes: one of the caller's own.
-    async fn superseded(
-        &self,
-        wire: &pb::IssueRequest,
-        caller: &Caller,
-    ) -> Result<Option<Renewed>, Outgoing> {
-        let Some(id) =
-            convert::optional::<CredentialId>("supersedes", &wire.supersedes)?.or(own_node(wire, caller))
-        else {
-            return Ok(None);
-        };
-        let own: Vec<_> = caller.principal.identities().iter().map(|(name, _)| name.clone()).collect();
-        if own.is_empty() {
-            // Denied in a moment, as it would be without: no reason to search the log for it.
-            return Ok(None);
-        }
-        let find = self.0.readers.run(move |reader| {
-            let found = crate::index::find(reader, &id)?;
-            let followed = if found.is_none() { crate::index::followed_at(reader)? } else { None };
-            Ok((found, followed))
-        });
-        let (found, followed) = find.await.map_err(|error| status::of_store(&error))?;
-        if followed.is_some_and(|followed| id.drawn_at() < followed) {
-            // Of a log before this one: an entry names only what is in its own.
-            return Ok(None);
-        }
-        let renewed = found.and_then(|row| crate::index::issued_to(&row, &own));
-        if renewed.is_some() && self.0.revocation.forbids_renewal(&id) {
-            return Err(Outgoing::new(Outward::NotAllowed, outgoing::REVOKED));
-        }
-        renewed.map(Some).ok_or_else(|| {
-            Outgoing::new(Outward::NotFound, "`supersedes` names no credential of this identity: leave it empty, or name the one that is renewed")
         })
     }
 }

@@ -62,12 +62,18 @@ async fn named(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     let answer = timeout(REQUEST_TIME, next.run(request)).await;
     let mut response = answer.unwrap_or_else(|_| Fault::from(too_late()).answer(&id));
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
-        headers.insert(REQUEST_ID, value);
+    if !headers.contains_key(REQUEST_ID) {
+        name(headers, &id);
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
     response
+}
+
+fn name(headers: &mut HeaderMap, id: &RequestId) {
+    if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+        headers.insert(REQUEST_ID, value);
+    }
 }
 
 /// A request that has the form of one: who asks is the next question.

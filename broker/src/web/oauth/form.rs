@@ -24,7 +24,7 @@ impl Form {
                 return Err("expected `name=value` pairs in percent-encoded UTF-8 without controls".into());
             };
             if !REPEATED.contains(&name.as_str()) && found.iter().any(|(known, _)| *known == name) {
-                return Err("expected each parameter once: one came twice".into());
+                return Err(format!("`{:.32}` came twice: expected each parameter once", name));
             }
             found.push((name, value));
             if found.len() > PARAMETERS_MAX {

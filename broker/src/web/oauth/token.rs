@@ -12,16 +12,17 @@ use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use daypass_core::decision::Outward;
 use daypass_core::draft::Assembled;
-use daypass_core::request::{Bind, Form as Wanted, Request};
+use daypass_core::request::{Bind, Form as Wanted, Renewed, Request};
 use daypass_evidence::entry::Profile;
 use daypass_verify::ids::{IdentityName, RequestId, SpiffeId};
 use daypass_verify::scope::{Action, Audience};
 use daypass_verify::task::TaskDetail;
+use daypass_verify::time::Seconds;
 use http::header;
 use serde_json::{Value, json};
 
 use super::{Asked, Fault, Form};
-use crate::api::{Api, Caller, Outgoing, caller};
+use crate::api::{Api, Caller, Outgoing, caller, fields};
 use crate::issue::Credential;
 
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -45,15 +46,20 @@ pub(super) async fn answer(
     Extension(id): Extension<RequestId>,
     request: HttpRequest,
 ) -> Response {
-    match exchanged(&api, id, request).await {
+    let mut id = id;
+    let mut response = match exchanged(&api, &mut id, request).await {
         Ok(credential) => super::json(&told(&credential)),
         Err(fault) => fault.answer(&id),
-    }
+    };
+    super::name(response.headers_mut(), &id);
+    response
 }
 
-async fn exchanged(api: &Api, id: RequestId, request: HttpRequest) -> Result<Credential, Fault> {
-    let asked = Asked::read(id, request).await?;
+/// `id` becomes the caller's own, once it is known who asks.
+async fn exchanged(api: &Api, id: &mut RequestId, request: HttpRequest) -> Result<Credential, Fault> {
+    let asked = Asked::read(*id, request).await?;
     let caller = proven(api, &asked).await?;
+    *id = request_id(&asked.form, &caller)?;
     issued(api, &asked.form, &caller).await
 }
 
@@ -102,16 +108,21 @@ fn subject_token(form: &Form) -> Result<&str, Fault> {
 /// The same line as over gRPC, from here on.
 async fn issued(api: &Api, form: &Form, caller: &Caller) -> Result<Credential, Fault> {
     let began = Instant::now();
-    let issued = match api.within_rate(caller).map_err(Fault::from).and_then(|()| request(form, caller)) {
-        Ok(request) => api.issue(caller, &request, None).await.map_err(Fault::from),
-        Err(fault) => Err(fault),
-    };
+    let issued = decided(api, form, caller).await;
     api.count(began, issued.as_ref().err().map(|fault| &fault.told), issued.is_ok());
     issued
 }
 
+async fn decided(api: &Api, form: &Form, caller: &Caller) -> Result<Credential, Fault> {
+    api.within_rate(caller)?;
+    let supersedes = fields::optional("supersedes", form.one("supersedes").unwrap_or_default())?;
+    let renewed = api.renewed(caller, supersedes).await?;
+    let request = request(form, caller, renewed)?;
+    Ok(api.issue(caller, &request, None).await?)
+}
+
 /// What is asked for, from `authorization_details`, `scope`, `resource` and `audience` together.
-fn request(form: &Form, caller: &Caller) -> Result<Request, Fault> {
+fn request(form: &Form, caller: &Caller, supersedes: Option<Renewed>) -> Result<Request, Fault> {
     let detail = form.one("authorization_details").map(detail).transpose()?;
     let (scope_task, scope_actions) = scope(form.one("scope").unwrap_or_default())?;
     let detail_task = detail.as_ref().map(|detail| detail.identifier.to_string());
@@ -137,22 +148,34 @@ fn request(form: &Form, caller: &Caller) -> Result<Request, Fault> {
         }
     }
     Ok(Request {
-        id: caller.request,
-        id_is_callers: false,
+        id: request_id(form, caller)?,
+        id_is_callers: form.one("request_id").is_some(),
         task,
         identity: identity(form)?,
         audiences,
         actions,
         resources,
-        ttl_s: None,
+        ttl_s: form.one("ttl").map(ttl).transpose()?,
         form: Wanted::Token { profile: profile(form)?, bind: Bind::Auto },
-        run: None,
-        supersedes: None,
+        run: fields::run(form.one("run").unwrap_or_default())?,
+        supersedes,
         refuse_narrowed: false,
         client: caller.client.clone(),
         approval: None,
         emergency: None,
     })
+}
+
+/// The caller's id for the request, or else ours.
+fn request_id(form: &Form, caller: &Caller) -> Result<RequestId, Fault> {
+    let chosen = fields::optional("request_id", form.one("request_id").unwrap_or_default())?;
+    Ok(chosen.unwrap_or(caller.request))
+}
+
+/// Digits alone: no sign, no unit, no fraction.
+fn ttl(text: &str) -> Result<Seconds, Fault> {
+    let digits = text.bytes().all(|octet| octet.is_ascii_digit());
+    Ok(fields::ttl(text.parse().ok().filter(|_| digits))?)
 }
 
 fn parsed<T: FromStr<Err: Display>>(error: &'static str, text: &str) -> Result<T, Fault> {
