@@ -20,7 +20,7 @@ use url::Url;
 
 pub use auth::Auth;
 pub use credential::{Credential, Files, Owner};
-pub use enforcer::Enforcer;
+pub use enforcer::{Enforcer, Tls};
 pub use keys::{Key, keys};
 pub use node::Node;
 pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};
@@ -153,7 +153,6 @@ impl Config {
 fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     let connection = read_connection(&mut whole, folder);
     let (credentials, complete) = credential::read_all(&mut whole, folder);
-    let enforcers = enforcer::read_all(&mut whole, folder);
     let auths = auth::read_all(&mut whole, folder);
     if !["credential", "enforcer", "auth"].into_iter().any(|it| whole.has(it)) {
         whole.refuse(
@@ -161,13 +160,14 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
         );
     }
     let known = complete.then_some(credentials.as_slice());
+    let enforcers = enforcer::read_all(&mut whole, folder, known);
     let sockets = socket::read_all(&mut whole, folder, known);
     let proxies = proxy::read_all(&mut whole, folder, known);
     let exec = whole.section("exec").and_then(socket::read_exec);
     let level = whole.optional::<tracing::Level>("level").unwrap_or(tracing::Level::INFO);
     // What could not be read may be what takes it.
     if whole.is_clean() {
-        credential::refuse_unused(&whole, &credentials, &sockets, &proxies);
+        credential::refuse_unused(&whole, &credentials, &sockets, &proxies, &enforcers);
     }
     whole.finish();
     Some(Config { connection: connection?, credentials, sockets, proxies, auths, enforcers, exec, level })

@@ -1,4 +1,4 @@
-//! Beside a PostgreSQL server: ends each session whose credential has ended, and tells the broker. What showed no
+//! Watches a PostgreSQL server: ends each session whose credential has ended, and tells the broker. What showed no
 //! certificate of the broker's CA is left alone.
 
 mod database;
@@ -7,6 +7,7 @@ mod known;
 mod lists;
 mod names;
 mod report;
+mod server;
 mod uses;
 
 use std::collections::BTreeMap;
@@ -23,11 +24,13 @@ use tracing::{error, info, warn};
 
 use crate::clock::now;
 use crate::config::Enforcer;
+use crate::keep::{Changes, Kept};
 use database::{Database, Failed};
 use follow::{Follower, Shared, follow_trust};
 use known::{How, Session, Verdict};
 use lists::Lists;
 use report::Reports;
+use server::Server;
 use uses::Uses;
 
 /// How often the server's sessions are looked at, besides at each ending: what expires is ended this late at most.
@@ -43,8 +46,11 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How often it is said how many sessions there are, where that has changed.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// Enforces the ends of credentials at one target, until it is dropped.
-pub(crate) async fn run(enforcer: Enforcer, clients: watch::Receiver<Client>) {
+/// Enforces the ends of credentials at one target, until it is dropped. `shown` is what it proves itself with to a server
+/// that is spoken to over TCP.
+pub(crate) async fn run(enforcer: Enforcer, shown: Option<Kept>, clients: watch::Receiver<Client>) {
+    let tls = enforcer.tls.and_then(|tls| Some((tls.ca, shown?)));
+    let server = Server::new(enforcer.postgresql, tls);
     let shared = Arc::new(Shared::default());
     let (reports, seen) = mpsc::unbounded_channel();
     let mut beside = JoinSet::new();
@@ -61,22 +67,34 @@ pub(crate) async fn run(enforcer: Enforcer, clients: watch::Receiver<Client>) {
         said: None,
         asked: None,
     };
-    let mut complained = None;
+    let (mut changes, mut complained) = (server.changes(), None);
     loop {
-        let failed = match Database::open(&enforcer.postgresql).await {
+        let left = match Database::open(&server).await {
             Ok(database) => {
                 info!("`{}`: watching the sessions of PostgreSQL {}", watch.target, database.version);
                 complained = None;
-                watch.over(&database).await
+                watch.over(&database, &mut changes).await
             }
-            Err(failed) => failed,
+            Err(failed) => Err(failed),
         };
+        let Err(failed) = left else { continue };
         if complained.as_ref() != Some(&failed) {
             warn!("`{}`: the database cannot be asked, no session is ended: {failed}", watch.target);
             complained = Some(failed);
         }
         sleep(RETRY).await;
     }
+}
+
+/// Until there is a newer certificate than the one that was shown; for ever where there is none to show at all.
+async fn renewed(changes: &mut Option<Changes>, shown: Option<CredentialId>) {
+    if let Some(changes) = changes {
+        let newer = changes.wait_for(|it| it.as_ref().map(|it| it.credential.id) > shown).await.is_ok();
+        if newer {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// How many sessions there are.
@@ -111,16 +129,18 @@ struct Ending {
 }
 
 impl Watch {
-    /// Looks at the sessions again and again; why that cannot go on.
-    async fn over(&mut self, database: &Database) -> Failed {
+    /// Looks at the sessions again and again, until there is another certificate to show.
+    ///
+    /// # Errors
+    /// Why that cannot go on.
+    async fn over(&mut self, database: &Database, changes: &mut Option<Changes>) -> Result<(), Failed> {
         loop {
-            if let Err(failed) = self.look(database).await {
-                return failed;
-            }
+            self.look(database).await?;
             let soon = self.ending.values().any(|it| it.first_told.elapsed() < GONE.1);
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = sleep(if soon { GONE.0 } else { LOOK_EVERY }) => {}
+                () = renewed(changes, database.shown) => return Ok(()),
             }
         }
     }
@@ -135,7 +155,13 @@ impl Watch {
         let now = now();
         for session in sessions {
             let verdict = self.shared.known().verdict(&session, now);
+            let is_own = session.pid == database.own_pid;
             match verdict {
+                // What holds for all holds for us: whoever cannot show another one is out.
+                Verdict::Ended(..) if is_own => {
+                    return Err("our own certificate has ended: the next one is shown".into());
+                }
+                Verdict::Unknown(_) if is_own => {}
                 Verdict::Others => others += 1,
                 Verdict::Unclear => must_ask |= self.shared.known().must_ask(&session, now),
                 Verdict::Lives(id) => used.push((id, session)),

@@ -52,8 +52,12 @@ impl Kept {
     /// # Errors
     /// Why there is none.
     pub(crate) async fn credential(&self) -> Result<Arc<Credential>, Error> {
-        let source = self.sources.borrow().clone();
-        source.credential().await
+        self.source().credential().await
+    }
+
+    /// What keeps it now: another one once the proof has changed.
+    pub(crate) fn source(&self) -> CredentialSource {
+        self.sources.borrow().clone()
     }
 }
 

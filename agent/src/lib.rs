@@ -19,6 +19,7 @@ mod oneshot;
 mod output;
 mod proxy;
 mod ready;
+mod roots;
 mod run;
 #[cfg(feature = "sabotage")]
 mod sabotage;

@@ -102,7 +102,8 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         serving.spawn(Auth::new(auth, config.connection.clone(), clients.clone()).serve(door));
     }
     for enforcer in &config.enforcers {
-        serving.spawn(enforcer::run(enforcer.clone(), clients.clone()));
+        let shown = enforcer.tls.as_ref().and_then(|tls| all.iter().find(|it| it.name == tls.credential));
+        serving.spawn(enforcer::run(enforcer.clone(), shown.cloned(), clients.clone()));
     }
     tokio::spawn(tell_when_complete(board.clone()));
     let ended = match &config.exec {

@@ -1,5 +1,6 @@
 //! PostgreSQL: certificates instead of passwords, and an enforcer beside the server.
 
+mod apart;
 mod expired;
 mod ground;
 mod pools;

@@ -8,6 +8,7 @@ use daypass_verify::ids::Name;
 use daypass_verify::scope::Scope;
 use toml::de::DeValue;
 
+use super::enforcer::Enforcer;
 use super::proxy::Proxy;
 use super::section::Section;
 use super::socket::Socket;
@@ -54,6 +55,13 @@ impl Credential {
     #[must_use]
     pub fn is_token(&self) -> bool {
         matches!(self.request.kind, Kind::Token { .. })
+    }
+
+    /// Whether it can be a certificate with a common name.
+    #[must_use]
+    pub fn may_have_common_name(&self) -> bool {
+        let Kind::Certificate { profile, .. } = &self.request.kind else { return false };
+        *profile != CertificateProfile::X509Svid
     }
 
     /// Whether it is one of the two kinds that the SPIFFE Workload API gives.
@@ -183,15 +191,17 @@ pub(super) fn refuse_unused(
     credentials: &[Credential],
     sockets: &[Socket],
     proxies: &[Proxy],
+    enforcers: &[Enforcer],
 ) {
     for credential in credentials {
         let name = &credential.name;
         let taken = credential.files.is_some()
             || sockets.iter().any(|it| it.credentials.contains(name))
-            || proxies.iter().any(|it| it.credential == *name);
+            || proxies.iter().any(|it| it.credential == *name)
+            || enforcers.iter().any(|it| it.tls.as_ref().is_some_and(|tls| tls.credential == *name));
         if !taken {
             whole.refuse(&format!(
-                "credential `{name}` goes nowhere: expected `[credential.files]`, or a `[[socket]]` or `[[proxy]]` that uses it"
+                "credential `{name}` goes nowhere: expected `[credential.files]`, or a `[[socket]]`, `[[proxy]]` or `[[enforcer]]` that uses it"
             ));
         }
     }

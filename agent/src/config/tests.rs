@@ -53,6 +53,18 @@ fn everything_that_is_wrong_is_said_at_once_with_its_line() {
     );
 }
 
+/// An enforcer over TCP with one thing changed.
+fn remote(from: &str, to: &str) -> String {
+    let watch = "[[credential]]\ntask = \"w\"\nkind = \"common-name\"\n";
+    let rest = "host=db1 user=e sslmode=verify-full\"\nca = \"c\"\ncredential = \"w\"\n";
+    let whole = format!("{SMALLEST}{watch}{ENFORCER}{rest}");
+    let read = parse(&whole).unwrap();
+    let tls = read.enforcers[0].tls.as_ref().unwrap();
+    assert_eq!((tls.ca.as_path(), tls.credential.as_str()), (Path::new("/etc/daypass/c"), "w"));
+    assert!(rest.contains(from) || watch.contains(from), "{from}");
+    whole.replace(from, to)
+}
+
 /// A proxy with one thing changed.
 fn proxied(from: &str, to: &str) -> String {
     let proxy = "[[proxy]]\nlisten = \"127.0.0.1:1\"\ncredential = \"post-invoices\"\ntarget = \"erp\"\n\
@@ -93,8 +105,21 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
         (format!("broker = \"https://twice\"\n{SMALLEST}"), "duplicate key"),
         ("[[credential".to_owned(), "`broker` is missing"),
         (SMALLEST.split("[[credential").next().unwrap().to_owned(), "there is nothing to do"),
-        (format!("{SMALLEST}{ENFORCER}user=e\"\n"), "not a Unix socket"),
-        (format!("{SMALLEST}{ENFORCER}host=db.example.org user=e\"\n"), "not a Unix socket"),
+        (format!("{SMALLEST}{ENFORCER}user=e\"\n"), "expected one server"),
+        (format!("{SMALLEST}{ENFORCER}host=/run,/run user=e\"\n"), "expected one server"),
+        (format!("{SMALLEST}{ENFORCER}host=/run hostaddr=10.0.0.1 user=e\"\n"), "expected one server"),
+        (format!("{SMALLEST}{ENFORCER}host=/run user=e sslmode=verify-full\"\n"), "leave `sslmode` out"),
+        (format!("{SMALLEST}{ENFORCER}host=/run user=e\"\nca = \"c\"\n"), "nothing is encrypted"),
+        (remote("sslmode=verify-full", ""), "over TCP expected `sslmode=verify-full`"),
+        (remote("verify-full", "require"), "over TCP expected `sslmode=verify-full`"),
+        (remote("verify-full", "verify-ca"), "not a connection string"),
+        (remote("host=db1", "hostaddr=10.0.0.1"), "`hostaddr` stands alone"),
+        (remote("host=db1", "host=db1,db2"), "expected one server"),
+        (remote("ca = \"c\"", ""), "`ca` is missing"),
+        (remote("credential = \"w\"", ""), "`credential` is missing"),
+        (remote("credential = \"w\"", "credential = \"post-invoices\""), "the server would not know"),
+        (remote("credential = \"w\"", "credential = \"ww\""), "there is no credential `ww`"),
+        (remote("common-name", "x509-svid"), "the server would not know"),
         (format!("{SMALLEST}{ENFORCER}host=/run/postgresql\"\n"), "`user` is missing"),
         (
             format!("{SMALLEST}{ENFORCER}host=/run/postgresql user=e password=p\"\n"),
@@ -143,6 +168,9 @@ fn example(node: bool) -> String {
             section = key.section;
             if section == "[[socket]]" {
                 text += "[[credential]]\ntask = \"post-invoices\"\nidentity = \"prod/billing/nightly\"\n";
+            }
+            if section == "[[enforcer]]" {
+                text += "[[credential]]\ntask = \"watch-ledger-db\"\nkind = \"common-name\"\n";
             }
             writeln!(text, "{section}").unwrap();
         }
@@ -204,5 +232,5 @@ fn what_is_shown_to_readers_is_accepted() {
         parse(&text).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 7);
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use daypass_verify::ids::CredentialId;
 use daypass_verify::time::UnixMs;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, NoTls, Row};
-use tracing::debug;
+use tokio_postgres::{Client, Row};
 
 use super::known::Session;
+use super::server::{Connected, Server};
+use crate::clock::now;
 
 /// How long the server may take for anything.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -19,15 +21,16 @@ const BEGIN: &str =
 /// Rights, and whether this role has more of them than it needs.
 const RIGHTS: &str = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'usage'),
         pg_has_role(current_user, 'pg_signal_backend', 'usage'),
-        rolsuper, current_user::text, current_setting('server_version'), current_setting('ssl') = 'on'
+        rolsuper, current_user::text, current_setting('server_version'), current_setting('ssl') = 'on',
+        pg_backend_pid(), (extract(epoch FROM clock_timestamp()) * 1000)::int8
     FROM pg_roles WHERE rolname = current_user";
 
-/// Each session that showed a certificate, less our own. Times are the server's, which is this machine.
+/// Each session that showed a certificate. Times are the server's.
 const SESSIONS: &str =
     "SELECT a.pid, coalesce(a.usename::text, ''), s.client_serial::text, coalesce(s.issuer_dn, ''),
         (extract(epoch FROM a.backend_start) * 1000)::int8
     FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid)
-    WHERE s.client_serial IS NOT NULL AND a.pid <> pg_backend_pid()";
+    WHERE s.client_serial IS NOT NULL";
 
 /// The sessions of clients that showed none.
 const WITHOUT: &str = "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_stat_ssl s USING (pid)
@@ -46,6 +49,12 @@ pub(super) struct Database {
     driving: JoinHandle<()>,
     /// The server's version.
     pub(super) version: String,
+    /// The number of our own session's process.
+    pub(super) own_pid: i32,
+    /// The credential that was shown to the server; none at a Unix socket.
+    pub(super) shown: Option<CredentialId>,
+    /// How far the server's clock is ahead of ours, in milliseconds.
+    ahead_ms: i64,
 }
 
 impl Drop for Database {
@@ -57,18 +66,16 @@ impl Drop for Database {
 
 impl Database {
     /// Connects, and checks that this role sees what it must and may do what it must.
-    pub(super) async fn open(at: &Config) -> Result<Self, Failed> {
-        let connecting = timeout(PATIENCE, at.connect(NoTls)).await;
-        let (client, connection) = connecting.map_err(|_| late())?.map_err(|error| failed(&error))?;
-        let driving = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!("the session with the database ended: {error}");
-            }
-        });
-        let mut made = Self { client, driving, version: String::new() };
+    pub(super) async fn open(server: &Server) -> Result<Self, Failed> {
+        let connected = timeout(PATIENCE, server.connect()).await.map_err(|_| late())??;
+        let Connected { client, driving, shown } = connected;
+        let mut made = Self { client, driving, version: String::new(), own_pid: 0, shown, ahead_ms: 0 };
         answered(made.client.batch_execute(BEGIN)).await?;
         let rights = answered(made.client.query_one(RIGHTS, &[])).await?;
-        made.version = column(&rights, 4)?;
+        (made.version, made.own_pid) = (column(&rights, 4)?, column(&rights, 6)?);
+        if server.is_remote() {
+            made.ahead_ms = UnixMs::new(column(&rights, 7)?).millis_since(now());
+        }
         check(&rights)?;
         Ok(made)
     }
@@ -76,12 +83,24 @@ impl Database {
     /// Each session that showed a certificate.
     pub(super) async fn sessions(&self) -> Result<Vec<Session>, Failed> {
         let rows = answered(self.client.query(SESSIONS, &[])).await?;
-        rows.iter().map(session).collect()
+        rows.iter().map(|row| self.session(row)).collect()
     }
 
     /// How many sessions showed no certificate.
     pub(super) async fn without_certificate(&self) -> Result<i64, Failed> {
         column(&answered(self.client.query_one(WITHOUT, &[])).await?, 0)
+    }
+
+    fn session(&self, row: &Row) -> Result<Session, Failed> {
+        let began = UnixMs::new(column(row, 4)?);
+        Ok(Session {
+            pid: column(row, 0)?,
+            role: column(row, 1)?,
+            serial: column(row, 2)?,
+            issuer: column(row, 3)?,
+            began,
+            since: began.plus_millis(-self.ahead_ms),
+        })
     }
 
     /// Has a session ended; it takes the server a moment.
@@ -108,16 +127,6 @@ fn check(rights: &Row) -> Result<(), Failed> {
     Ok(())
 }
 
-fn session(row: &Row) -> Result<Session, Failed> {
-    Ok(Session {
-        pid: column(row, 0)?,
-        role: column(row, 1)?,
-        serial: column(row, 2)?,
-        issuer: column(row, 3)?,
-        since: UnixMs::new(column(row, 4)?),
-    })
-}
-
 fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Failed> {
     row.try_get(at).map_err(|error| failed(&error))
 }
@@ -126,7 +135,7 @@ async fn answered<T>(asked: impl Future<Output = Result<T, tokio_postgres::Error
     timeout(PATIENCE, asked).await.map_err(|_| late())?.map_err(|error| failed(&error))
 }
 
-fn failed(error: &tokio_postgres::Error) -> Failed {
+pub(super) fn failed(error: &tokio_postgres::Error) -> Failed {
     match (error.as_db_error(), std::error::Error::source(error)) {
         (Some(said), _) => said.message().to_owned(),
         (None, Some(source)) => format!("{error}: {source}"),

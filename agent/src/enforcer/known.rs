@@ -35,7 +35,9 @@ pub(super) struct Session {
     pub(super) serial: String,
     /// Who signed it, as the server writes names.
     pub(super) issuer: String,
-    /// Since when it is there.
+    /// When it began by the server's clock, which tells it from another with the same number.
+    pub(super) began: UnixMs,
+    /// The same by our clock.
     pub(super) since: UnixMs,
 }
 

@@ -32,8 +32,8 @@ impl Uses {
         now: UnixMs,
         sessions: &[(CredentialId, Session)],
     ) -> Vec<(CredentialId, String, u64)> {
-        let there: BTreeSet<_> = sessions.iter().map(|(_, session)| (session.pid, session.since)).collect();
-        for (id, session) in sessions.iter().filter(|(_, it)| !self.there.contains(&(it.pid, it.since))) {
+        let there: BTreeSet<_> = sessions.iter().map(|(_, session)| (session.pid, session.began)).collect();
+        for (id, session) in sessions.iter().filter(|(_, it)| !self.there.contains(&(it.pid, it.began))) {
             let fresh = || Use { untold: 0, role: session.role.clone(), told_at: None };
             self.of.entry(*id).or_insert_with(fresh).untold += 1;
         }
@@ -61,7 +61,7 @@ mod tests {
         let id = CredentialId::new(start, [1; 10]);
         let session = |pid: i32| {
             let (role, serial, issuer) = ("r".to_owned(), String::new(), String::new());
-            (id, Session { pid, role, serial, issuer, since: start })
+            (id, Session { pid, role, serial, issuer, began: start, since: start })
         };
         let mut uses = Uses::default();
         let told =

@@ -13,13 +13,12 @@ use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder}
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
+use rustls::ClientConfig;
 use url::Url;
 
 use super::Refusal;
 use super::stall::Stalling;
+use crate::roots;
 
 /// How long a connection may take, and an idle one stays.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -97,15 +96,6 @@ fn tls(ca: Option<&Path>) -> Result<ClientConfig, Error> {
         let builder = builder.with_native_roots().map_err(|error| wrong(error.to_string()))?;
         return Ok(builder.with_no_client_auth());
     };
-    let shown = path.display();
-    let pem = std::fs::read(path).map_err(|error| wrong(format!("`{shown}`: {error}")))?;
-    let mut roots = RootCertStore::empty();
-    for der in CertificateDer::pem_slice_iter(&pem) {
-        let der = der.map_err(|error| wrong(format!("`{shown}`: {error}")))?;
-        roots.add(der).map_err(|error| wrong(format!("`{shown}`: {error}")))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong(format!("`{shown}`: expected one or more PEM blocks `CERTIFICATE`")));
-    }
+    let roots = roots::read(path).map_err(wrong)?;
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }

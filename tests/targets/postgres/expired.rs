@@ -4,13 +4,13 @@ use daypass_broker::clock::Clock as _;
 use daypass_evidence::entry::Observed;
 use daypass_verify::time::UnixMs;
 
-use super::ground::{Ground, not_after};
+use super::ground::{Ground, Stands, not_after};
 use super::revoked::{GONE_WITHIN_S, seconds};
 use crate::targets::table::{self, Row};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_open_session_ends_with_its_certificate_while_the_broker_is_away_and_is_told_of_afterwards() {
-    let mut ground = Ground::start(false).await;
+    let mut ground = Ground::start(Stands::Beside).await;
     let files = ground.certificate("brief", "12s").await;
     let (index, _) = ground.issued(&files).await;
     let session = ground.session(&files).await;

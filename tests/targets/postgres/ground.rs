@@ -28,6 +28,7 @@ const HOST: &str = "ledger-db.example.org";
 
 const HBA: &str = "\
 local   all     daypass_enforcer                peer map=enforcer
+hostssl all     daypass_enforcer 127.0.0.1/32   cert
 hostssl all     billing_nightly  127.0.0.1/32   cert
 host    all     billing_nightly  all            reject
 # The test's own way in.
@@ -47,14 +48,25 @@ pub(super) struct Ground {
     _certificate: Agent,
 }
 
+/// How the enforcer stands to the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// On its machine.
+    Beside,
+    /// On its machine, and the server reads revocation lists.
+    WithLists,
+    /// On another machine: it shows a certificate that lives for this many seconds.
+    Apart(u32),
+}
+
 impl Ground {
-    /// With the server reading revocation lists, or with the enforcer alone.
-    pub(super) async fn start(lists: bool) -> Self {
-        Self::start_with(sample(), lists).await
+    /// Of the sample organisation.
+    pub(super) async fn start(stands: Stands) -> Self {
+        Self::start_with(sample(), stands).await
     }
 
     /// The same of another organisation.
-    pub(super) async fn start_with(files: Vec<SourceFile>, lists: bool) -> Self {
+    pub(super) async fn start_with(files: Vec<SourceFile>, stands: Stands) -> Self {
         let mut deployment = Deployment::stopped(files).await;
         deployment.settings.api.address.set_port(free_port());
         deployment.resume().await.unwrap();
@@ -69,16 +81,8 @@ impl Ground {
         server.sql("postgres", "CREATE DATABASE ledger");
         let certificate = serve_by_certificate(&deployment, &server, open.path()).await;
         let crl = open.path().join("daypass.crl");
-        let more = if lists {
-            format!("crl_file = {crl:?}\nreload = {:?}\n", reload(&server))
-        } else {
-            String::new()
-        };
-        let rest = format!(
-            "level = \"debug\"\n[[enforcer]]\ntarget = \"ledger-db\"\npostgresql = \"host={} port={} user=daypass_enforcer\"\n{more}",
-            server.socket_directory().display(),
-            server.port
-        );
+        let lists = stands == Stands::WithLists;
+        let rest = enforcer(&server, open.path(), stands, &crl);
         let line = Line::to(deployment.settings.api.address.port()).await;
         let config = deployment.agent_config_of("enforcer", BESIDE, &rest);
         let text = fs::read_to_string(&config).unwrap();
@@ -145,6 +149,14 @@ impl Ground {
         self.server.reload();
         let reloaded = || async { self.server.query("postgres", "SHOW ssl_ca_file") == [["both.crt"]] };
         eventually("the other CA", reloaded).await;
+    }
+
+    /// The credentials of a role's sessions, by their serial numbers; empty where none was shown.
+    pub(super) fn serials_of(&self, role: &str) -> Vec<String> {
+        let sessions =
+            "SELECT client_serial FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename";
+        let found = self.server.query("postgres", &format!("{sessions} = '{role}'"));
+        found.into_iter().map(|row| row[0].clone()).collect()
     }
 
     /// How many sessions the role has.
@@ -251,6 +263,29 @@ pub(super) fn not_after(files: &Path) -> UnixMs {
     let leaf = pem::parse_many(fs::read(files.join("tls.crt")).unwrap()).unwrap().remove(0);
     let (_, leaf) = x509_parser::parse_x509_certificate(leaf.contents()).unwrap();
     UnixMs::from_seconds(leaf.validity().not_after.timestamp())
+}
+
+/// The enforcer's configuration.
+fn enforcer(server: &Postgres, open: &Path, stands: Stands, crl: &Path) -> String {
+    let (port, user) = (server.port, "user=daypass_enforcer");
+    let local = format!("postgresql = \"host={} port={port} {user}\"\n", server.socket_directory().display());
+    let (before, at) = match stands {
+        Stands::Beside => (String::new(), local),
+        Stands::WithLists => {
+            (String::new(), format!("{local}crl_file = {crl:?}\nreload = {:?}\n", reload(server)))
+        }
+        Stands::Apart(ttl_s) => (
+            format!(
+                "[[credential]]\ntask = \"watch-ledger-db\"\nkind = \"common-name\"\nttl = \"{ttl_s}s\"\n"
+            ),
+            format!(
+                "postgresql = \"host={HOST} hostaddr=127.0.0.1 port={port} {user} sslmode=verify-full\"\n\
+                 ca = {:?}\ncredential = \"watch-ledger-db\"\n",
+                open.join("server/ca.crt")
+            ),
+        ),
+    };
+    format!("level = \"debug\"\n{before}[[enforcer]]\ntarget = \"ledger-db\"\n{at}")
 }
 
 /// What has the server read its files again.

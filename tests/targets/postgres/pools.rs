@@ -16,7 +16,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::ground::{Ground, not_after};
+use super::ground::{Ground, Stands, not_after};
 
 /// How long certificates live here, and connections: a third of that is left after a renewal, less time for a slow machine.
 const TTL_S: u32 = 12;
@@ -24,7 +24,7 @@ const LIFETIME: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pools_that_replace_connections_in_time_meet_no_end_over_renewals() {
-    let ground = Ground::start(false).await;
+    let ground = Ground::start(Stands::Beside).await;
     let files = ground.deployment.folder().join("pool");
     let rest = format!(
         "[[credential]]\ntask = \"ledger-db\"\nkind = \"certificate\"\nttl = \"{TTL_S}s\"\nfiles = {{ dir = {files:?} }}\n"

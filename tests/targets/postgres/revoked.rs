@@ -8,7 +8,7 @@ use daypass_evidence::entry::Observed;
 
 use daypass_verify::time::UnixMs;
 
-use super::ground::Ground;
+use super::ground::{Ground, Stands};
 use crate::targets::table::{self, Row};
 
 /// How long an open session may outlive the ending's entry, and a new one that is accepted after it.
@@ -27,7 +27,7 @@ async fn it_connects_without_a_password(ground: &Ground, files: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
-    let ground = Ground::start(false).await;
+    let ground = Ground::start(Stands::Beside).await;
     let files = ground.certificate("revoked", "10m").await;
     let other = ground.certificate("other", "10m").await;
     it_connects_without_a_password(&ground, &files).await;
@@ -66,7 +66,7 @@ async fn a_revoked_sessions_end_is_seen_at_the_server_and_in_the_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_was_away_and_a_right_that_was_missing_are_told_and_then_it_is_enforced_again() {
-    let mut ground = Ground::start(false).await;
+    let mut ground = Ground::start(Stands::Beside).await;
     let files = ground.certificate("revoked", "10m").await;
     ground.server.sql("postgres", "REVOKE pg_signal_backend FROM daypass_enforcer");
     ground.server.restart();
@@ -87,7 +87,7 @@ async fn a_server_that_was_away_and_a_right_that_was_missing_are_told_and_then_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_the_revocation_list_the_server_itself_refuses_who_comes_back() {
-    let ground = Ground::start(true).await;
+    let ground = Ground::start(Stands::WithLists).await;
     let (files, other) =
         (ground.certificate("revoked", "10m").await, ground.certificate("other", "10m").await);
     it_connects_without_a_password(&ground, &files).await;

@@ -8,7 +8,7 @@ use daypass_evidence::entry::{Body, Observed};
 use daypass_tests::harness::Agent;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-use super::ground::{Ground, ROLE};
+use super::ground::{Ground, ROLE, Stands};
 
 /// The sample organisation with a task for another database, under the same role.
 fn with_another_database() -> Vec<SourceFile> {
@@ -31,7 +31,7 @@ fn with_another_database() -> Vec<SourceFile> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_credential_for_another_target_is_ended_and_what_is_not_of_our_ca_is_left_alone() {
-    let ground = Ground::start_with(with_another_database(), false).await;
+    let ground = Ground::start_with(with_another_database(), Stands::Beside).await;
     // Another CA that the server trusts, with the serial number of a credential of ours that is revoked.
     let revoked = ground.certificate("revoked", "10m").await;
     let (index, id) = ground.issued(&revoked).await;

@@ -12,7 +12,7 @@ fn id(drawn: i64) -> CredentialId {
 
 fn session(serial: String, since: i64) -> Session {
     let (role, issuer) = ("billing_nightly".into(), CA.into());
-    Session { pid: 42, role, serial, issuer, since: at(since) }
+    Session { pid: 42, role, serial, issuer, began: at(since), since: at(since) }
 }
 
 fn serial(id: CredentialId) -> String {
