@@ -20,7 +20,7 @@ use url::Url;
 
 pub use auth::Auth;
 pub use credential::{Credential, Files, Owner};
-pub use enforcer::{Enforcer, Tls};
+pub use enforcer::{Enforcer, LeftOver, Tls};
 pub use keys::{Key, keys};
 pub use node::Node;
 pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};

@@ -1,9 +1,11 @@
 //! Watches a PostgreSQL server: ends each session whose credential has ended, and tells the broker. What showed no
-//! certificate of the broker's CA is left alone.
+//! certificate of the broker's CA is left alone, unless the configuration says otherwise, and told where credentials open
+//! its role.
 
 mod database;
 mod follow;
 mod known;
+mod left;
 mod lists;
 mod names;
 mod report;
@@ -28,6 +30,7 @@ use crate::keep::{Changes, Kept};
 use database::{Database, Failed};
 use follow::{Follower, Shared, follow_trust};
 use known::{How, Session, Verdict};
+use left::Left;
 use lists::Lists;
 use report::Reports;
 use server::Server;
@@ -63,6 +66,7 @@ pub(crate) async fn run(enforcer: Enforcer, shown: Option<Kept>, clients: watch:
         shared,
         reports,
         uses: Uses::default(),
+        left: Left::new(enforcer.left_over),
         ending: BTreeMap::new(),
         said: None,
         asked: None,
@@ -111,6 +115,7 @@ struct Watch {
     shared: Arc<Shared>,
     reports: Reports,
     uses: Uses,
+    left: Left,
     /// Sessions that were told to end, by process and serial number, and were there at the last look.
     ending: BTreeMap<(i32, String), Ending>,
     said: Option<(Count, Instant)>,
@@ -151,7 +156,7 @@ impl Watch {
         }
         let sessions = database.sessions().await?;
         self.tell_of_those_gone(&sessions);
-        let (mut used, mut others, mut must_ask) = (Vec::new(), 0, false);
+        let (mut used, mut others, mut must_ask) = (Vec::new(), Vec::new(), false);
         let now = now();
         for session in sessions {
             let verdict = self.shared.known().verdict(&session, now);
@@ -162,10 +167,16 @@ impl Watch {
                     return Err("our own certificate has ended: the next one is shown".into());
                 }
                 Verdict::Unknown(_) if is_own => {}
-                Verdict::Others => others += 1,
+                Verdict::Others => others.push(session),
                 Verdict::Unclear => must_ask |= self.shared.known().must_ask(&session, now),
-                Verdict::Lives(id) => used.push((id, session)),
-                Verdict::Ended(id, how, at) => self.end(database, session, Some(id), Some((how, at))).await,
+                Verdict::Lives(id) => {
+                    self.left.learn(&session.role);
+                    used.push((id, session));
+                }
+                Verdict::Ended(id, how, at) => {
+                    self.left.learn(&session.role);
+                    self.end(database, session, Some(id), Some((how, at))).await;
+                }
                 Verdict::Unknown(id) => self.end(database, session, id, None).await,
             }
         }
@@ -183,7 +194,21 @@ impl Watch {
                 ..self.seen(ObservationKind::Used)
             });
         }
-        self.say(database, ours, others).await
+        self.say(database, ours, others.len()).await?;
+        self.tell_of_left_over(database, others, now).await
+    }
+
+    async fn tell_of_left_over(
+        &mut self,
+        database: &Database,
+        mut others: Vec<Session>,
+        now: UnixMs,
+    ) -> Result<(), Failed> {
+        others.retain(|session| self.shared.known().is_of_others(session));
+        for (detail, count) in self.left.look(database, others, now).await? {
+            self.tell(Observation { count, detail, ..self.seen(ObservationKind::LeftOver) });
+        }
+        Ok(())
     }
 
     /// Tells a session to end, and again where it goes on.

@@ -3,6 +3,7 @@
 mod apart;
 mod expired;
 mod ground;
+mod left_over;
 mod pools;
 mod revoked;
 mod strange;

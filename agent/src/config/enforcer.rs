@@ -1,5 +1,6 @@
 //! `[[enforcer]]`: the server whose sessions end with their credentials.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use daypass_verify::ids::Name;
@@ -8,7 +9,7 @@ use toml::de::DeValue;
 
 use super::credential::Credential;
 use super::section::Section;
-use super::value::{Value, did_you_mean, text};
+use super::value::{Value, did_you_mean, text, word};
 
 /// The only way over TCP.
 const VERIFIED: &str = "sslmode=verify-full";
@@ -26,6 +27,17 @@ pub struct Enforcer {
     pub crl_file: Option<PathBuf>,
     /// Run when they were replaced; empty: none.
     pub reload: Vec<String>,
+    /// Sessions by anything else than a credential.
+    pub left_over: LeftOver,
+}
+
+/// What becomes of sessions by anything else than a credential, of roles that credentials open.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOver {
+    /// These roles, besides those that are seen with a credential.
+    pub roles: BTreeSet<String>,
+    /// Whether those of `roles` are ended.
+    pub ends: bool,
 }
 
 /// How a server on another machine is spoken to: both sides prove who they are.
@@ -86,6 +98,15 @@ fn is_remote(config: &tokio_postgres::Config) -> Result<bool, String> {
     }
 }
 
+/// Whether what is left over is ended.
+struct Ends(bool);
+
+impl Value for Ends {
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        word(value, &[("report", false), ("end", true)]).map(Self)
+    }
+}
+
 /// Every `[[enforcer]]`. `credentials` are those that it may show; none: not all could be read.
 pub(super) fn read_all(
     whole: &mut Section<'_>,
@@ -117,7 +138,17 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
     if crl_file.is_none() && !reload.is_empty() {
         section.wrong("reload", "stands alone: expected `crl_file` beside it");
     }
-    Some(Enforcer { target: target?, postgresql: address?.config, tls: tls?, crl_file, reload })
+    let left_over = read_left_over(section);
+    Some(Enforcer { target: target?, postgresql: address?.config, tls: tls?, crl_file, reload, left_over })
+}
+
+fn read_left_over(section: &mut Section<'_>) -> LeftOver {
+    let roles: BTreeSet<String> = section.list("roles").into_iter().collect();
+    let ends = section.optional::<Ends>("left_over").is_some_and(|it| it.0);
+    if ends && roles.is_empty() {
+        section.wrong("left_over", "nobody knows whose sessions to end: expected `roles` beside it");
+    }
+    LeftOver { roles, ends }
 }
 
 fn read_tls(

@@ -290,6 +290,20 @@ const KEYS: &[Key] = &[
         "The command that has the server read the lists again, for ten seconds at most.",
     ),
     key(
+        ENFORCER,
+        "roles",
+        Some("those that were seen with a credential"),
+        r#"["billing_nightly"]"#,
+        "Roles that credentials open, beside those that were seen so since the agent was started: their sessions without a credential of Daypass are reported as left over, at once and then once an hour.",
+    ),
+    key(
+        ENFORCER,
+        "left_over",
+        Some(r#"`"report"`"#),
+        r#""end""#,
+        "What else becomes of such a session: `report`, nothing; `end`, it is ended, where its role is in `roles`.",
+    ),
+    key(
         EXEC,
         "command",
         None,

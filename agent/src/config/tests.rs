@@ -110,6 +110,7 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
         (format!("{SMALLEST}{ENFORCER}host=/run hostaddr=10.0.0.1 user=e\"\n"), "expected one server"),
         (format!("{SMALLEST}{ENFORCER}host=/run user=e sslmode=verify-full\"\n"), "leave `sslmode` out"),
         (format!("{SMALLEST}{ENFORCER}host=/run user=e\"\nca = \"c\"\n"), "nothing is encrypted"),
+        (format!("{SMALLEST}{ENFORCER}host=/run user=e\"\nleft_over = \"end\"\n"), "expected `roles`"),
         (remote("sslmode=verify-full", ""), "over TCP expected `sslmode=verify-full`"),
         (remote("verify-full", "require"), "over TCP expected `sslmode=verify-full`"),
         (remote("verify-full", "verify-ca"), "not a connection string"),

@@ -6,6 +6,7 @@ use daypass_verify::ids::CredentialId;
 use daypass_verify::time::UnixMs;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::known::Session;
@@ -35,6 +36,16 @@ const SESSIONS: &str =
 /// The sessions of clients that showed none.
 const WITHOUT: &str = "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_stat_ssl s USING (pid)
     WHERE a.backend_type IN ('client backend', 'walsender') AND s.client_serial IS NULL AND a.pid <> pg_backend_pid()";
+
+/// The sessions of these roles whose clients showed none, parallel workers not counted.
+const STRAYS: &str = "SELECT a.pid, a.usename::text, '', '', (extract(epoch FROM a.backend_start) * 1000)::int8
+    FROM pg_stat_activity a LEFT JOIN pg_stat_ssl s USING (pid)
+    WHERE a.usename = ANY($1) AND a.backend_type IN ('client backend', 'walsender') AND s.client_serial IS NULL
+        AND a.pid <> pg_backend_pid()";
+
+/// Ends a session, if it is still the one that began then.
+const END_STRAY: &str = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
+    WHERE a.pid = $1 AND a.usename = $2 AND (extract(epoch FROM a.backend_start) * 1000)::int8 = $3";
 
 /// Ends a session, if it is still the one with this certificate: its number may be another's by now.
 const END: &str =
@@ -89,6 +100,21 @@ impl Database {
     /// How many sessions showed no certificate.
     pub(super) async fn without_certificate(&self) -> Result<i64, Failed> {
         column(&answered(self.client.query_one(WITHOUT, &[])).await?, 0)
+    }
+
+    /// Each session of one of these roles whose client showed no certificate.
+    pub(super) async fn without(&self, roles: &[&str]) -> Result<Vec<Session>, Failed> {
+        if roles.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = answered(self.client.query(STRAYS, &[&roles])).await?;
+        rows.iter().map(|row| self.session(row)).collect()
+    }
+
+    /// Has a session ended that showed no certificate, or one of another CA.
+    pub(super) async fn end_stray(&self, stray: &Session) -> Result<(), Failed> {
+        let which: [&(dyn ToSql + Sync); 3] = [&stray.pid, &stray.role, &stray.began.get()];
+        answered(self.client.query(END_STRAY, &which)).await.map(drop)
     }
 
     fn session(&self, row: &Row) -> Result<Session, Failed> {

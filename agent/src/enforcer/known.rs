@@ -110,6 +110,11 @@ impl Known {
         self.told_until.is_some() && !self.issuers.is_empty()
     }
 
+    /// Whether a session is by a certificate of somebody else's CA for sure.
+    pub(super) fn is_of_others(&self, session: &Session) -> bool {
+        self.issuers.by(&session.issuer) == By::Others
+    }
+
     /// What to do with a session at `now`.
     pub(super) fn verdict(&self, session: &Session, now: UnixMs) -> Verdict {
         let by = self.issuers.by(&session.issuer);

@@ -30,6 +30,8 @@ const HBA: &str = "\
 local   all     daypass_enforcer                peer map=enforcer
 hostssl all     daypass_enforcer 127.0.0.1/32   cert
 hostssl all     billing_nightly  127.0.0.1/32   cert
+# What its operator forgot.
+local   ledger  billing_nightly                 scram-sha-256
 host    all     billing_nightly  all            reject
 # The test's own way in.
 local   all     postgres                        trust
@@ -132,9 +134,19 @@ impl Ground {
 
     /// A session that stays open.
     pub(super) async fn session(&self, files: &Path) -> Session {
+        self.session_by(&self.connection(files)).await
+    }
+
+    /// A session of the nightly role by a password.
+    pub(super) async fn session_by_password(&self, password: &str) -> Session {
+        let (at, port) = (self.server.socket_directory().display(), self.server.port);
+        self.session_by(&format!("host={at} port={port} dbname=ledger user={ROLE} password={password}")).await
+    }
+
+    async fn session_by(&self, connection: &str) -> Session {
         let before = self.sessions();
         let mut command = Command::new(client("psql"));
-        command.args(["-X", "-w", "-d", &self.connection(files), "-c", "SELECT pg_sleep(600)"]);
+        command.args(["-X", "-w", "-d", connection, "-c", "SELECT pg_sleep(600)"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let session = Session(command.spawn().unwrap());
         eventually("the session", || async { self.sessions() > before }).await;
