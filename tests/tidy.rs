@@ -4,6 +4,7 @@
 mod examples;
 mod graph;
 mod licences;
+mod links;
 mod members;
 mod sabotage;
 mod samples;
