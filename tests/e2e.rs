@@ -49,3 +49,4 @@ mod tiles;
 mod turns;
 mod upstream;
 mod witness;
+mod workflow;

@@ -1,7 +1,6 @@
 //! Examples for other platforms are what those platforms read, and agree with what Daypass reads.
 
 use std::path::Path;
-use std::process::Command;
 
 use daypass_agent::config::Config;
 use daypass_core::bundle::compile;
@@ -76,25 +75,22 @@ fn the_token_of_the_manifests_is_one_that_the_shown_issuer_believes() {
     assert!(page.text.contains(&format!("subject = \"{subject}\"")), "docs/issuers.md shows no `{subject}`");
 }
 
+/// What must not stand in an argument of a program, where others on the machine could read it.
+const SECRETS: [&str; 4] = ["ACTIONS_ID_TOKEN_REQUEST_TOKEN", "$proof", "$token", "$TOKEN"];
+
 #[test]
-fn the_workflow_asks_by_the_grant_of_rfc_8693_in_a_shell_that_reads_it_and_shows_no_secret_in_an_argument() {
+fn the_workflow_is_short_may_ask_for_a_token_and_shows_no_secret_in_an_argument() {
     let documents = documents("docs/examples/github-workflow.yml");
     let job = &documents[0]["jobs"]["deploy"];
     assert_eq!(documents[0]["permissions"]["id-token"].as_str(), Some("write"));
     assert!(job["environment"].as_str().is_some());
-    let script = job["steps"][0]["run"].as_str().unwrap();
-    assert!(script.lines().count() <= 12, "more than a dozen lines");
-    let read = Command::new("bash").args(["-n", "-c", script]).output().unwrap();
-    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
-    for part in [
-        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange",
-        "subject_token_type=urn:ietf:params:oauth:token-type:id_token",
-        "--data-urlencode subject_token@proof",
-    ] {
-        assert!(script.contains(part), "{part}");
-    }
-    // `printf` is of the shell itself: its arguments are no program's.
-    for line in script.lines().filter(|line| !line.trim_start().starts_with("printf")) {
-        assert!(!line.contains("REQUEST_TOKEN") && !line.contains("$(cat"), "{line}");
+    for step in job["steps"].as_vec().unwrap() {
+        let script = step["run"].as_str().unwrap();
+        assert!(script.lines().count() <= 12, "more than a dozen lines");
+        // `printf` is of the shell itself: its arguments are no program's.
+        for command in script.lines().flat_map(|line| line.split("$(")).flat_map(|it| it.split('|')) {
+            let shown = SECRETS.iter().any(|secret| command.contains(secret));
+            assert!(!shown || command.trim_start().starts_with("printf"), "{command}");
+        }
     }
 }
