@@ -10,6 +10,7 @@ mod reference;
 mod section;
 mod socket;
 mod value;
+mod workload;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -168,6 +169,8 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     // What could not be read may be what takes it.
     if whole.is_clean() {
         credential::refuse_unused(&whole, &credentials, &sockets, &proxies, &enforcers);
+        let has_node = whole.has("node");
+        workload::refuse_others(&whole, has_node, &credentials, &sockets, &proxies);
     }
     whole.finish();
     Some(Config { connection: connection?, credentials, sockets, proxies, auths, enforcers, exec, level })

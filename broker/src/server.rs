@@ -3,6 +3,7 @@
 mod authenticate;
 mod convert;
 mod credential;
+mod delegation;
 mod endings;
 mod evidence;
 mod governance;

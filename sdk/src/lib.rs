@@ -79,7 +79,7 @@ pub use node::{AddedNode, RequestedKey};
 pub use observation::Observation;
 pub use present::{SourceCertificate, TokenLayer, WithToken};
 pub use published::Published;
-pub use request::{Binding, IssueRequest, Kind};
+pub use request::{Binding, IssueRequest, Kind, Workload};
 pub use revocation::{Endings, Revocation, Revoked, Selection, TrustUpdates};
 pub use source::CredentialSource;
 pub use verify::VerifyError;

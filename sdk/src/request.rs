@@ -27,6 +27,30 @@ pub struct IssueRequest {
     pub supersedes: Option<CredentialId>,
     /// Take less than was asked, rather than nothing.
     pub allow_narrowed: bool,
+    /// The workload that it is for, as its machine's agent attests; only for a client that proves itself as a node.
+    pub workload: Option<Workload>,
+}
+
+/// A process on a node's machine, as the agent there has seen it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Workload {
+    /// Its systemd unit.
+    pub unit: Option<String>,
+    /// The number of its user.
+    pub uid: u32,
+    /// Which running instance it is, where there are several: at most 256 bytes; it is recorded.
+    pub instance: Option<String>,
+}
+
+impl Workload {
+    fn to_wire(&self) -> v1::Delegation {
+        v1::Delegation {
+            unit: self.unit.clone().unwrap_or_default(),
+            uid: self.uid,
+            instance: self.instance.clone().unwrap_or_default(),
+            ..v1::Delegation::default()
+        }
+    }
 }
 
 /// The kind of credential.
@@ -89,6 +113,7 @@ impl IssueRequest {
             run: None,
             supersedes: None,
             allow_narrowed: false,
+            workload: None,
         }
     }
 
@@ -105,6 +130,7 @@ impl IssueRequest {
             run: self.run.clone().unwrap_or_default(),
             supersedes: self.supersedes.map(|id| id.to_string()).unwrap_or_default(),
             refuse_narrowed: !self.allow_narrowed,
+            delegation: self.workload.as_ref().map(Workload::to_wire),
             ..v1::IssueRequest::default()
         }
     }

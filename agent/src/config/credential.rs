@@ -13,6 +13,7 @@ use super::proxy::Proxy;
 use super::section::Section;
 use super::socket::Socket;
 use super::value::{Value, word};
+use super::workload;
 
 /// The longest name of a run, in bytes.
 const RUN_LEN_MAX: usize = 128;
@@ -140,8 +141,10 @@ fn read(section: &mut Section<'_>, folder: &Path) -> Option<Credential> {
     }
     let (identity, ttl) = (section.optional("identity"), section.optional("ttl"));
     let allow_narrowed = section.optional("allow_narrowed").unwrap_or(false);
+    let has_workload = section.has("workload");
+    let workload = section.section("workload").and_then(workload::read);
     let files = section.section("files").and_then(|section| read_files(section, folder));
-    let task = task?;
+    let task = task.filter(|_| workload.is_some() == has_workload)?;
     let request = IssueRequest {
         identity,
         scope,
@@ -149,6 +152,7 @@ fn read(section: &mut Section<'_>, folder: &Path) -> Option<Credential> {
         kind: kind?,
         run,
         allow_narrowed,
+        workload,
         ..IssueRequest::token(task.clone())
     };
     Some(Credential { name: name.unwrap_or(task), request, files })

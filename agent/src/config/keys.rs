@@ -29,6 +29,7 @@ const fn key(
 
 const NODE: &str = "[node]";
 const CREDENTIAL: &str = "[[credential]]";
+const WORKLOAD: &str = "[credential.workload]";
 const FILES: &str = "[credential.files]";
 const SOCKET: &str = "[[socket]]";
 const ENFORCER: &str = "[[enforcer]]";
@@ -168,6 +169,27 @@ const KEYS: &[Key] = &[
         Some("`false`"),
         "false",
         "Whether less than was asked is taken, rather than nothing.",
+    ),
+    key(
+        WORKLOAD,
+        "uid",
+        None,
+        "1001",
+        "Whom the machine speaks for, where `[node]` is the proof: the number of the workload's user. The broker compares it with the `workload` of an identity's proof, and what the credential goes to must be that user's alone.",
+    ),
+    key(
+        WORKLOAD,
+        "unit",
+        NONE,
+        r#""billing.service""#,
+        "Its systemd unit; then it goes to sockets with the same `units`, and into no files.",
+    ),
+    key(
+        WORKLOAD,
+        "instance",
+        NONE,
+        r#""billing@2""#,
+        "Which running copy it is, where there are several: at most 256 bytes. It is recorded, and can be suspended alone.",
     ),
     key(
         FILES,

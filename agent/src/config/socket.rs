@@ -162,7 +162,8 @@ fn served(section: &Section<'_>, serves: Serves, named: Vec<Name>, all: &[Creden
     if chosen.is_empty() {
         section.refuse(&format!("it would give nothing: expected a `[[credential]]` that is {expected}"));
     }
-    let mut identities = all.iter().filter(|it| chosen.contains(&it.name)).map(|it| &it.request.identity);
+    let given = all.iter().filter(|it| chosen.contains(&it.name));
+    let mut identities = given.map(|it| (&it.request.identity, &it.request.workload));
     if let Some(first) = identities.next()
         && identities.any(|other| other != first)
     {

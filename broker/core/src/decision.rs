@@ -2,6 +2,8 @@
 //! rules permit or refuse what is left, as a whole. The same arguments always give the same answer.
 
 mod binding;
+#[cfg(test)]
+mod delegated;
 mod denial;
 mod grant;
 pub(crate) mod lifetime;
@@ -31,7 +33,7 @@ use crate::proof::Principal;
 use crate::request::Request;
 use crate::state::{Selected, State};
 use lifetime::{Bounds, Lifetime};
-use resolve::{Caller, Destination};
+use resolve::{Caller, Destination, Party};
 use scope::Narrowed;
 
 /// Decides `request` of `principal` under `state` at `now`. `id` is the id that the credential will have.
@@ -71,7 +73,7 @@ impl Decision<'_> {
     fn decide(&self, id: CredentialId, known: &mut Known) -> Result<Grant, Why> {
         let ground = self.ground()?;
         let caller = self.caller(&ground)?;
-        known.identity = Some(caller.named.clone());
+        known.identity = Some(caller.party.named.clone());
         self.check_issuer(&ground)?;
         let destination = self.destination(&ground, &caller)?;
         known.target = Some(destination.target_named.name.clone());
@@ -83,7 +85,7 @@ impl Decision<'_> {
         self.check_standing(&caller)?;
         self.check_approval(&destination)?;
         let binding = self.binding(&destination, profile)?;
-        let narrowed = scope::narrow(&destination, caller.supplier, profile)?;
+        let narrowed = scope::narrow(&destination, &caller, profile)?;
         let lifetime = self.lifetime(&ground, &caller, &destination, profile, key)?;
         let claims = self.recorded_claims(&ground, &caller, &destination);
         let rules =
@@ -128,16 +130,19 @@ impl Decision<'_> {
         destination: &Destination<'_>,
         key: &KeyChanged,
     ) -> Result<(), Why> {
-        let selected = Selected {
-            identity: &caller.named.name,
-            instance: self.principal.instance(),
-            task: &destination.task_named.name,
-            target: &destination.target_named.name,
-            supplier: caller.supplier.map(|(name, _)| name),
-            issuer: self.principal.issuer(),
-            key: Some(&key.key),
+        let selected = |party: &Party<'_>| {
+            let selected = Selected {
+                identity: &party.named.name,
+                instance: self.principal.instance(),
+                task: &destination.task_named.name,
+                target: &destination.target_named.name,
+                supplier: party.supplier.map(|(name, _)| name),
+                issuer: self.principal.issuer(),
+                key: Some(&key.key),
+            };
+            self.state.suspension_of(&selected, self.now)
         };
-        match self.state.suspension_of(&selected, self.now) {
+        match caller.parties().find_map(selected) {
             None => Ok(()),
             Some(index) => Err(Why {
                 suspension: Some(index),
@@ -190,8 +195,10 @@ impl Decision<'_> {
     ) -> Result<Lifetime, Why> {
         let mut bounds = Bounds::new(self.now, self.request.ttl_s.unwrap_or(destination.task.ttl_s))?;
         bounds.of_task(destination, profile);
-        bounds.of_caller(caller);
-        bounds.of_review(caller, &ground.bundle.declared().settings)?;
+        for party in caller.parties() {
+            bounds.of_party(party);
+            bounds.of_review(party, &ground.bundle.declared().settings)?;
+        }
         // The certificate that a node shows to renew it ends before the one that it asks for.
         if profile != Profile::Node {
             bounds.of_proof(self.principal);
@@ -216,7 +223,7 @@ impl Decision<'_> {
         claims: &BTreeMap<String, String>,
     ) -> Result<std::collections::BTreeSet<String>, Why> {
         let verdict = ground.bundle.rules().evaluate(&Question {
-            identity_name: &caller.named.name,
+            identity_name: &caller.party.named.name,
             task_name: &destination.task_named.name,
             target_name: &destination.target_named.name,
             issuer_name: self.principal.issuer(),

@@ -22,7 +22,9 @@ use daypass_verify::time::{Seconds, UnixMs};
 use rustls_pki_types::CertificateDer;
 
 pub(crate) use matching::Clauses;
-pub use node::{Enrolment, NodeProof};
+#[cfg(test)]
+pub(crate) use node::proven_node;
+pub use node::{Attested, Enrolment, NodeProof};
 pub use principal::{Binding, Principal, SpentMark};
 
 use crate::bundle::Bundle;

@@ -184,7 +184,7 @@ impl Matching {
         let selector = &self.selector;
         let by_itself = selector.everything
             || self.one == Some(at)
-            || selector.identity.as_ref() == Some(&issued.identity.name)
+            || selector.identity.as_ref().is_some_and(|it| holds(it, issued))
             || selector.task.as_ref() == Some(&issued.task.name)
             || selector.target.as_ref() == Some(&issued.target.name)
             || selector.key.as_ref() == Some(&issued.credential.key)
@@ -206,6 +206,12 @@ impl Matching {
         };
         Ok(known.as_ref() == Some(&wanted))
     }
+}
+
+/// Whether it was issued to this identity, or to a workload that it spoke for: what a lost machine holds is all of it.
+fn holds(identity: &IdentityName, issued: &CredentialIssued) -> bool {
+    let node = issued.proof.via.as_ref().map(|via| &via.node);
+    *identity == issued.identity.name || node == Some(identity)
 }
 
 /// The name of the issuer that the entry at `at` declares, or the supplier of the identity.

@@ -30,9 +30,6 @@ pub(super) fn request(
     caller: &Caller,
     supersedes: Option<Renewed>,
 ) -> Result<Request, Outgoing> {
-    if wire.delegation.is_some() {
-        return Err(Outgoing::new(Outward::Unimplemented, "delegation is not offered by this release"));
-    }
     Ok(Request {
         id: request_id(wire, caller)?,
         id_is_callers: !wire.request_id.is_empty(),

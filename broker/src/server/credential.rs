@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::Api;
 use super::authenticate::{Caller, REQUEST_ID};
 use super::convert::{self, timestamp};
+use super::delegation;
 use super::status::{self, Outgoing};
 use crate::issue::{self, Credential, Refusal};
 use crate::log::Place;
@@ -59,6 +60,9 @@ impl Service {
         caller: &Caller,
         id: RequestId,
     ) -> Result<pb::IssueResponse, Outgoing> {
+        let workload = wire.delegation.as_ref().map(|it| delegation::workload(&self.0, caller, it));
+        let workload = workload.transpose()?;
+        let caller = workload.as_ref().unwrap_or(caller);
         self.0.within_rate(caller)?;
         let supersedes = convert::optional("supersedes", &wire.supersedes)?.or(own_node(wire, caller));
         let renewed = self.0.renewed(caller, supersedes).await?;

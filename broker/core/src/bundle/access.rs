@@ -136,6 +136,7 @@ impl Case<'_> {
             issuer_name: &clause.issuer,
             proof_kind: match issuer.kind {
                 IssuerKind::Oidc { .. } => ProofKind::IdToken,
+                IssuerKind::Nodes if clause.workload.is_some() => ProofKind::Delegated,
                 IssuerKind::ClientCa { .. } | IssuerKind::Nodes => ProofKind::Certificate,
             },
             actor: issuer.actor,

@@ -3,6 +3,7 @@
 
 mod condition;
 mod issuer;
+mod node;
 mod overlap;
 mod task;
 mod workload;

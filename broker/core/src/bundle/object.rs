@@ -86,6 +86,22 @@ pub struct ProofClause {
     /// The exact DNS SAN of a certificate that has no URI SAN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns_name: Option<String>,
+    /// What the agent of a node must attest of a workload that it speaks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+}
+
+/// A workload on a machine, as the agent there tells it from others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// The machine: an identity of class `node`.
+    pub node: IdentityName,
+    /// The exact systemd unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// The number of its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
 }
 
 /// The unit of scope: something that is done, with all that it needs and nothing more.

@@ -80,6 +80,16 @@ const REFUSED: &[Row] = &[
     ("issuers/issuers.toml", "kind = \"nodes\"", "kind = \"node\"", "wrong-value", "kind = \"node\"", "`nodes`"),
     ("tasks.toml", "kinds = [\"node\"]", "kinds = [\"node\", \"x509-svid\"]\nprofile = \"node\"", "node", "kinds", "a task of its own"),
     ("tasks.toml", "kinds = [\"node\"]", "kinds = [\"node\"]\nrevoke_on_renew = true", "node", "revoke_on_renew", "remove it"),
+    // workloads that a node attests
+    ("identities/ledger.toml", "node = \"prod/node/db1\"", "node = \"prod/node/db2\"", "unknown-reference", "db2", "`prod/node/db1`"),
+    ("identities/ledger.toml", "node = \"prod/node/db1\"", "node = \"prod/ledger/database\"", "proof-form", "workload", "class `node`"),
+    ("identities/ledger.toml", ", unit = \"ledger-backup.service\", uid = 1001", "", "proof-form", "workload", "whoever runs on the machine"),
+    ("identities/ledger.toml", "unit = \"ledger-backup.service\"", "unit = \"*.service\"", "wildcard", "*.service", "exact string"),
+    ("identities/ledger.toml", "uid = 1001", "uid = -1", "wrong-value", "uid = -1", "0 or more"),
+    ("identities/ledger.toml", "uid = 1001 }", "uid = 1001 }, subject = \"x\"", "proof-form", "workload", "alone beside `issuer`"),
+    ("identities/ledger.toml", "issuer = \"nodes\"", "issuer = \"workloads\"", "proof-form", "workload", "kind `nodes`"),
+    ("identities/ledger.toml", "class = \"service\"", "class = \"node\"", "proof-form", "workload", "attested by no other"),
+    ("operators.toml", "{ issuer = \"staff\", subject = \"p-1042\" }", "{ issuer = \"nodes\", workload = { node = \"prod/node/db1\", uid = 0 } }", "proof-form", "workload", "nobody who administers"),
     // issuers
     ("issuers/issuers.toml", "https://ci.example.org", "http://ci.example.org", "issuer-url", "http://ci", "is not https"),
     ("issuers/issuers.toml", "https://ci.example.org", "file:///etc/passwd", "issuer-url", "file:", "is not https"),
@@ -247,7 +257,7 @@ fn a_large_organisation_compiles() {
     let mut files = files();
     files.push(SourceFile { path: "identities/many.toml".into(), text: (0..2000).map(one).collect() });
     let bundle = compile(&files).unwrap_or_else(|findings| panic!("{}", lines(&findings)));
-    assert_eq!(bundle.declared().identities.len(), 2008);
+    assert_eq!(bundle.declared().identities.len(), 2009);
     assert_eq!(lines(bundle.warnings()), "");
 }
 

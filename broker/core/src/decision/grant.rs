@@ -38,6 +38,8 @@ pub struct Grant {
     pub(crate) common_name: Option<String>,
     pub(crate) spent: Option<SpentMark>,
     pub(crate) renewed_node: Option<RenewedNode>,
+    /// The node that asked for its holder.
+    pub(crate) node: Option<SpiffeId>,
     replaces: Option<Renewed>,
     narrowed: Vec<&'static str>,
 }
@@ -176,7 +178,7 @@ pub(super) struct Parts<'a> {
 impl Parts<'_> {
     pub(super) fn into_grant(self, id: CredentialId) -> Grant {
         let token_claims = self.token_claims();
-        let subject = self.caller.named.name.spiffe_id(self.trust_domain);
+        let subject = self.caller.party.named.name.spiffe_id(self.trust_domain);
         let credential = self.issued(&subject);
         let csr_key = match &self.request.form {
             Form::Certificate { key, .. } => Some(key.clone()),
@@ -200,10 +202,11 @@ impl Parts<'_> {
             common_name: self.destination.task.common_name.clone(),
             spent: self.principal.spent_mark(),
             renewed_node: renewed_node(self.principal, self.profile),
+            node: self.caller.node.map(|node| node.named.name.spiffe_id(self.trust_domain)),
             replaces: self.request.supersedes.filter(|_| self.destination.task.revoke_on_renew),
             narrowed,
             record: Unsigned {
-                identity: self.caller.named,
+                identity: self.caller.party.named,
                 task: self.destination.task_named,
                 target: self.destination.target_named,
                 proof,
@@ -277,7 +280,7 @@ pub(super) fn proof_record(principal: &Principal, issuer_at: Index, clause: u32)
         usage: principal.usage(),
         actor: principal.actor(),
         claims: BTreeMap::new(),
-        via: None,
+        via: principal.via().cloned(),
     }
 }
 

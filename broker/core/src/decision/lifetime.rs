@@ -3,7 +3,7 @@
 use daypass_evidence::entry::{CredentialType, KeyChanged, KeyUse, Profile, Reach};
 use daypass_verify::time::{Seconds, UnixMs};
 
-use super::resolve::{Caller, Destination};
+use super::resolve::{Destination, Party};
 use super::{Outward, Why};
 use crate::bundle::object::Settings;
 use crate::proof::Principal;
@@ -71,9 +71,9 @@ impl Bounds {
         }
     }
 
-    pub(super) fn of_caller(&mut self, caller: &Caller<'_>) {
-        self.until(caller.identity.expires_ms, "IDENTITY_EXPIRED", Outward::IdentityExpired);
-        if let Some((_, supplier)) = caller.supplier {
+    pub(super) fn of_party(&mut self, party: &Party<'_>) {
+        self.until(party.identity.expires_ms, "IDENTITY_EXPIRED", Outward::IdentityExpired);
+        if let Some((_, supplier)) = party.supplier {
             self.until(supplier.ends_ms, "CONTRACT_ENDED", Outward::ContractEnded);
             if let Some(ttl) = supplier.ttl_max_s {
                 self.at_most(ttl, "SUPPLIER_TTL");
@@ -82,11 +82,11 @@ impl Bounds {
     }
 
     /// An overdue review first shortens, then refuses.
-    pub(super) fn of_review(&mut self, caller: &Caller<'_>, settings: &Settings) -> Result<(), Why> {
-        let due = caller.declaration.review_due(caller.identity.review_days);
+    pub(super) fn of_review(&mut self, party: &Party<'_>, settings: &Settings) -> Result<(), Why> {
+        let due = party.declaration.review_due(party.identity.review_days);
         let refuse_from = due.plus_millis(i64::from(settings.overdue_refuse_days) * DAY_MS);
         if self.now >= refuse_from {
-            let clause = format!("the review of identity `{}` was due at {due}", caller.named.name);
+            let clause = format!("the review of identity `{}` was due at {due}", party.named.name);
             return Err(Why::new("REVIEW_OVERDUE", Outward::ReviewOverdue, clause));
         }
         if self.now >= due {

@@ -7,19 +7,33 @@ use daypass_verify::ids::{IdentityName, Name};
 use daypass_verify::scope::{Audience, Scope};
 
 use super::{Decision, Ground, Outward, Why};
-use crate::bundle::object::{Declared, Identity, IssuerKind, ProofClause, Supplier, Target, Task};
+use crate::bundle::object::{Class, Declared, Identity, IssuerKind, ProofClause, Supplier, Target, Task};
 use crate::request::Form;
 use crate::state::Declaration;
 
-/// The identity that asks.
-pub(super) struct Caller<'a> {
+/// An identity, with all that bounds it.
+pub(super) struct Party<'a> {
     pub(super) named: NameAt<IdentityName>,
     pub(super) identity: &'a Identity,
     pub(super) declaration: &'a Declaration,
+    pub(super) supplier: Option<(&'a Name, &'a Supplier)>,
+}
+
+/// The identity that asks.
+pub(super) struct Caller<'a> {
+    pub(super) party: Party<'a>,
     pub(super) clause_index: u32,
     pub(super) clause: &'a ProofClause,
-    pub(super) supplier: Option<(&'a Name, &'a Supplier)>,
     pub(super) issuer_at: u64,
+    /// The node that speaks for it, where it does not speak for itself.
+    pub(super) node: Option<Party<'a>>,
+}
+
+impl<'a> Caller<'a> {
+    /// All whose bounds it is within: its own, and those of the node that speaks for it.
+    pub(super) fn parties(&self) -> impl Iterator<Item = &Party<'a>> {
+        std::iter::once(&self.party).chain(&self.node)
+    }
 }
 
 /// What it asks for, and where that is used.
@@ -46,18 +60,32 @@ impl Decision<'_> {
         let declared = ground.bundle.declared();
         let name = self.identity_name()?;
         let refuse = || not_allowed("NO_IDENTITY", "the proof fits no identity that is declared");
-        let (name, identity) = declared.identities.get_key_value(name).ok_or_else(refuse)?;
-        let clause_index = self.principal.facts().clause_of(&identity.proofs).ok_or_else(refuse)?;
-        let clause =
-            usize::try_from(clause_index).ok().and_then(|at| identity.proofs.get(at)).ok_or_else(refuse)?;
-        let declaration =
-            self.state.declaration(ObjectType::Identity, name.as_str()).ok_or_else(|| unrecorded(name))?;
+        let party = self.party(declared, name)?;
+        let proofs = &party.identity.proofs;
+        let clause_index = self.principal.facts().clause_of(proofs).ok_or_else(refuse)?;
+        let clause = usize::try_from(clause_index).ok().and_then(|at| proofs.get(at)).ok_or_else(refuse)?;
         let issuer = self.principal.issuer();
         let issuer_at = self.state.declared_at(ObjectType::Issuer, issuer.as_str());
-        let named = NameAt { name: name.clone(), at: declaration.at };
-        let supplier = supplier(declared, identity)?;
         let issuer_at = issuer_at.ok_or_else(|| unrecorded(issuer))?;
-        Ok(Caller { named, identity, declaration, clause_index, clause, supplier, issuer_at })
+        let node = self.principal.via().map(|via| self.node(declared, &via.node)).transpose()?;
+        Ok(Caller { party, clause_index, clause, issuer_at, node })
+    }
+
+    fn party<'g>(&'g self, declared: &'g Declared, name: &IdentityName) -> Result<Party<'g>, Why> {
+        let refuse = || not_allowed("NO_IDENTITY", "the proof fits no identity that is declared");
+        let (name, identity) = declared.identities.get_key_value(name).ok_or_else(refuse)?;
+        let declaration =
+            self.state.declaration(ObjectType::Identity, name.as_str()).ok_or_else(|| unrecorded(name))?;
+        let named = NameAt { name: name.clone(), at: declaration.at };
+        Ok(Party { named, identity, declaration, supplier: supplier(declared, identity)? })
+    }
+
+    fn node<'g>(&'g self, declared: &'g Declared, name: &IdentityName) -> Result<Party<'g>, Why> {
+        let node = self.party(declared, name)?;
+        if node.identity.class == Class::Node {
+            return Ok(node);
+        }
+        Err(not_allowed("NO_NODE", format!("`{name}` is no longer declared as a node")))
     }
 
     fn identity_name(&self) -> Result<&IdentityName, Why> {
@@ -93,15 +121,19 @@ impl Decision<'_> {
 
     /// Whether the identity may ask at all now: switched on, and its own time and its supplier's not over.
     pub(super) fn check_standing(&self, caller: &Caller<'_>) -> Result<(), Why> {
-        let name = &caller.named.name;
-        if caller.identity.disabled {
+        caller.parties().try_for_each(|party| self.check_party(party))
+    }
+
+    fn check_party(&self, party: &Party<'_>) -> Result<(), Why> {
+        let name = &party.named.name;
+        if party.identity.disabled {
             return Err(not_allowed("IDENTITY_DISABLED", format!("identity `{name}` is disabled")));
         }
-        if self.now >= caller.identity.expires_ms {
-            let clause = format!("identity `{name}` ended at {}", caller.identity.expires_ms);
+        if self.now >= party.identity.expires_ms {
+            let clause = format!("identity `{name}` ended at {}", party.identity.expires_ms);
             return Err(Why::new("IDENTITY_EXPIRED", Outward::IdentityExpired, clause));
         }
-        match caller.supplier {
+        match party.supplier {
             Some((name, supplier)) if self.now >= supplier.ends_ms => {
                 let clause = format!("the contract of supplier `{name}` ended at {}", supplier.ends_ms);
                 Err(Why::new("CONTRACT_ENDED", Outward::ContractEnded, clause))
@@ -116,12 +148,16 @@ impl Decision<'_> {
         caller: &Caller<'_>,
     ) -> Result<Destination<'g>, Why> {
         let declared = ground.bundle.declared();
-        let refuse = || {
-            let clause = format!("identity `{}` has no task `{}`", caller.named.name, self.request.task);
+        let refuse = |party: &Party<'_>| {
+            let clause = format!("identity `{}` has no task `{}`", party.named.name, self.request.task);
             Why::new("TASK_NOT_ALLOWED", Outward::TaskNotAllowed, clause)
         };
-        let name = caller.identity.tasks.get(self.request.task.as_str()).ok_or_else(refuse)?;
-        let task = declared.tasks.get(name).ok_or_else(refuse)?;
+        let has = |party: &Party<'_>| party.identity.tasks.contains(self.request.task.as_str());
+        if let Some(without) = caller.parties().find(|party| !has(party)) {
+            return Err(refuse(without));
+        }
+        let found = declared.tasks.get_key_value(self.request.task.as_str());
+        let (name, task) = found.ok_or_else(|| refuse(&caller.party))?;
         let (target_name, target) = self.target(declared, task)?;
         let at = |object, name: &Name| {
             self.state.declared_at(object, name.as_str()).ok_or_else(|| unrecorded(name))

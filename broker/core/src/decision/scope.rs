@@ -1,12 +1,10 @@
 //! What is granted: what is asked, within every ceiling.
 
 use daypass_evidence::entry::{CredentialType, Profile};
-use daypass_verify::ids::Name;
 use daypass_verify::scope::Scope;
 
-use super::resolve::Destination;
+use super::resolve::{Caller, Destination};
 use super::{Outward, Why};
-use crate::bundle::object::Supplier;
 
 /// A part of the scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +59,17 @@ pub(super) struct Narrowed {
     pub(super) dimensions: Vec<Dimension>,
 }
 
-/// Cuts what is asked to the ceilings of task, target and supplier. A dimension that was asked for, or that the
+/// Cuts what is asked to the ceilings of task, target and suppliers. A dimension that was asked for, or that the
 /// task fills in, must not come out empty.
 pub(super) fn narrow(
     destination: &Destination<'_>,
-    supplier: Option<(&Name, &Supplier)>,
+    caller: &Caller<'_>,
     profile: Profile,
 ) -> Result<Narrowed, Why> {
     let asked = &destination.asked.scope;
     let mut granted = asked.intersect(&destination.task.scope);
     granted.audiences.retain(|it| destination.target.audiences.contains(it));
-    if let Some((_, supplier)) = supplier {
+    for (_, supplier) in caller.parties().filter_map(|party| party.supplier) {
         granted = granted.intersect(&supplier.ceiling);
     }
     for dimension in Dimension::ALL {

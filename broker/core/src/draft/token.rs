@@ -33,6 +33,8 @@ struct Claims<'a> {
     jti: CredentialId,
     #[serde(skip_serializing_if = "Option::is_none")]
     cnf: Option<Confirmation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<Actor<'a>>,
     authorization_details: [TaskDetail; 1],
     #[serde(flatten)]
     of_task: &'a BTreeMap<String, String>,
@@ -51,6 +53,12 @@ enum Audiences<'a> {
 struct Confirmation {
     #[serde(rename = "x5t#S256")]
     certificate: String,
+}
+
+/// The node that asked for the subject: RFC 8693, section 4.1.
+#[derive(Serialize)]
+struct Actor<'a> {
+    sub: &'a str,
 }
 
 /// The signing input: header and claims in base64url with a dot between them (RFC 7515, section 5.1).
@@ -90,6 +98,7 @@ fn claims<'a>(grant: &'a Grant, our_issuer: &'a str) -> Claims<'a> {
             }
             Bound::Key(_) | Bound::Nothing => None,
         },
+        act: grant.node.as_ref().map(|node| Actor { sub: node.as_str() }),
         authorization_details: [TaskDetail::new(grant.task().name.clone(), grant.scope())],
         of_task: &grant.token_claims,
     }

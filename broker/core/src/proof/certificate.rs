@@ -119,6 +119,14 @@ fn facts(name: &Name, trust_domain: Option<&TrustDomain>, leaf: &VerifiedLeaf) -
     let Some(subject) = spiffe_id.clone().or_else(|| dns_names.first().cloned()) else {
         return Err(CertificateError::SpiffeId.into());
     };
-    let claims = BTreeMap::new();
-    Ok(Facts { issuer: name.clone(), kind: ProofKind::Certificate, subject, claims, spiffe_id, dns_names })
+    let (claims, via) = (BTreeMap::new(), None);
+    Ok(Facts {
+        issuer: name.clone(),
+        kind: ProofKind::Certificate,
+        subject,
+        claims,
+        spiffe_id,
+        dns_names,
+        via,
+    })
 }

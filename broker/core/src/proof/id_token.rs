@@ -198,6 +198,7 @@ fn principal(
         claims: claimed.claims,
         spiffe_id: None,
         dns_names: Vec::new(),
+        via: None,
     };
     Principal {
         identities: facts.identities(bundle),

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use daypass_evidence::entry::ProofKind;
+use daypass_evidence::entry::{ProofKind, Via};
 use daypass_verify::ids::{IdentityName, Name};
 
 use crate::bundle::Bundle;
 use crate::bundle::object::{ClaimSource, Declared, Issuer, IssuerKind, ProofClause};
 
 /// What a verified proof says, and what clauses are compared with.
+#[derive(Clone)]
 pub(crate) struct Facts {
     pub(crate) issuer: Name,
     pub(crate) kind: ProofKind,
@@ -17,6 +18,8 @@ pub(crate) struct Facts {
     pub(crate) claims: BTreeMap<String, String>,
     pub(crate) spiffe_id: Option<String>,
     pub(crate) dns_names: Vec<String>,
+    /// What a node attests of the workload that it speaks for.
+    pub(crate) via: Option<Via>,
 }
 
 impl fmt::Debug for Facts {
@@ -56,7 +59,10 @@ impl Facts {
 
     /// What an exact clause for this proof would name.
     fn named(&self) -> &str {
-        self.spiffe_id.as_deref().unwrap_or(&self.subject)
+        match &self.via {
+            Some(via) => via.node.as_str(),
+            None => self.spiffe_id.as_deref().unwrap_or(&self.subject),
+        }
     }
 
     fn fits(&self, clause: &ProofClause) -> bool {
@@ -64,14 +70,23 @@ impl Facts {
             && match self.kind {
                 ProofKind::IdToken => self.fits_token(clause),
                 ProofKind::Certificate | ProofKind::Enrolment => self.fits_certificate(clause),
-                ProofKind::Delegated => false,
+                ProofKind::Delegated => self.fits_workload(clause),
             }
+    }
+
+    fn fits_workload(&self, clause: &ProofClause) -> bool {
+        let (Some(wanted), Some(via)) = (&clause.workload, &self.via) else { return false };
+        let says_who = wanted.unit.is_some() || wanted.uid.is_some();
+        says_who
+            && wanted.node == via.node
+            && (wanted.unit.is_none() || wanted.unit == via.unit)
+            && (wanted.uid.is_none() || wanted.uid == via.uid)
     }
 
     // A clause that asks for nothing fits nothing: it would let in whoever the issuer knows.
     fn fits_token(&self, clause: &ProofClause) -> bool {
         let asks = clause.subject.is_some() || !clause.claims.is_empty();
-        let foreign = clause.spiffe_id.is_some() || clause.dns_name.is_some();
+        let foreign = clause.spiffe_id.is_some() || clause.dns_name.is_some() || clause.workload.is_some();
         asks && !foreign
             && clause.subject.as_ref().is_none_or(|subject| *subject == self.subject)
             && clause
@@ -81,7 +96,7 @@ impl Facts {
     }
 
     fn fits_certificate(&self, clause: &ProofClause) -> bool {
-        if clause.subject.is_some() || !clause.claims.is_empty() {
+        if clause.subject.is_some() || !clause.claims.is_empty() || clause.workload.is_some() {
             return false;
         }
         match (&clause.spiffe_id, &clause.dns_name) {
@@ -130,8 +145,9 @@ impl Clauses {
     fn add(&mut self, clause: &ProofClause, who: Who) {
         let of_issuer = self.issuers.entry(clause.issuer.clone()).or_default();
         of_issuer.used_claims.extend(clause.claims.keys().cloned());
-        match clause.subject.as_ref().or(clause.spiffe_id.as_ref()) {
-            Some(exact) => of_issuer.by_exact_name.entry(exact.clone()).or_default().push(who),
+        let name = clause.subject.as_deref().or(clause.spiffe_id.as_deref());
+        match name.or(clause.workload.as_ref().map(|it| it.node.as_str())) {
+            Some(exact) => of_issuer.by_exact_name.entry(exact.to_owned()).or_default().push(who),
             None => of_issuer.by_other_facts.push(who),
         }
     }

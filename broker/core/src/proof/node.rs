@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use daypass_evidence::entry::{Index, ProofKind, ProofUse};
+use daypass_evidence::entry::{Index, ProofKind, ProofUse, Via};
 use daypass_verify::certificate::TrustAnchors;
 use daypass_verify::credential::{CredentialError, VerifiedCertificate, verify_node_certificate};
 use daypass_verify::ids::{CredentialId, Digest, IdentityName, Name, TrustDomain};
@@ -38,6 +38,41 @@ pub enum NodeProof {
     Code(Index),
     /// By its certificate: the credential with this id.
     Certificate(CredentialId),
+}
+
+/// What the agent of a node attests about a process of its machine. Numbers that are soon another's (its process) are not
+/// kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attested {
+    /// The systemd unit.
+    pub unit: Option<String>,
+    /// The number of its user.
+    pub uid: u32,
+    /// Which running instance it is, where there are several.
+    pub instance: Option<String>,
+}
+
+impl Principal {
+    /// The workload that this node speaks for: whoever is declared to be what it attests. One that does not prove itself by
+    /// its own certificate speaks for nobody, so a workload that was spoken for speaks for none either.
+    #[must_use]
+    pub fn speaking_for(&self, attested: Attested, bundle: &Bundle) -> Option<Self> {
+        let Some(NodeProof::Certificate(_)) = self.node else { return None };
+        let (node, _) = self.identities.first()?;
+        let Attested { unit, uid, instance } = attested;
+        let via = Some(Via { node: node.clone(), unit, uid: Some(uid) });
+        let facts = Facts { kind: ProofKind::Delegated, via, ..self.facts.clone() };
+        Some(Self {
+            identities: facts.identities(bundle),
+            operators: Vec::new(),
+            bundle: bundle.digest(),
+            issuer_id: self.issuer_id.clone(),
+            instance,
+            node: None,
+            facts,
+            ..*self
+        })
+    }
 }
 
 /// The principal of a code of which SHA-256 is `shown`.
@@ -117,7 +152,8 @@ fn issuer(bundle: &Bundle) -> Result<(&Name, &Issuer), ProofError> {
 fn facts(issuer: &Name, kind: ProofKind, identity: &IdentityName, trust_domain: &TrustDomain) -> Facts {
     let id = identity.spiffe_id(trust_domain).to_string();
     let (claims, dns_names) = (BTreeMap::new(), Vec::new());
-    Facts { issuer: issuer.clone(), kind, subject: id.clone(), claims, spiffe_id: Some(id), dns_names }
+    let issuer = issuer.clone();
+    Facts { issuer, kind, subject: id.clone(), claims, spiffe_id: Some(id), dns_names, via: None }
 }
 
 /// What is the same for both: it fits the node itself, where that is declared as one, and never an operator.
@@ -151,4 +187,19 @@ fn principal(facts: Facts, issuer: &Issuer, identity: &IdentityName, bundle: &Bu
 fn is_same(a: &Digest, b: &Digest) -> bool {
     let differing = a.as_bytes().iter().zip(b.as_bytes()).fold(0, |differing, (a, b)| differing | (a ^ b));
     std::hint::black_box(differing) == 0
+}
+
+/// A node that has proven itself in this way, for tests of what comes after.
+#[cfg(test)]
+pub(crate) fn proven_node(identity: &str, proof: NodeProof, bundle: &Bundle) -> Principal {
+    let (issuer, declared) = issuer(bundle).unwrap();
+    let (identity, now) = (identity.parse().unwrap(), crate::fixture::NOW);
+    let facts = facts(issuer, ProofKind::Certificate, &identity, &"example.org".parse().unwrap());
+    Principal {
+        issued_at: now,
+        expires_at: now.plus_millis(3_600_000),
+        usage: ProofUse::UntilExpiry,
+        node: Some(proof),
+        ..principal(facts, declared, &identity, bundle)
+    }
 }

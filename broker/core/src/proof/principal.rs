@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daypass_evidence::entry::{Actor, ProofKind, ProofUse};
+use daypass_evidence::entry::{Actor, ProofKind, ProofUse, Via};
 use daypass_verify::certificate::{Holder, VerifiedLeaf};
 use daypass_verify::ids::{Digest, IdentityName, Name};
 use daypass_verify::time::{Seconds, UnixMs};
@@ -175,7 +175,7 @@ impl Principal {
     /// Until when the proof lets what it buys live: the end of its certificate, and of a token where its issuer
     /// is declared so.
     pub(crate) fn cap(&self) -> Option<UnixMs> {
-        let of_token = (self.caps || self.kind() == ProofKind::Certificate).then_some(self.expires_at);
+        let of_token = (self.caps || self.kind() != ProofKind::IdToken).then_some(self.expires_at);
         [of_token, self.binding.map(|it| it.expires_at)].into_iter().flatten().min()
     }
 
@@ -183,6 +183,12 @@ impl Principal {
     #[must_use]
     pub fn node(&self) -> Option<NodeProof> {
         self.node
+    }
+
+    /// What a node attests of it, where it does not speak for itself.
+    #[must_use]
+    pub fn via(&self) -> Option<&Via> {
+        self.facts.via.as_ref()
     }
 
     pub(crate) fn facts(&self) -> &Facts {

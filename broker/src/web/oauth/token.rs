@@ -99,7 +99,10 @@ fn subject_token(form: &Form) -> Result<&str, Fault> {
         return Err(Fault::malformed(detail));
     }
     if form.one("actor_token").is_some() || form.one("actor_token_type").is_some() {
-        let told = Outgoing::new(Outward::Unimplemented, "delegation is not offered by this release");
+        let told = Outgoing::new(
+            Outward::Unimplemented,
+            "an actor token is not taken: a node speaks for a workload of its machine over gRPC",
+        );
         return Err(told.into());
     }
     Ok(token)

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use daypass_verify::ids::Name;
 
 use super::{Check, Subject};
-use crate::bundle::object::ProofClause;
+use crate::bundle::object::{ProofClause, Workload};
 
 /// A clause, and whose it is.
 type Claimant<'a> = (Subject<'a>, &'a ProofClause);
@@ -58,13 +58,22 @@ pub(super) fn proofs(check: &mut Check<'_>) {
 
 /// The one name that a proof must carry to fit.
 fn exact(clause: &ProofClause) -> Option<&str> {
-    [&clause.subject, &clause.spiffe_id, &clause.dns_name].into_iter().flatten().next().map(String::as_str)
+    let named = [&clause.subject, &clause.spiffe_id, &clause.dns_name].into_iter().flatten().next();
+    named.map(String::as_str).or(clause.workload.as_ref().map(|it| it.node.as_str()))
 }
 
-/// Whether some proof has claims that fit both: no claim that both name is told apart by its values.
+/// Whether some proof fits both: nothing that both name is told apart by its values.
 fn may_meet(left: &ProofClause, right: &ProofClause) -> bool {
     let agrees = |(claim, values): (&String, &BTreeSet<String>)| {
         right.claims.get(claim).is_none_or(|theirs| !values.is_disjoint(theirs))
     };
-    left.claims.iter().all(agrees)
+    left.claims.iter().all(agrees) && may_both_run(left.workload.as_ref(), right.workload.as_ref())
+}
+
+/// Whether one process may be both.
+fn may_both_run(left: Option<&Workload>, right: Option<&Workload>) -> bool {
+    let (Some(left), Some(right)) = (left, right) else { return left == right };
+    let unit = left.unit.as_ref().zip(right.unit.as_ref()).is_none_or(|(left, right)| left == right);
+    let uid = left.uid.zip(right.uid).is_none_or(|(left, right)| left == right);
+    left.node == right.node && unit && uid
 }

@@ -4,7 +4,7 @@ use daypass_evidence::entry::{ProofUse, Reach};
 use daypass_verify::ids::{IdentityName, Name, SpiffeId};
 
 use super::task::{is_host, is_proof_claim};
-use super::{Check, Subject, condition};
+use super::{Check, Subject, condition, node};
 use crate::bundle::finding::did_you_mean;
 use crate::bundle::object::{Class, Identity, Issuer, IssuerKind, Operator, ProofClause};
 
@@ -100,6 +100,10 @@ fn form(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofCl
     let of_token = clause.subject.is_some() || !clause.claims.is_empty();
     let names = usize::from(clause.spiffe_id.is_some()) + usize::from(clause.dns_name.is_some());
     let what = match &issuer.kind {
+        IssuerKind::Nodes => return node::form(check, subject, key, clause),
+        _ if clause.workload.is_some() => {
+            "`workload` is what the agent of a node attests: expected the issuer of kind `nodes`"
+        }
         IssuerKind::Oidc { .. } if names > 0 => {
             "its issuer makes ID tokens, which have neither `spiffe_id` nor `dns_name`: use `subject` and `claims`"
         }
@@ -112,27 +116,12 @@ fn form(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofCl
         IssuerKind::ClientCa { .. } if names != 1 => {
             "a proof by certificate: expected exactly one of `spiffe_id` and `dns_name`"
         }
-        IssuerKind::Nodes => return node(check, subject, key, clause),
         IssuerKind::ClientCa { trust_domain, .. } => {
             return spiffe(check, subject, key, clause, trust_domain.as_ref());
         }
         IssuerKind::Oidc { .. } => return,
     };
     check.refuse("proof-form", subject, key, what);
-}
-
-/// A node proves itself, and nobody else.
-fn node(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofClause) {
-    let (kind, name) = subject;
-    let own = |text: &String| text.parse::<SpiffeId>().is_ok_and(|id| id.path() == name);
-    let names_others = clause.subject.is_some() || !clause.claims.is_empty() || clause.dns_name.is_some();
-    let is_own = clause.spiffe_id.as_ref().is_some_and(own) && !names_others;
-    let of_node = |it: &Identity| it.class == Class::Node;
-    let is_node = check.declared.identities.iter().any(|(it, node)| it.as_str() == name && of_node(node));
-    if kind != "identity" || !is_node || !is_own {
-        let expected = "its issuer stands for nodes, which prove themselves alone: expected an identity of class `node`, and its own `spiffe_id`";
-        check.refuse("proof-form", subject, key, expected);
-    }
 }
 
 fn spiffe(
@@ -161,7 +150,8 @@ fn exact(check: &mut Check<'_>, subject: Subject<'_>, key: &str, clause: &ProofC
         .claims
         .iter()
         .flat_map(|(claim, values)| values.iter().map(move |value| (format!("claims.{claim}"), value)));
-    for (part, text) in in_subject.chain(in_claims) {
+    let unit = clause.workload.iter().flat_map(|it| &it.unit).map(|text| ("workload.unit".to_owned(), text));
+    for (part, text) in in_subject.chain(in_claims).chain(unit) {
         if text.contains(['*', '?']) || text.chars().any(char::is_control) {
             let message = format!(
                 "`{}` has a wildcard or a control character: a condition is an exact string, list the values one by one",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_verify::ids::SpiffeId;
 
-use crate::bundle::object::{Identity, Operator, ProofClause};
+use crate::bundle::object::{Identity, Operator, ProofClause, Workload};
 use crate::bundle::section::Section;
 use crate::bundle::value::Days;
 
@@ -61,13 +61,25 @@ fn clause(section: &mut Section<'_>) -> Option<ProofClause> {
     let spiffe_id: Option<SpiffeId> = section.optional("spiffe_id");
     let dns_name = section.optional("dns_name");
     let claims = section.section("claims").map(|claims| conditions(&claims)).unwrap_or_default();
+    let workload = section.section("workload").map(workload);
     Some(ProofClause {
         issuer: issuer?,
         subject,
         claims,
         spiffe_id: spiffe_id.map(|id| id.as_str().to_owned()),
         dns_name,
+        workload: match workload {
+            Some(read) => Some(read?),
+            None => None,
+        },
     })
+}
+
+fn workload(mut section: Section<'_>) -> Option<Workload> {
+    let (node, unit) = (section.required("node"), section.optional("unit"));
+    let uid = section.optional("uid");
+    section.finish();
+    Some(Workload { node: node?, unit, uid })
 }
 
 /// Claims, each with the value or values of which it must be one.
