@@ -170,7 +170,7 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     if whole.is_clean() {
         credential::refuse_unused(&whole, &credentials, &sockets, &proxies, &enforcers);
         let has_node = whole.has("node");
-        workload::refuse_others(&whole, has_node, &credentials, &sockets, &proxies);
+        workload::refuse_others(&whole, has_node, &credentials, (&sockets, &proxies, &enforcers));
     }
     whole.finish();
     Some(Config { connection: connection?, credentials, sockets, proxies, auths, enforcers, exec, level })

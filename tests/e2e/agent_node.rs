@@ -20,7 +20,11 @@ fn living(ttl: &str) -> Vec<SourceFile> {
 }
 
 async fn deployment(ttl: &str) -> Deployment {
-    let mut made = Deployment::stopped(living(ttl)).await;
+    deployment_of(living(ttl)).await
+}
+
+async fn deployment_of(files: Vec<SourceFile>) -> Deployment {
+    let mut made = Deployment::stopped(files).await;
     made.settings.api.address.set_port(free_port());
     made.resume().await.unwrap();
     made
@@ -139,4 +143,40 @@ async fn an_agent_that_slept_for_longer_than_a_life_has_another_credential_soon_
     eventually("another one", another).await;
     let kept = fs::read_to_string(out.join("credential.json")).unwrap();
     assert!(kept.contains(&id_of(&out.join("tls.crt")).unwrap()), "the names belong together: {kept}");
+}
+
+#[tokio::test]
+async fn a_machine_that_is_let_in_serves_a_workload_that_proves_nothing_itself() {
+    let uid = rustix::process::getuid().as_raw();
+    let mut files = sample();
+    let ledger = files.iter_mut().find(|file| file.path == "identities/ledger.toml").unwrap();
+    let declared = "unit = \"ledger-backup.service\", uid = 1001";
+    assert!(ledger.text.contains(declared));
+    ledger.text = ledger.text.replace(declared, &format!("uid = {uid}"));
+    let deployment = deployment_of(files).await;
+    let at = |name: &str| deployment.folder().join(name);
+    let (node, code_file, out) = (at("node"), at("code"), at("backup"));
+    let rest = |uid: u32| {
+        format!(
+            "[node]\ndir = {node:?}\ncode_file = {code_file:?}\n[[credential]]\ntask = \"back-up-ledger\"\nkind = \"common-name\"\nworkload = {{ uid = {uid}, instance = \"night-7\" }}\nfiles = {{ dir = {out:?}, uid = {uid} }}"
+        )
+    };
+    fs::write(&code_file, code(&deployment).await + "\n").unwrap();
+    let config = deployment.agent_config_with("node", "", &rest(uid));
+    let agent = Agent::start(&config, &[]);
+    eventually("the workload's certificate", || async { out.join("tls.crt").exists() }).await;
+    drop(agent);
+    let id = id_of(&out.join("tls.crt")).unwrap();
+    let record = deployment.issued(&id).await;
+    assert_eq!(
+        (record.identity.name.as_str(), record.proof.instance.as_deref()),
+        ("prod/ledger/backup", Some("night-7"))
+    );
+    let via = record.proof.via.unwrap();
+    assert_eq!((record.proof.kind, via.node.as_str(), via.uid), (ProofKind::Delegated, NODE, Some(uid)));
+
+    let other = deployment.agent_config_with("other", "", &rest(uid + 1));
+    let refused = run(program("daypass-agent"), ["oneshot", "--config", other.to_str().unwrap()]).await;
+    assert_ne!(refused.code, Some(0));
+    assert!(refused.stderr.contains("NOT_ALLOWED"), "{refused:?}");
 }

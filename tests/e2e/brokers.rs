@@ -1,6 +1,5 @@
 //! Two brokers on one store, each with listeners and an anchor of its own.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use daypass_broker::activate;
@@ -9,46 +8,20 @@ use daypass_broker::dev::caller::{Caller, possession};
 use daypass_broker::dev::organisation::sample;
 use daypass_broker::emergency::order;
 use daypass_broker::ids::Ids;
-use daypass_broker::limits::Rates;
 use daypass_broker::log::Attached;
-use daypass_broker::serve::{self, Running, Settings};
+use daypass_broker::serve::{self, Running};
 use daypass_core::bundle::compile;
 use daypass_evidence::checkpoint::Checkpoint;
 use daypass_evidence::entry::{Alarm, AlarmState, Body, Entry, NewEntry};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::get_proof_request::Of;
 use daypass_tests::harness::{
-    CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, free_port, issue, nightly, stores, task,
+    CI, Deployment, NIGHTLY, OPERATOR, STAFF, eventually, issue, nightly, stores, task,
 };
 use futures::future::join_all;
 
 use crate::faults::report::stood;
 use crate::simulation::check::Ledger;
-
-/// The settings of another broker of the same deployment.
-fn another(deployment: &Deployment, name: &str) -> Settings {
-    let mut settings = deployment.settings.clone();
-    let free = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-    settings.broker = name.parse().unwrap();
-    settings.anchor = deployment.folder().join(format!("{name}.second-anchor"));
-    settings.emergency = Some(deployment.folder().join(format!("{name}.second-emergency")));
-    (settings.api.address, settings.web.address, settings.ops) = (free(), free(), free());
-    settings
-}
-
-pub(crate) async fn second(deployment: &Deployment) -> Running {
-    let running = serve::start(another(deployment, "b2")).await.unwrap();
-    let sees = || async { running.desk.log.state().bundle().is_some() };
-    eventually("the second broker is ready", sees).await;
-    let key = || async {
-        !matches!(
-            running.trust.known().keys(&CI.parse().unwrap()),
-            daypass_core::proof::IssuerKeys::Unavailable
-        )
-    };
-    eventually("the second broker knows the issuer's keys", key).await;
-    running
-}
 
 async fn caller_of(broker: &Running, deployment: &Deployment, token: &str) -> Caller {
     let certificate = possession().unwrap();
@@ -59,11 +32,8 @@ async fn caller_of(broker: &Running, deployment: &Deployment, token: &str) -> Ca
 #[tokio::test]
 async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
     for store in stores() {
-        let mut deployment = Deployment::start_on(store).await;
-        deployment.stop().await;
-        deployment.settings.rates = Rates::NONE;
-        deployment.resume().await.unwrap();
-        let other = second(&deployment).await;
+        let deployment = Deployment::start_unlimited_on(store).await;
+        let other = deployment.second().await;
         let times = if nightly() { 200 } else { 8 };
         for _ in 0..times {
             let token = deployment.organisation.token(CI, NIGHTLY).unwrap();
@@ -86,7 +56,7 @@ async fn one_proof_shown_64_times_to_two_brokers_buys_one_credential() {
 async fn checkpoints_of_two_brokers_that_issue_at_once_are_of_one_log() {
     for store in stores() {
         let deployment = Deployment::start_on(store).await;
-        let other = second(&deployment).await;
+        let other = deployment.second().await;
         let workload = deployment.workload(NIGHTLY);
         let there =
             Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
@@ -109,7 +79,7 @@ async fn checkpoints_of_two_brokers_that_issue_at_once_are_of_one_log() {
 #[tokio::test]
 async fn a_caller_that_goes_from_broker_to_broker_shows_each_what_the_other_signed() {
     let deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let workload = deployment.workload(NIGHTLY);
     let there = Caller::connect(other.api.port(), &deployment.listener_ca, Some(&workload)).await.unwrap();
     let here = deployment.connect(Some(&workload)).await;
@@ -131,7 +101,7 @@ async fn a_caller_that_goes_from_broker_to_broker_shows_each_what_the_other_sign
 async fn what_is_activated_on_one_broker_is_in_force_on_the_other_within_a_second() {
     for store in stores() {
         let deployment = Deployment::start_on(store).await;
-        let other = second(&deployment).await;
+        let other = deployment.second().await;
         let next = compile(&sample()).unwrap();
         assert_ne!(next.digest(), deployment.organisation.bundle.digest());
         let now = deployment.settings.clock.now();
@@ -148,7 +118,7 @@ async fn what_is_activated_on_one_broker_is_in_force_on_the_other_within_a_secon
 async fn a_broker_answers_for_what_another_has_just_written() {
     for store in stores() {
         let deployment = Deployment::start_on(store).await;
-        let other = second(&deployment).await;
+        let other = deployment.second().await;
         let staff = deployment.organisation.token(STAFF, OPERATOR).unwrap();
         let reader = caller_of(&other, &deployment, &staff).await;
         for _ in 0..10 {
@@ -177,7 +147,7 @@ async fn a_broker_answers_for_what_another_has_just_written() {
 async fn a_broker_whose_name_is_taken_writes_no_more() {
     for store in stores() {
         let deployment = Deployment::start_on(store).await;
-        let mut settings = another(&deployment, "b2");
+        let mut settings = deployment.second_settings();
         settings.broker = deployment.settings.broker.clone();
         let newer = serve::start(settings).await.unwrap();
         let told = || async {
@@ -198,7 +168,7 @@ async fn a_broker_whose_name_is_taken_writes_no_more() {
 async fn a_start_names_the_run_before_of_the_same_name() {
     let deployment = Deployment::stopped(sample()).await;
     let first = serve::start(deployment.settings.clone()).await.unwrap();
-    let other = serve::start(another(&deployment, "b2")).await.unwrap();
+    let other = serve::start(deployment.second_settings()).await.unwrap();
     first.stop("the test stops it").await.unwrap();
     let again = serve::start(deployment.settings.clone()).await.unwrap();
     let rows = again.readers.run(|reader| reader.rows(0, u32::MAX)).await.unwrap();
@@ -224,7 +194,7 @@ async fn a_start_names_the_run_before_of_the_same_name() {
 #[tokio::test]
 async fn a_broker_that_is_gone_for_good_is_no_gap_once_an_operator_says_so() {
     let mut deployment = Deployment::start().await;
-    let other = second(&deployment).await;
+    let other = deployment.second().await;
     let at = deployment.settings.emergency.clone().unwrap();
     assert!(order(&at, "stopped b2").await.unwrap().starts_with("failed"), "it was heard a moment ago");
     let gone = "b2".parse().unwrap();

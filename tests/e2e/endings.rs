@@ -1,7 +1,5 @@
 //! Every credential ends once, and never before it could not be alive any more.
 
-use daypass_broker::dev::organisation::sample;
-use daypass_broker::limits::Rates;
 use daypass_broker::store::sqlite::SqliteStore;
 use daypass_evidence::audit::FindingCode;
 use daypass_evidence::entry::{Body, EndedHow};
@@ -92,9 +90,7 @@ async fn a_stop_settles_whatever_was_in_flight() {
 async fn what_expires_in_the_same_moment_is_ended_each_once_however_much_it_is() {
     // Three times what one batch ends.
     const MANY: usize = 1_500;
-    let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.rates = Rates::NONE;
-    deployment.resume().await.unwrap();
+    let mut deployment = Deployment::start_unlimited_on(None).await;
     let service = deployment.service().await;
     let ttl = Some(Duration { seconds: 120, nanos: 0 });
     for _ in 0..MANY / 50 {

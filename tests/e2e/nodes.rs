@@ -14,8 +14,6 @@ use futures::future::join_all;
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 
-use super::brokers::second;
-
 const NODE: &str = "prod/node/db1";
 const OTHER: &str = "prod/node/db2";
 const MINUTE_MS: i64 = 60_000;
@@ -72,11 +70,8 @@ fn with_another() -> Vec<SourceFile> {
 #[tokio::test]
 async fn a_code_buys_one_certificate_however_often_and_wherever_it_is_shown() {
     for store in stores() {
-        let mut deployment = Deployment::start_on(store).await;
-        deployment.stop().await;
-        deployment.settings.rates = Rates::NONE;
-        deployment.resume().await.unwrap();
-        let other = second(&deployment).await;
+        let deployment = Deployment::start_unlimited_on(store).await;
+        let other = deployment.second().await;
         let added = add(&deployment, NODE).await.unwrap();
         let certificate = possession().unwrap();
         let mut callers = Vec::new();
@@ -259,4 +254,55 @@ async fn alarm(deployment: &Deployment, state: AlarmState) -> Index {
         _ => None,
     });
     found.await.0
+}
+
+/// What its agent asks for the unit that saves the ledger.
+fn spoken_for(unit: &str, uid: u32, key: &KeyPair) -> pb::IssueRequest {
+    let delegation = pb::Delegation { unit: unit.into(), uid, ..Default::default() };
+    let profile = pb::CertificateProfile::CommonName;
+    pb::IssueRequest { delegation: Some(delegation), ..request("back-up-ledger", profile, key) }
+}
+
+#[tokio::test]
+async fn a_node_speaks_for_the_workloads_that_are_declared_on_it_and_what_they_hold_ends_with_it() {
+    let deployment = Deployment::start().await;
+    let node = as_node(&deployment, &enrolled(&deployment, NODE).await).await;
+    let key = fresh();
+    let backup = spoken_for("ledger-backup.service", 1001, &key);
+    let answer = issue(&node, backup.clone()).await.unwrap();
+    let record = deployment.issued(&answer.credential_id).await;
+    assert_eq!(
+        (record.proof.kind, record.identity.name.as_str()),
+        (ProofKind::Delegated, "prod/ledger/backup")
+    );
+    let via = record.proof.via.unwrap();
+    assert_eq!(
+        (via.node.as_str(), via.unit.as_deref(), via.uid),
+        (NODE, Some("ledger-backup.service"), Some(1001))
+    );
+
+    for (wrong, reason) in [
+        (spoken_for("ledger-backup.service", 0, &key), "NOT_ALLOWED"),
+        (spoken_for("nightly.service", 1001, &key), "NOT_ALLOWED"),
+        (spoken_for("ledger\nbackup.service", 1001, &key), "MALFORMED"),
+        (pb::IssueRequest { delegation: None, ..backup.clone() }, "NOT_ALLOWED"),
+    ] {
+        assert_eq!(issue(&node, wrong).await.unwrap_err().reason, reason);
+    }
+    // Neither a job nor the workload itself, with what it was given, speaks for anybody.
+    assert_eq!(issue(&deployment.job().await, backup.clone()).await.unwrap_err().reason, "NOT_ALLOWED");
+    let worker = as_node(&deployment, &shown(&answer, &key)).await;
+    assert_eq!(issue(&worker, backup.clone()).await.unwrap_err().reason, "PROOF_REFUSED");
+
+    let operator = deployment.operator().await;
+    let selector =
+        pb::Selector { what: Some(pb::selector::What::Identity(NODE.into())), ..Default::default() };
+    let wanted = pb::RevokeRequest {
+        selector: Some(selector),
+        reason: pb::RevocationReason::KeyCompromise.into(),
+        ..Default::default()
+    };
+    let revoked =
+        operator.credentials().revoke(operator.request(wanted).unwrap()).await.unwrap().into_inner();
+    assert!(revoked.credential_ids.contains(&answer.credential_id), "{revoked:?}");
 }

@@ -106,6 +106,14 @@ impl Deployment {
         Self::start_rotating_on(store, Lifetimes::default()).await
     }
 
+    /// The same, where anybody may ask as fast as they can.
+    pub async fn start_unlimited_on(store: Option<StoreAt>) -> Self {
+        let mut made = Self::made(sample(), true, Lifetimes::default(), store).await;
+        made.settings.rates = Rates::NONE;
+        made.resume().await.unwrap();
+        made
+    }
+
     /// The same with keys that live as long as this.
     pub async fn start_rotating(lifetimes: Lifetimes) -> Self {
         Self::start_rotating_on(None, lifetimes).await

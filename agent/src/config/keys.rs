@@ -174,7 +174,7 @@ const KEYS: &[Key] = &[
         WORKLOAD,
         "uid",
         None,
-        "1001",
+        "1000",
         "Whom the machine speaks for, where `[node]` is the proof: the number of the workload's user. The broker compares it with the `workload` of an identity's proof, and what the credential goes to must be that user's alone.",
     ),
     key(

@@ -65,6 +65,18 @@ fn remote(from: &str, to: &str) -> String {
     whole.replace(from, to)
 }
 
+/// A node that speaks for a workload, with one thing changed.
+fn spoken_for(from: &str, to: &str) -> String {
+    let whole = SMALLEST.replace("id_token_file = \"token\"\n", "[node]\ndir = \"n\"\n");
+    let whole = whole
+        .replace("files = { dir = \"out\" }", "workload = { uid = 7 }\nfiles = { dir = \"out\", uid = 7 }");
+    let whole = format!("{whole}[[socket]]\npath = \"s\"\nserves = \"token\"\nuids = [7]\n");
+    let config = parse(&whole).unwrap();
+    assert_eq!(config.credentials[0].request.workload.as_ref().unwrap().uid, 7);
+    assert!(whole.contains(from), "{from}");
+    whole.replace(from, to)
+}
+
 /// A proxy with one thing changed.
 fn proxied(from: &str, to: &str) -> String {
     let proxy = "[[proxy]]\nlisten = \"127.0.0.1:1\"\ncredential = \"post-invoices\"\ntarget = \"erp\"\n\
@@ -131,6 +143,15 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
             format!("{SMALLEST}{ENFORCER}host=/run user=e\"\n{ENFORCER}host=/run user=e\"\n"),
             "one for each target",
         ),
+        (
+            SMALLEST.replace("{ dir = \"out\" }", "{ dir = \"out\", uid = 7 }\nworkload = { uid = 7 }"),
+            "expected `[node]`",
+        ),
+        (spoken_for("uid = 7 }\nfiles", "uid = 8 }\nfiles"), "expected `files.uid`"),
+        (spoken_for("uid = 7 }\nfiles", "uid = 7, unit = \"a.service\" }\nfiles"), "a socket can tell units"),
+        (spoken_for("uids = [7]", "uids = [7, 8]"), "others could ask"),
+        (spoken_for("uids = [7]", ""), "others could ask"),
+        (spoken_for("workload = { uid = 7 }", "workload = { unit = \"a.service\" }"), "`uid` is missing"),
         (proxied(r#"listen = "127.0.0.1:1""#, r#"listen = "10.0.0.1:1""#), "from other machines"),
         (
             proxied(r#"listen = "127.0.0.1:1""#, "listen = \"127.0.0.1:1\"\nuids = [5]"),
@@ -158,13 +179,33 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
     }
 }
 
+const WORKLOAD: &str = "[credential.workload]";
+
+/// The one key that cannot stand beside all the others: files are for a user, and not for a unit.
+fn is_unit(key: &Key) -> bool {
+    (key.section, key.name) == (WORKLOAD, "unit")
+}
+
+#[test]
+fn a_credential_for_a_unit_goes_to_a_socket_of_that_unit_alone() {
+    let of_unit = |key: &str| {
+        let files = "workload = { uid = 7 }\nfiles = { dir = \"out\", uid = 7 }";
+        let unit = format!("workload = {{ uid = 7, {key} = \"a.service\" }}");
+        spoken_for("uids = [7]", "uids = [7]\nunits = [\"a.service\"]").replace(files, &unit)
+    };
+    assert!(parse(&of_unit("unit")).is_ok());
+    assert!(parse(&of_unit("unitx")).is_err());
+    assert!(parse(&of_unit("unit").replace("units = [\"a.service\"]", "")).is_err());
+}
+
 /// Every key once, each with the example of the reference: with the certificate of a node as the proof, or with the others.
 fn example(node: bool) -> String {
     let mut text = String::new();
     let mut section = "";
     let is_other = |key: &Key| key.section.is_empty() && ["id_token_file", "cert", "key"].contains(&key.name);
-    let left_out = |key: &&Key| if node { is_other(key) } else { key.section == "[node]" };
-    for key in keys().filter(|key| !left_out(key)) {
+    let of_node = |key: &Key| ["[node]", WORKLOAD].contains(&key.section);
+    let left_out = |key: &&Key| if node { is_other(key) } else { of_node(key) };
+    for key in keys().filter(|key| !left_out(key) && !is_unit(key)) {
         if key.section != section {
             section = key.section;
             if section == "[[socket]]" {
@@ -188,8 +229,8 @@ fn every_documented_key_is_understood_and_no_other() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), keys().count(), "a key is there twice");
-    for key in keys() {
-        let spoiled = example(key.section == "[node]").replacen(
+    for key in keys().filter(|key| !is_unit(key)) {
+        let spoiled = example(["[node]", WORKLOAD].contains(&key.section)).replacen(
             &format!("\n{} = ", key.name),
             &format!("\n{}x = ", key.name),
             1,

@@ -4,6 +4,7 @@
 use daypass_sdk::Workload;
 
 use super::credential::Credential;
+use super::enforcer::Enforcer;
 use super::proxy::{Listen, Proxy};
 use super::section::Section;
 use super::socket::{Allowed, Socket};
@@ -20,8 +21,7 @@ pub(super) fn refuse_others(
     whole: &Section<'_>,
     has_node: bool,
     credentials: &[Credential],
-    sockets: &[Socket],
-    proxies: &[Proxy],
+    (sockets, proxies, enforcers): (&[Socket], &[Proxy], &[Enforcer]),
 ) {
     for credential in credentials {
         let Some(workload) = &credential.request.workload else { continue };
@@ -36,6 +36,9 @@ pub(super) fn refuse_others(
                     "its files are for a user, and not for a unit: expected `files.uid` as `workload.uid`, and no `unit` (a socket can tell units)",
                 );
             }
+        }
+        if enforcers.iter().any(|it| it.tls.as_ref().is_some_and(|tls| tls.credential == credential.name)) {
+            refuse("an enforcer shows it, which is the agent itself: expected one of its own, without `workload`");
         }
         let at_sockets = sockets.iter().filter(|it| it.credentials.contains(&credential.name));
         let at_proxies = proxies.iter().filter(|it| it.credential == credential.name);

@@ -152,9 +152,7 @@ async fn a_start_knows_what_was_revoked_before_it_and_forgets_what_is_over() {
 async fn more_than_one_entry_can_name_is_revoked_by_one_order() {
     use futures::StreamExt as _;
     const ISSUED: usize = 1_050;
-    let mut deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
-    deployment.settings.rates = daypass_broker::limits::Rates::NONE;
-    deployment.resume().await.unwrap();
+    let deployment = Deployment::start_unlimited_on(None).await;
     let service = deployment.service().await;
     let asked = (0..ISSUED).map(|_| issue(&service, task("post-invoices")));
     let answers: Vec<_> = futures::stream::iter(asked).buffer_unordered(32).collect().await;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use daypass_broker::dev::organisation::sample;
-use daypass_broker::limits::Rates;
 use daypass_broker::log::{Attached, Ends};
 use daypass_broker::store::Live;
 use daypass_evidence::entry::{CredentialEnded, EndedHow, NewEntry, Reach, Selector};
@@ -15,13 +14,6 @@ use daypass_tests::harness::{Deployment, NIGHTLY, eventually, issue, task};
 use futures::future::join_all;
 
 use super::{ended, endings, index_of, order, revoke};
-
-async fn unlimited() -> Deployment {
-    let mut deployment = Deployment::stopped(sample()).await;
-    deployment.settings.rates = Rates::NONE;
-    deployment.resume().await.unwrap();
-    deployment
-}
 
 /// The first entry of an order about all of an identity, as far as a broker came that was killed then: it ends `one`.
 async fn half_an_order(deployment: &Deployment, one: &pb::IssueResponse) -> u64 {
@@ -54,7 +46,7 @@ async fn half_an_order(deployment: &Deployment, one: &pb::IssueResponse) -> u64 
 
 #[tokio::test]
 async fn what_a_broker_was_told_to_revoke_and_did_not_finish_is_ended_by_whoever_is_left() {
-    let mut deployment = unlimited().await;
+    let mut deployment = Deployment::start_unlimited_on(None).await;
     let service = deployment.service().await;
     let first = issue(&service, task("post-invoices")).await.unwrap();
     let second = issue(&service, task("post-invoices")).await.unwrap();
@@ -74,7 +66,7 @@ async fn what_a_broker_was_told_to_revoke_and_did_not_finish_is_ended_by_whoever
 
 #[tokio::test]
 async fn many_who_revoke_the_same_at_once_on_two_brokers_end_it_once() {
-    let deployment = unlimited().await;
+    let deployment = Deployment::start_unlimited_on(None).await;
     let other = deployment.second().await;
     let service = deployment.service().await;
     let workload = deployment.workload(NIGHTLY);
@@ -100,7 +92,7 @@ async fn many_who_revoke_the_same_at_once_on_two_brokers_end_it_once() {
 
 #[tokio::test]
 async fn what_was_answered_before_an_order_has_ended_and_what_was_decided_before_it_is_decided_again() {
-    let deployment = Arc::new(unlimited().await);
+    let deployment = Arc::new(Deployment::start_unlimited_on(None).await);
     let over = Arc::new(AtomicBool::default());
     let issuing = (0..8).map(|_| {
         let (deployment, over) = (Arc::clone(&deployment), Arc::clone(&over));
@@ -139,7 +131,7 @@ async fn what_was_answered_before_an_order_has_ended_and_what_was_decided_before
 
 #[tokio::test]
 async fn a_revocation_and_the_end_by_time_make_one_ending() {
-    let deployment = unlimited().await;
+    let deployment = Deployment::start_unlimited_on(None).await;
     let service = deployment.service().await;
     let mut all = Vec::new();
     for _ in 0..30 {
@@ -166,7 +158,7 @@ async fn a_revocation_and_the_end_by_time_make_one_ending() {
 
 #[tokio::test]
 async fn what_was_revoked_is_not_renewed() {
-    let deployment = unlimited().await;
+    let deployment = Deployment::start_unlimited_on(None).await;
     let service = deployment.service().await;
     let renewal = |id: &str| pb::IssueRequest { supersedes: id.into(), ..task("post-invoices") };
     let issued = issue(&service, task("post-invoices")).await.unwrap();

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use daypass_broker::serve::{self, Running, Settings};
 use daypass_broker::store::Reader;
+use daypass_core::proof::IssuerKeys;
 
-use super::{Deployment, free_port, program, run};
+use super::{CI, Deployment, eventually, free_port, program, run};
 
 impl Deployment {
     /// What another broker on the same log is started with.
@@ -18,13 +19,20 @@ impl Deployment {
             emergency: Some(self.folder().join("emergency2")),
             ..self.settings.clone()
         };
-        (settings.api.address, settings.web.address) = (free(), free());
+        (settings.api.address, settings.web.address, settings.ops) = (free(), free(), free());
         settings
     }
 
-    /// Another broker on the same log.
+    /// Another broker on the same log, once it knows what is declared and who vouches for jobs.
     pub async fn second(&self) -> Running {
-        serve::start(self.second_settings()).await.unwrap()
+        let running = serve::start(self.second_settings()).await.unwrap();
+        let issuer = CI.parse().unwrap();
+        let is_ready = || async {
+            let keys = running.trust.known().keys(&issuer);
+            running.desk.log.state().bundle().is_some() && !matches!(keys, IssuerKeys::Unavailable)
+        };
+        eventually("the second broker is ready", is_ready).await;
+        running
     }
 
     /// Both verifiers find nothing in the log as it is.
