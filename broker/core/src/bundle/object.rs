@@ -1,5 +1,7 @@
 //! Declared objects in their normal form: what `registry.changed` entries carry whole, and what decisions read.
 
+mod proof;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use daypass_evidence::entry::{Actor, Profile, ProofUse, Reach};
@@ -7,6 +9,8 @@ use daypass_verify::ids::{IdentityName, Name};
 use daypass_verify::scope::Scope;
 use daypass_verify::time::{Seconds, UnixMs};
 use serde::{Deserialize, Serialize};
+
+pub use proof::{ProofClause, Workload};
 
 use super::preset::Preset;
 
@@ -67,41 +71,6 @@ pub struct Identity {
     /// Whether it is switched off in the bundle.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
-}
-
-/// One way in which an identity or an operator proves itself: an issuer, and what its proof must say exactly.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProofClause {
-    /// The declared issuer.
-    pub issuer: Name,
-    /// The exact `sub` of an ID token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// Claims that must be present with exactly one of these values (strings; numbers and booleans as text).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub claims: BTreeMap<String, BTreeSet<String>>,
-    /// The exact SPIFFE ID in the certificate's only URI SAN.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spiffe_id: Option<String>,
-    /// The exact DNS SAN of a certificate that has no URI SAN.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dns_name: Option<String>,
-    /// What the agent of a node must attest of a workload that it speaks for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workload: Option<Workload>,
-}
-
-/// A workload on a machine, as the agent there tells it from others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Workload {
-    /// The machine: an identity of class `node`.
-    pub node: IdentityName,
-    /// The exact systemd unit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
-    /// The number of its user.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uid: Option<u32>,
 }
 
 /// The unit of scope: something that is done, with all that it needs and nothing more.
