@@ -38,7 +38,9 @@ pub(super) fn refuse_others(
             }
         }
         if enforcers.iter().any(|it| it.tls.as_ref().is_some_and(|tls| tls.credential == credential.name)) {
-            refuse("an enforcer shows it, which is the agent itself: expected one of its own, without `workload`");
+            refuse(
+                "an enforcer shows it, which is the agent itself: expected one of its own, without `workload`",
+            );
         }
         let at_sockets = sockets.iter().filter(|it| it.credentials.contains(&credential.name));
         let at_proxies = proxies.iter().filter(|it| it.credential == credential.name);
