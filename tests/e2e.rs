@@ -39,6 +39,7 @@ mod rotation;
 mod scrub;
 mod sdk;
 mod seal;
+mod sealed;
 mod secrets;
 pub(crate) mod shards;
 mod source;

@@ -15,3 +15,8 @@ pub(crate) fn now() -> UnixMs {
 pub(crate) fn boot_ms() -> i64 {
     SystemClock.boot_ms()
 }
+
+/// Which run of the machine this is: from one to the next, [`boot_ms`] begins anew. None where the kernel does not say.
+pub(crate) fn boot_id() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|text| text.trim().to_owned())
+}

@@ -7,6 +7,7 @@ mod keys;
 mod node;
 mod proxy;
 mod reference;
+mod sealed;
 mod section;
 mod socket;
 mod value;
@@ -26,6 +27,7 @@ pub use keys::{Key, keys};
 pub use node::Node;
 pub use proxy::{Inject, Listen, Permit, Proxy, StaticKey};
 pub use reference::reference;
+pub use sealed::Sealed;
 pub use socket::{Allowed, Exec, Restart, Serves, Socket};
 
 use section::{Notes, Section};
@@ -35,6 +37,8 @@ use section::{Notes, Section};
 pub struct Config {
     /// Where the broker is, and with what to prove oneself.
     pub connection: Connection,
+    /// Where credentials outlive the process; none: nowhere but in their files.
+    pub sealed: Option<Sealed>,
     /// What is kept fresh.
     pub credentials: Vec<Credential>,
     /// Where it is given out to whoever asks.
@@ -153,6 +157,7 @@ impl Config {
 
 fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
     let connection = read_connection(&mut whole, folder);
+    let sealed = whole.section("sealed").and_then(|section| sealed::read(section, folder));
     let (credentials, complete) = credential::read_all(&mut whole, folder);
     let auths = auth::read_all(&mut whole, folder);
     if !["credential", "enforcer", "auth"].into_iter().any(|it| whole.has(it)) {
@@ -173,7 +178,8 @@ fn read_whole(mut whole: Section<'_>, folder: &Path) -> Option<Config> {
         workload::refuse_others(&whole, has_node, &credentials, (&sockets, &proxies, &enforcers));
     }
     whole.finish();
-    Some(Config { connection: connection?, credentials, sockets, proxies, auths, enforcers, exec, level })
+    let connection = connection?;
+    Some(Config { connection, sealed, credentials, sockets, proxies, auths, enforcers, exec, level })
 }
 
 fn read_connection(whole: &mut Section<'_>, folder: &Path) -> Option<Connection> {

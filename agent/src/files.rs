@@ -4,7 +4,9 @@
 //! replaced by one rename: whoever opens `current` once has files that belong together. The other names in the directory
 //! are links through `current`. At the end of a life `current` goes, and with it every name.
 
+pub(crate) mod folder;
 pub(crate) mod place;
+pub(crate) mod private;
 mod version;
 
 use std::fmt;

@@ -10,6 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Interval, interval};
 use tracing::{info, warn};
 
+use crate::sealed::Resumed;
+
 /// How often is looked whether there is something to complain about.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -38,10 +40,15 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
-    /// Begins to keep. To be called within a tokio runtime.
-    pub(crate) fn new(name: Name, request: IssueRequest, clients: watch::Receiver<Client>) -> Self {
+    /// Begins to keep, with what was there before a restart if anything was. To be called within a tokio runtime.
+    pub(crate) fn new(
+        name: Name,
+        request: IssueRequest,
+        clients: watch::Receiver<Client>,
+        resumed: Option<Resumed>,
+    ) -> Self {
         let kind = request.kind.clone();
-        let keeper = Keeper::new(name.clone(), request, clients);
+        let keeper = Keeper::new(name.clone(), request, clients, resumed);
         let (changes, sources) = (keeper.changes.subscribe(), keeper.sources.subscribe());
         tokio::spawn(keeper.run());
         Self { name, kind, changes, sources }
@@ -81,6 +88,10 @@ struct Asking {
 impl Asking {
     fn new(client: Client, request: &IssueRequest) -> Self {
         let source = CredentialSource::new(client.clone(), request.clone());
+        Self::with(client, source)
+    }
+
+    fn with(client: Client, source: CredentialSource) -> Self {
         let stream = source.subscribe();
         Self { client, source, stream }
     }
@@ -100,10 +111,23 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(name: Name, request: IssueRequest, mut clients: watch::Receiver<Client>) -> Self {
-        let asking = Asking::new(clients.borrow_and_update().clone(), &request);
+    fn new(
+        name: Name,
+        request: IssueRequest,
+        mut clients: watch::Receiver<Client>,
+        resumed: Option<Resumed>,
+    ) -> Self {
+        let client = clients.borrow_and_update().clone();
+        let (asking, before) = match resumed {
+            None => (Asking::new(client, &request), None),
+            Some(Resumed { fresh, left }) => {
+                let held = Arc::clone(&fresh.credential);
+                let source = CredentialSource::resumed(client.clone(), request.clone(), held, left);
+                (Asking::with(client, source), Some(Arc::new(fresh)))
+            }
+        };
         let sources = watch::Sender::new(asking.source.clone());
-        let (changes, complained) = (watch::Sender::new(None), None);
+        let (changes, complained) = (watch::Sender::new(before), None);
         Self { name, request, clients, asking, former: None, changes, sources, complained }
     }
 

@@ -23,6 +23,7 @@ mod roots;
 mod run;
 #[cfg(feature = "sabotage")]
 mod sabotage;
+mod sealed;
 mod signals;
 mod socket;
 mod standing;

@@ -50,6 +50,7 @@ impl Output {
 
     /// Goes on until nobody keeps the credential any more.
     pub(crate) async fn run(mut self) {
+        self.recognise();
         loop {
             let newest = self.changes.borrow_and_update().clone();
             let again = match newest {
@@ -68,6 +69,15 @@ impl Output {
                 changed = self.changes.changed() => if changed.is_err() { return },
                 () = due => {}
             }
+        }
+    }
+
+    /// What is kept from before a restart may be in place already: writing it again would take it away for a moment.
+    fn recognise(&mut self) {
+        let kept = self.changes.borrow().as_ref().map(|fresh| fresh.credential.id);
+        if kept.is_some() && kept == found(&self.directory).map(|(id, _)| id) {
+            self.written = kept;
+            self.board.arrived(&self.name);
         }
     }
 
@@ -109,8 +119,8 @@ impl Output {
 
     /// Takes away what was found, from before this one was started or before the disk was full, once it is over.
     async fn lapse(&mut self) -> Option<Duration> {
-        match found_until(&self.directory) {
-            Some(until) if now() < until.minus(MARGIN) => Some(Duration::from_secs(1)),
+        match found(&self.directory) {
+            Some((_, until)) if now() < until.minus(MARGIN) => Some(Duration::from_secs(1)),
             _ => self.clear().await,
         }
     }
@@ -135,11 +145,12 @@ async fn blocking(work: impl FnOnce() -> Result<(), FilesError> + Send + 'static
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(cut_off(error)))
 }
 
-/// The end of what is in `directory`.
-fn found_until(directory: &Directory) -> Option<UnixMs> {
+/// What is in `directory`, and its end.
+fn found(directory: &Directory) -> Option<(CredentialId, UnixMs)> {
     let text = directory.read(DESCRIPTION)?;
     let description: Value = serde_json::from_slice(&text).ok()?;
-    UnixMs::parse(description.get("expires_at")?.as_str()?).ok()
+    let part = |name: &str| description.get(name)?.as_str();
+    Some((part("id")?.parse().ok()?, UnixMs::parse(part("expires_at")?).ok()?))
 }
 
 /// All files of a credential.

@@ -25,6 +25,7 @@ use crate::notify::{self, State};
 use crate::output::Output;
 use crate::proxy::{Proxy, Reporter};
 use crate::ready::Board;
+use crate::sealed::Vault;
 use crate::signals::Signals;
 use crate::socket::Bound;
 use crate::standing::Standing;
@@ -90,8 +91,10 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
     let clients = clients::follow(config.connection.clone()).map_err(Failure::Client)?;
     let board = Board::waiting_for(config.credentials.iter().map(|it| it.name.clone()).collect());
     let (mut all, mut directories) = (Vec::new(), Vec::new());
+    let names: Vec<&Name> = config.credentials.iter().map(|it| &it.name).collect();
+    let vault = Vault::open(config.sealed.as_ref(), &config.connection, &names);
     for credential in &config.credentials {
-        let kept = Kept::new(credential.name.clone(), credential.request.clone(), clients.clone());
+        let kept = keep(credential, &clients, vault.as_ref());
         directories.extend(put_out(credential, &kept, &board));
         all.push(kept);
     }
@@ -123,6 +126,19 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         close(&directories);
     }
     ended
+}
+
+/// Keeps a credential fresh, and sealed where that is wanted, beginning with what was sealed before.
+fn keep(credential: &Credential, clients: &watch::Receiver<Client>, vault: Option<&Vault>) -> Kept {
+    let (name, request) = (&credential.name, &credential.request);
+    let mut slot = vault.map(|vault| vault.slot(name, request));
+    let holder = clients.borrow().holder().digest();
+    let resumed = slot.as_mut().and_then(|slot| slot.open(holder));
+    let kept = Kept::new(name.clone(), request.clone(), clients.clone(), resumed);
+    if let Some(slot) = slot {
+        tokio::spawn(slot.keep(kept.changes.clone()));
+    }
+    kept
 }
 
 /// Serves every socket until what is returned is dropped.
@@ -187,9 +203,12 @@ fn put_out(credential: &Credential, kept: &Kept, board: &Board) -> Option<Direct
 
 /// Says of a credential that goes to sockets only when it is there.
 async fn announce(mut kept: Kept, board: Board) {
-    while kept.changes.changed().await.is_ok() {
+    loop {
         if kept.changes.borrow_and_update().is_some() {
             board.arrived(&kept.name);
+        }
+        if kept.changes.changed().await.is_err() {
+            return;
         }
     }
 }

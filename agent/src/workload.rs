@@ -32,9 +32,11 @@ use trust::Trust;
 
 /// Serves `credentials` on a socket, for ever.
 pub(crate) async fn serve(bound: Bound, credentials: Vec<Kept>, clients: watch::Receiver<Client>) {
-    let (certificates, tokens) =
-        credentials.into_iter().partition(|kept| matches!(kept.kind, Kind::Certificate { .. }));
-    let trust = trust::follow(clients.clone());
+    let (certificates, tokens) = credentials
+        .into_iter()
+        .partition::<Vec<Kept>, _>(|kept| matches!(kept.kind, Kind::Certificate { .. }));
+    let from_before = |kept: &Kept| kept.changes.borrow().as_ref().and_then(|it| Trust::of(&it.credential));
+    let trust = trust::follow(clients.clone(), certificates.iter().find_map(from_before));
     let served = Arc::new(Served { certificates, tokens, trust, clients });
     let service = SpiffeWorkloadApiServer::with_interceptor(Workload(served), Gate::default());
     let visitors = stream::unfold(bound, |bound| async {
@@ -111,8 +113,8 @@ impl SpiffeWorkloadApi for Workload {
         _: Request<JwtBundlesRequest>,
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         Ok(self.follow(|served| async move {
-            let trust = served.trust().await?;
-            Ok(JwtBundlesResponse { bundles: by_trust_domain(&trust, trust.token_keys.clone()) })
+            let (trust, token_keys) = served.token_keys().await?;
+            Ok(JwtBundlesResponse { bundles: by_trust_domain(&trust, token_keys) })
         }))
     }
 

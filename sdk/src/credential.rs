@@ -85,6 +85,23 @@ pub struct Grant {
     pub reach: v1::Reach,
 }
 
+/// How long before its end a credential is no longer handed out, at most, in ms.
+const MARGIN_MS_MAX: i64 = 5_000;
+
+impl Grant {
+    /// How long before its end it is no longer handed out, so that it is still good when it arrives: five seconds, or a
+    /// tenth of its life where it lives for less than 50.
+    pub(crate) fn margin_ms(&self) -> i64 {
+        (self.expires_at.millis_since(self.issued_at) / 10).clamp(0, MARGIN_MS_MAX)
+    }
+
+    /// From when on it is no longer handed out, though it lives a little longer.
+    #[must_use]
+    pub fn handed_out_until(&self) -> UnixMs {
+        self.expires_at.plus_millis(-self.margin_ms())
+    }
+}
+
 /// What a request would get; nothing was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preview {

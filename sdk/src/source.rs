@@ -84,17 +84,40 @@ impl CredentialSource {
     #[must_use]
     pub fn new(client: Client, request: IssueRequest) -> Self {
         let clock = Arc::clone(client.clock());
-        Self::of(client, clock, request)
+        Self::of(client, clock, request, None)
     }
 
-    fn of(issuer: impl Issues, clock: Arc<dyn Clock>, request: IssueRequest) -> Self {
+    /// The same beginning with a credential from before, for instance from before a restart: it is handed out at once,
+    /// for as long as it would have been, and renewed meanwhile. `left` is how far away its end is at most, where the
+    /// caller knows better than the clock on the wall: that may have been set since.
+    ///
+    /// Whoever brings it vouches for it: it is not verified again.
+    #[must_use]
+    pub fn resumed(client: Client, request: IssueRequest, held: Arc<Credential>, left: Duration) -> Self {
+        let clock = Arc::clone(client.clock());
+        Self::of(client, clock, request, Some((held, left)))
+    }
+
+    fn of(
+        issuer: impl Issues,
+        clock: Arc<dyn Clock>,
+        request: IssueRequest,
+        held: Option<(Arc<Credential>, Duration)>,
+    ) -> Self {
+        let now = Moment::of(&*clock);
+        let held = held.map(|(held, left)| {
+            let life = Life::resumed(&held.granted, left, now);
+            (held, life)
+        });
+        let plan = held.as_ref().map_or_else(Plan::default, |(_, life)| Plan::holding(*life));
+        let newest = held.as_ref().map(|(held, _)| Arc::clone(held));
         let shared = Arc::new(Shared {
             clock,
-            state: watch::Sender::default(),
-            stream: watch::Sender::new(None),
+            state: watch::Sender::new(State { held, failure: None }),
+            stream: watch::Sender::new(newest),
             wanted: Notify::new(),
         });
-        let (issuer, plan) = (Arc::new(issuer), Plan::default());
+        let issuer = Arc::new(issuer);
         let keeper = Keeper { issuer, request, shared: Arc::clone(&shared), plan };
         Self(Arc::new(Handle { shared, task: tokio::spawn(keeper.run()).abort_handle() }))
     }

@@ -28,6 +28,7 @@ const fn key(
 }
 
 const NODE: &str = "[node]";
+const SEALED: &str = "[sealed]";
 const CREDENTIAL: &str = "[[credential]]";
 const WORKLOAD: &str = "[credential.workload]";
 const FILES: &str = "[credential.files]";
@@ -116,6 +117,20 @@ const KEYS: &[Key] = &[
         Some(r#"`"node"`"#),
         r#""node""#,
         "The declared task of kind `node` by which the certificate is asked for.",
+    ),
+    key(
+        SEALED,
+        "dir",
+        None,
+        r#""/var/lib/daypass-agent/sealed""#,
+        "Where each credential is kept with its key, encrypted (AES-256-GCM), so that an agent that is started again while the broker is away gives out what is still valid. Without this section nothing of a credential is on disk but its files. It is made if its parent is there.",
+    ),
+    key(
+        SEALED,
+        "key_file",
+        None,
+        r#""/run/credentials/daypass-agent@billing.service/seal""#,
+        "The key: 32 random bytes and nothing else, in a file of mode 0600 or 0400 that belongs to root or the agent's user; best one that systemd hands over (`LoadCredential=`). Whoever has it and `dir` has the credentials.",
     ),
     key(CREDENTIAL, "task", None, r#""ledger-db""#, "The declared task that a credential is asked for."),
     key(

@@ -51,7 +51,13 @@ pub(super) fn write(
     fsync(&folder)
 }
 
-fn write_file(folder: &OwnedFd, name: &str, bytes: &[u8], owner: Option<Owner>) -> Result<(), Errno> {
+/// Writes a file that was not there, 0600; on disk when it returns.
+pub(super) fn write_file(
+    folder: &OwnedFd,
+    name: &str,
+    bytes: &[u8],
+    owner: Option<Owner>,
+) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(0o600);
     let file = openat(folder, name, flags, mode)?;

@@ -1,8 +1,6 @@
 //! What is put on a request that goes on: a fresh token, or a key that cannot be replaced yet.
 
-use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,13 +8,12 @@ use daypass_sdk::Secret;
 use daypass_verify::ids::{CredentialId, Name};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, StatusCode};
-use rustix::fs::{Mode, OFlags};
-use rustix::process::geteuid;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::timeout;
 
 use super::Refusal;
 use crate::config::{Inject, StaticKey};
+use crate::files::private;
 use crate::keep::Kept;
 use crate::standing::{Closed, Standing};
 
@@ -119,17 +116,7 @@ fn unusable(why: &str) -> Refusal {
 fn read_key(path: &Path) -> Result<SecretString, String> {
     let shown = path.display();
     let unread = |error: std::io::Error| format!("`{shown}`: {error}");
-    // A pipe must not hold a request up.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = rustix::fs::open(path, flags, Mode::empty()).map_err(|error| unread(error.into()))?;
-    let file = File::from(opened);
-    let found = file.metadata().map_err(unread)?;
-    let own = [0, geteuid().as_raw()].contains(&found.uid());
-    if !found.is_file() || !own || found.permissions().mode() & 0o077 != 0 {
-        return Err(format!(
-            "`{shown}`: expected a file of mode 0600 that belongs to root or the agent's own user"
-        ));
-    }
+    let file = private::open(path).map_err(|why| why.to_string())?;
     let mut text = zeroize::Zeroizing::new(String::new());
     file.take(KEY_LEN_MAX + 1).read_to_string(&mut text).map_err(unread)?;
     let key = text.trim_ascii_end();
@@ -143,6 +130,7 @@ fn read_key(path: &Path) -> Result<SecretString, String> {
 #[cfg(test)]
 mod tests {
     use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

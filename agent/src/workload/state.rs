@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use daypass_proto::spiffe::{
     Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest, ValidateJwtsvidResponse, X509svid,
     X509svidResponse,
@@ -44,10 +45,22 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// Roots and keys, once they are known.
+    /// Roots, once they are known.
     pub(super) async fn trust(&self) -> Result<Arc<Trust>, Status> {
+        self.trust_that(|_| true).await
+    }
+
+    /// The keys of tokens, once they are known.
+    pub(super) async fn token_keys(&self) -> Result<(Arc<Trust>, Bytes), Status> {
+        let trust = self.trust_that(|trust| trust.token_keys.is_some()).await?;
+        let keys = trust.token_keys.clone().unwrap_or_default();
+        Ok((trust, keys))
+    }
+
+    async fn trust_that(&self, fits: impl Fn(&Trust) -> bool) -> Result<Arc<Trust>, Status> {
         let mut trust = self.trust.clone();
-        let known = timeout(PATIENCE, trust.wait_for(Option::is_some)).await;
+        let fits = |known: &Option<Arc<Trust>>| known.as_deref().is_some_and(&fits);
+        let known = timeout(PATIENCE, trust.wait_for(fits)).await;
         let known = known.ok().and_then(Result::ok).and_then(|known| known.clone());
         known.ok_or_else(|| Status::unavailable("the broker has not been reached yet"))
     }

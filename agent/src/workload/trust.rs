@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use daypass_sdk::{Client, Error};
+use daypass_sdk::{Client, Credential, Error, Secret};
+use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
@@ -21,13 +22,25 @@ pub(super) struct Trust {
     pub(super) trust_domain: String,
     /// The roots of certificates, DER one after another.
     pub(super) roots: Bytes,
-    /// The keys of JWT-SVIDs: a JWK set.
-    pub(super) token_keys: Bytes,
+    /// The keys of JWT-SVIDs: a JWK set; none until the broker was reached.
+    pub(super) token_keys: Option<Bytes>,
 }
 
-/// The newest; none until the broker was reached.
-pub(super) fn follow(clients: watch::Receiver<Client>) -> watch::Receiver<Option<Arc<Trust>>> {
-    let (sender, receiver) = watch::channel(None);
+impl Trust {
+    /// The roots that came with a certificate.
+    pub(super) fn of(credential: &Credential) -> Option<Self> {
+        let Secret::Certificate { roots, .. } = &credential.secret else { return None };
+        let trust_domain = credential.granted.subject.trust_domain().to_string();
+        Some(Self { trust_domain, roots: joined(roots), token_keys: None })
+    }
+}
+
+/// The newest; until the broker was reached `known`, which is from before a restart.
+pub(super) fn follow(
+    clients: watch::Receiver<Client>,
+    known: Option<Trust>,
+) -> watch::Receiver<Option<Arc<Trust>>> {
+    let (sender, receiver) = watch::channel(known.map(Arc::new));
     tokio::spawn(look(clients, sender));
     receiver
 }
@@ -46,7 +59,7 @@ async fn look(clients: watch::Receiver<Client>, sender: watch::Sender<Option<Arc
             }
             Err(error) => warn!("roots and keys could not be fetched: {error}"),
         }
-        let known = sender.borrow().is_some();
+        let known = sender.borrow().as_ref().is_some_and(|known| known.token_keys.is_some());
         sleep(if known { LOOK_EVERY } else { RETRY }).await;
     }
 }
@@ -55,6 +68,10 @@ async fn fetch(client: &Client) -> Result<Trust, Error> {
     let (log_key, published) = (client.log_key().await?, client.published().await?);
     // A log is named `TRUST-DOMAIN/evidence/PERIOD`.
     let trust_domain = log_key.name().split('/').next().unwrap_or_default().to_owned();
-    let roots = published.roots.iter().flat_map(|root| root.as_ref()).copied().collect();
-    Ok(Trust { trust_domain, roots, token_keys: Bytes::copy_from_slice(published.svid_jwks.as_bytes()) })
+    let token_keys = Some(Bytes::copy_from_slice(published.svid_jwks.as_bytes()));
+    Ok(Trust { trust_domain, roots: joined(&published.roots), token_keys })
+}
+
+fn joined(roots: &[CertificateDer<'_>]) -> Bytes {
+    roots.iter().flat_map(|root| root.as_ref()).copied().collect()
 }

@@ -179,6 +179,12 @@ impl UnverifiedToken {
         self.claims.get("iss").and_then(Value::as_str).ok_or(JoseError::BadIssuer)
     }
 
+    /// Whom the token says it is of (`sub`): only good for telling one token's holder from another's.
+    #[must_use]
+    pub fn unverified_subject(&self) -> Option<&str> {
+        self.claims.get("sub").and_then(Value::as_str)
+    }
+
     /// The credential id that the token says it has (`jti`): only good for looking the credential up.
     #[must_use]
     pub fn unverified_id(&self) -> Option<CredentialId> {

@@ -1,14 +1,12 @@
 //! How long one credential may be handed out, and when it is due to be renewed, by both clocks at once. A wall clock
 //! that is set back must not lengthen a life, and a machine that slept must not lengthen it either.
 
+use std::time::Duration;
+
 use daypass_verify::time::UnixMs;
 
 use crate::clock::Moment;
 use crate::credential::Grant;
-
-/// A credential is handed out until five seconds before its end, so that it is still good when it arrives; until
-/// a tenth of its life before its end where it lives for less than 50 seconds.
-const MARGIN_MS_MAX: i64 = 5_000;
 
 /// Where in its range a random value lies: 0 to 1,000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,13 +43,24 @@ impl Life {
     pub(super) fn of(granted: &Grant, renew_after: UnixMs, asked: Moment, draw: Draw) -> Self {
         let whole_ms = granted.expires_at.millis_since(granted.issued_at);
         let left_ms = granted.expires_at.millis_since(asked.wall).min(whole_ms);
-        let over_ms = left_ms - (whole_ms / 10).clamp(0, MARGIN_MS_MAX);
+        let over_ms = left_ms - granted.margin_ms();
         // As the broker says, and never so early that one would ask without end.
         let two_thirds_ms = renew_after.millis_since(granted.issued_at);
         let two_thirds_ms = two_thirds_ms.max(whole_ms / 2).min(whole_ms);
         let due_ms = draw.between(two_thirds_ms * 9 / 10, two_thirds_ms * 11 / 10).min(over_ms);
         let after = |ms| Moment { wall: asked.wall.plus_millis(ms), boot_ms: asked.boot_ms + ms };
         Self { due: after(due_ms), over: after(over_ms) }
+    }
+
+    /// The life of a credential from before, whose end is at most `left` away: it is due now.
+    pub(super) fn resumed(granted: &Grant, left: Duration, now: Moment) -> Self {
+        let whole_ms = granted.expires_at.millis_since(granted.issued_at);
+        let left_ms = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+        let left_ms = left_ms.min(granted.expires_at.millis_since(now.wall)).min(whole_ms);
+        let over_ms = left_ms - granted.margin_ms();
+        let over =
+            Moment { wall: now.wall.plus_millis(over_ms), boot_ms: now.boot_ms.saturating_add(over_ms) };
+        Self { due: now, over }
     }
 
     /// Whether it may no longer be handed out: either clock says so.

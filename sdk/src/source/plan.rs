@@ -37,6 +37,11 @@ struct Pause {
 }
 
 impl Plan {
+    /// What is held from the beginning.
+    pub(super) fn holding(life: Life) -> Self {
+        Self { held: Some(life), ..Self::default() }
+    }
+
     pub(super) fn next(&self, now: Moment) -> Step {
         let wait_ms = match (self.pause, self.held) {
             (Some(pause), _) => pause.until_boot_ms - now.boot_ms,
@@ -54,7 +59,7 @@ impl Plan {
 
     /// Another credential is held from now on.
     pub(super) fn succeeded(&mut self, life: Life) {
-        *self = Self { held: Some(life), ..Self::default() };
+        *self = Self::holding(life);
     }
 
     /// Nothing came back that can be used.

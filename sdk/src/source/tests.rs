@@ -122,7 +122,17 @@ impl Desk {
 
     pub(crate) fn source(self: &Arc<Self>) -> CredentialSource {
         let request = IssueRequest::token("post-invoices".parse().unwrap());
-        CredentialSource::of(Arc::clone(self), Arc::clone(&self.clock) as _, request)
+        CredentialSource::of(Arc::clone(self), Arc::clone(&self.clock) as _, request, None)
+    }
+
+    /// A source that begins with a credential whose end is `left_ms` away by the wall clock, and `said_ms` as its user says.
+    fn resumed(self: &Arc<Self>, left_ms: i64, said_ms: u64) -> (CredentialSource, Arc<Credential>) {
+        let request = IssueRequest::token("post-invoices".parse().unwrap());
+        let issued_at = self.clock.now().plus_millis(left_ms - self.life_ms);
+        let held = Arc::new(credential(200, issued_at, self.life_ms));
+        let held_so_long = Some((Arc::clone(&held), Duration::from_millis(said_ms)));
+        let clock = Arc::clone(&self.clock) as _;
+        (CredentialSource::of(Arc::clone(self), clock, request, held_so_long), held)
     }
 
     pub(crate) fn refuse(&self, error: impl Into<Option<Error>>) {
@@ -268,4 +278,38 @@ async fn nothing_that_a_source_says_shows_a_secret() {
     let fresh = Desk::open(600_000).source();
     fresh.credential().await.unwrap();
     assert!(!format!("{fresh:?}").contains(CANARY));
+}
+
+#[tokio::test]
+async fn what_was_held_before_is_served_at_once_and_renewed_by_its_name() {
+    let desk = Desk::open(600_000);
+    let (source, held) = desk.resumed(300_000, 300_000);
+    assert_eq!(source.current().unwrap().id, held.id);
+    assert_eq!(source.subscribe().borrow().as_ref().unwrap().id, held.id);
+    let mut changes = source.subscribe();
+    changes.wait_for(|it| it.as_ref().is_some_and(|it| it.id != held.id)).await.unwrap();
+    assert_eq!(desk.asked.lock().unwrap()[0], Some(held.id));
+}
+
+#[tokio::test]
+async fn what_was_held_before_is_served_to_its_end_and_never_after_by_any_clock() {
+    let desk = Desk::open(600_000);
+    desk.refuse(refused("SUSPENDED"));
+    for (left_ms, said_ms) in
+        [(4_000, 600_000), (600_000, 4_000), (-1, 600_000), (600_000, 0), (5_000, 5_000)]
+    {
+        let (source, _) = desk.resumed(left_ms, said_ms);
+        assert!(source.current().is_none(), "{left_ms} {said_ms}");
+        source.credential().await.unwrap_err();
+    }
+    let hands: [fn(&Hands) -> &AtomicI64; 2] = [|it| &it.slept_ms, |it| &it.wall_ms];
+    for hand in hands {
+        let (source, held) = desk.resumed(300_000, 200_000);
+        eventually("a failure", || source.failure().is_some()).await;
+        assert_eq!(source.credential().await.unwrap().id, held.id);
+        hand(&desk.clock).fetch_add(195_000, Ordering::SeqCst);
+        assert!(source.current().is_none());
+        source.credential().await.unwrap_err();
+        eventually("followers are told", || source.subscribe().borrow().is_none()).await;
+    }
 }
