@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use daypass_sdk::receive::{Caller, Peer, Receiver, ReceiverConfig, Refused};
 use daypass_sdk::{Action, Client, Error, Resource};
-use daypass_verify::ids::Name;
+use daypass_verify::ids::{CredentialId, Name};
+use daypass_verify::revocations::By;
 use daypass_verify::scope::Audience;
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
@@ -22,6 +23,8 @@ use url::form_urlencoded;
 
 use crate::config;
 use crate::door::{self, Door};
+use crate::standing::Standing;
+use crate::tally::{Reporter, Seen, Tally};
 
 /// Where it is asked.
 const PATH: &str = "/verify";
@@ -38,6 +41,24 @@ type Answer = Response<Full<Bytes>>;
 pub(crate) struct Auth {
     receiver: watch::Receiver<Option<Receiver>>,
     client_certificate: Option<HeaderName>,
+    standing: Option<Standing>,
+    tally: Tally,
+}
+
+/// Why a request does not pass, and by which credential it came, where that is verified.
+struct Refusal {
+    refused: Refused,
+    credential: Option<CredentialId>,
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        let credential = match &refused {
+            Refused::Revoked(_, credential) => Some(*credential),
+            _ => None,
+        };
+        Self { refused, credential }
+    }
 }
 
 /// What a request has to be allowed beyond the audience.
@@ -49,15 +70,19 @@ struct Demand {
 }
 
 impl Auth {
-    /// Begins to learn whom to believe. To be called within a tokio runtime.
+    /// Begins to learn whom to believe; and what reports its use, where `standing` says at which target. To be called
+    /// within a tokio runtime.
     pub(crate) fn new(
         auth: &config::Auth,
         connection: config::Connection,
+        standing: Option<Standing>,
         clients: watch::Receiver<Client>,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, Option<Reporter>) {
         let (sender, receiver) = watch::channel(None);
-        tokio::spawn(follow(auth.audience.clone(), connection, clients, sender));
-        Arc::new(Self { receiver, client_certificate: auth.client_certificate.clone() })
+        tokio::spawn(follow(auth.audience.clone(), connection, clients.clone(), sender));
+        let (tally, client_certificate) = (Tally::default(), auth.client_certificate.clone());
+        let reporter = standing.clone().map(|standing| Reporter::new(tally.clone(), standing, clients));
+        (Arc::new(Self { receiver, client_certificate, standing, tally }), reporter)
     }
 
     /// Answers whoever asks, for ever.
@@ -86,28 +111,58 @@ impl Auth {
             }
         };
         match self.verify(request, &demand).await {
-            Ok(caller) => pass(&caller),
-            Err(refused) => {
+            Ok(caller) => {
+                self.count(Some(caller.credential_id), &demand, None);
+                pass(&caller)
+            }
+            Err(Refusal { refused, credential }) => {
                 debug!("refused: {} ({refused})", refused.inner_reason());
+                self.count(credential, &demand, Some(word(&refused)));
                 refusal(&refused)
             }
         }
     }
 
-    async fn verify<B>(&self, mut request: Request<B>, demand: &Demand) -> Result<Caller, Refused> {
+    /// Where use is reported: of strangers there is nothing to tell.
+    fn count(&self, credential: Option<CredentialId>, demand: &Demand, refused: Option<&'static str>) {
+        if self.standing.is_some() && credential.is_some() {
+            self.tally.add(Seen { credential, exception: None, action: demand.action.clone(), refused });
+        }
+    }
+
+    async fn verify<B>(&self, mut request: Request<B>, demand: &Demand) -> Result<Caller, Refusal> {
         let receiver = self.receiver.borrow().clone();
         let receiver = receiver.ok_or(Refused::Unavailable("the broker has not been reached yet"))?;
         if let Some(peer) = self.client_certificate.as_ref().and_then(|name| peer(request.headers(), name)) {
             request.extensions_mut().insert(peer);
         }
         let caller = receiver.caller(&mut request).await?;
+        let id = caller.credential_id;
+        self.demand(&caller, demand).map_err(|refused| Refusal { refused, credential: Some(id) })?;
+        Ok(caller)
+    }
+
+    fn demand(&self, caller: &Caller, demand: &Demand) -> Result<(), Refused> {
+        // The list of what is revoked comes each five seconds, the word of an ending at once.
+        let id = caller.credential_id;
+        if self.standing.as_ref().is_some_and(|standing| standing.has_ended(&id)) {
+            return Err(Refused::Revoked(By::Id, id));
+        }
         if let Some(task) = &demand.task {
             caller.is_doing(task)?;
         }
-        if let Some(action) = &demand.action {
-            caller.may(action, demand.resource.as_ref())?;
+        match &demand.action {
+            Some(action) => caller.may(action, demand.resource.as_ref()),
+            None => Ok(()),
         }
-        Ok(caller)
+    }
+}
+
+/// The stable word for reports.
+fn word(refused: &Refused) -> &'static str {
+    match refused {
+        Refused::Revoked(..) => "credential_ended",
+        _ => "access_denied",
     }
 }
 

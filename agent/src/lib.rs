@@ -27,6 +27,7 @@ mod sealed;
 mod signals;
 mod socket;
 mod standing;
+mod tally;
 mod token;
 mod workload;
 

@@ -4,7 +4,6 @@ mod gate;
 mod headers;
 mod inject;
 mod stall;
-mod tally;
 mod upstream;
 
 use std::sync::Arc;
@@ -26,14 +25,12 @@ use crate::config;
 use crate::door::{Caller, Door};
 use crate::keep::Kept;
 use crate::standing::Standing;
+use crate::tally::{Reporter, Seen, Tally};
 
 use gate::Gate;
 use inject::Injector;
 use stall::Stalling;
-use tally::{Seen, Tally};
 use upstream::Upstream;
-
-pub(crate) use tally::Reporter;
 
 type Answer = Response<Either<Full<Bytes>, Stalling>>;
 
@@ -125,7 +122,7 @@ impl Proxy {
     }
 
     fn seen(&self, credential: Option<CredentialId>, refused: Option<&'static str>) -> Seen {
-        Seen { credential, exception: self.injector.exception().cloned(), refused }
+        Seen { credential, exception: self.injector.exception().cloned(), action: None, refused }
     }
 }
 

@@ -23,12 +23,13 @@ use crate::keep::Kept;
 use crate::node::Keeper;
 use crate::notify::{self, State};
 use crate::output::Output;
-use crate::proxy::{Proxy, Reporter};
+use crate::proxy::Proxy;
 use crate::ready::Board;
 use crate::sealed::Vault;
 use crate::signals::Signals;
 use crate::socket::Bound;
 use crate::standing::Standing;
+use crate::tally::Reporter;
 use crate::token;
 use crate::workload;
 
@@ -99,10 +100,12 @@ pub async fn run(config: &Config) -> Result<u8, Failure> {
         all.push(kept);
     }
     let mut serving = serve_sockets(&config.sockets, &all, &clients)?;
-    let reporters = serve_proxies(&config.proxies, &all, &clients, &mut serving)?;
-    for auth in &config.auths {
-        let door = Door::open(&auth.listen).map_err(Failure::Other)?;
-        serving.spawn(Auth::new(auth, config.connection.clone(), clients.clone()).serve(door));
+    let mut standings = Standings { of: BTreeMap::new(), clients: clients.clone() };
+    let proxies = serve_proxies(&config.proxies, &all, &mut standings, &mut serving)?;
+    let auths = serve_auths(config, &mut standings, &mut serving)?;
+    let reporters: Vec<Arc<Reporter>> = proxies.into_iter().chain(auths).map(Arc::new).collect();
+    for reporter in &reporters {
+        serving.spawn(Arc::clone(reporter).run());
     }
     for enforcer in &config.enforcers {
         let shown = enforcer.tls.as_ref().and_then(|tls| all.iter().find(|it| it.name == tls.credential));
@@ -160,29 +163,53 @@ fn serve_sockets(
     Ok(serving)
 }
 
+/// How things stand at each target that is asked about, listened to once.
+struct Standings {
+    of: BTreeMap<Name, Standing>,
+    clients: watch::Receiver<Client>,
+}
+
+impl Standings {
+    fn at(&mut self, target: &Name) -> Standing {
+        let follow = || Standing::follow(target.clone(), self.clients.clone());
+        self.of.entry(target.clone()).or_insert_with(follow).clone()
+    }
+}
+
 /// Serves every proxy until `serving` is dropped; what reports their use.
 fn serve_proxies(
     proxies: &[config::Proxy],
     all: &[Kept],
-    clients: &watch::Receiver<Client>,
+    standings: &mut Standings,
     serving: &mut JoinSet<()>,
-) -> Result<Vec<Arc<Reporter>>, Failure> {
-    let mut standings: BTreeMap<&Name, Standing> = BTreeMap::new();
+) -> Result<Vec<Reporter>, Failure> {
     let mut reporters = Vec::new();
     for proxy in proxies {
         let Some(kept) = all.iter().find(|kept| kept.name == proxy.credential) else { continue };
-        let standing = proxy.target.as_ref().map(|target| {
-            let follow = || Standing::follow(target.clone(), clients.clone());
-            standings.entry(target).or_insert_with(follow).clone()
-        });
+        let standing = proxy.target.as_ref().map(|target| standings.at(target));
         let door = Door::open(&proxy.listen).map_err(Failure::Other)?;
-        let made = Proxy::new(proxy, kept.clone(), standing, clients.clone());
+        let made = Proxy::new(proxy, kept.clone(), standing, standings.clients.clone());
         let (proxy, reporter) = made.map_err(Failure::Client)?;
         serving.spawn(proxy.serve(door));
-        if let Some(reporter) = reporter.map(Arc::new) {
-            serving.spawn(Arc::clone(&reporter).run());
-            reporters.push(reporter);
-        }
+        reporters.extend(reporter);
+    }
+    Ok(reporters)
+}
+
+/// Serves whoever asks whether a token may pass, until `serving` is dropped; what reports their use.
+fn serve_auths(
+    config: &Config,
+    standings: &mut Standings,
+    serving: &mut JoinSet<()>,
+) -> Result<Vec<Reporter>, Failure> {
+    let mut reporters = Vec::new();
+    for auth in &config.auths {
+        let standing = auth.target.as_ref().map(|target| standings.at(target));
+        let door = Door::open(&auth.listen).map_err(Failure::Other)?;
+        let connection = config.connection.clone();
+        let (auth, reporter) = Auth::new(auth, connection, standing, standings.clients.clone());
+        serving.spawn(auth.serve(door));
+        reporters.extend(reporter);
     }
     Ok(reporters)
 }

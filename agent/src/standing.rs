@@ -95,6 +95,11 @@ impl Standing {
         self.view.borrow().exceptions.contains_key(exception)
     }
 
+    /// Whether the broker has said that a credential ended; of what ended long ago it may be forgotten.
+    pub(crate) fn has_ended(&self, credential: &CredentialId) -> bool {
+        self.view.borrow().ended.contains(credential)
+    }
+
     /// The credential under which something may be passed on now: it lives, the broker says so, and `exception` is open.
     ///
     /// # Errors

@@ -5,9 +5,11 @@ mod ground;
 
 use std::time::{Duration, Instant};
 
+use daypass_evidence::entry::{Body, Observed};
 use daypass_proto::v1::RevocationReason;
 use daypass_sdk::{Binding, ClientCertificate, Config, IssueRequest, Kind, Secret};
 use daypass_tests::harness::{CI, NIGHTLY, eventually};
+use daypass_verify::ids::CredentialId;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::table::{self, Row};
@@ -139,6 +141,8 @@ async fn a_token_passes_where_the_agent_says_so_until_it_is_revoked() {
     let ask =
         async || open.get(&url).bearer_auth(value.expose_secret()).send().await.unwrap().status().as_u16();
     assert_eq!(ask().await, 200);
+    // The first one of all, and this one.
+    let mut passed = 2;
     client.revoke(credential.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
     let revoked_at = Instant::now();
     let mut seconds = [None, None];
@@ -146,6 +150,7 @@ async fn a_token_passes_where_the_agent_says_so_until_it_is_revoked() {
         assert!(revoked_at.elapsed() < WITHIN, "it passes {WITHIN:?} after it was revoked: {seconds:?}");
         let new = ground.curl(ground.plain, "/invoices", &good).await.0;
         for (status, seconds) in [new, ask().await].into_iter().zip(&mut seconds) {
+            passed += u64::from(status == 200);
             if status == 401 && seconds.is_none() {
                 *seconds = Some(revoked_at.elapsed().as_secs_f64());
             }
@@ -161,6 +166,32 @@ async fn a_token_passes_where_the_agent_says_so_until_it_is_revoked() {
         seconds,
     });
 
-    ground.stop_agent();
+    ground.stop_agent().await;
+    reported_is(&ground, credential.id, passed).await;
     assert_eq!(ground.curl(ground.plain, "/invoices", &good).await.0, 500, "who cannot ask lets nobody pass");
+}
+
+/// What the agent told of a credential: how often it was used and refused, and for what.
+async fn reported_is(ground: &Ground, credential: CredentialId, passed: u64) {
+    let entries = ground.deployment.entries().await;
+    let (index, _) = entries.iter().find(|(_, entry)| entry.envelope.id == credential).unwrap();
+    let told = entries.iter().filter_map(|(_, entry)| match &entry.body {
+        Body::AccessObserved(it) if it.credential == Some(*index) => Some(it),
+        _ => None,
+    });
+    let (mut used, mut denied, mut ended) = (0, 0, 0);
+    for it in told {
+        assert_eq!((it.target.as_str(), it.method.as_str()), ("ledger", "verifier"), "{it:?}");
+        match (it.what, it.detail.as_deref()) {
+            (Observed::Used, None) => {
+                assert_eq!(it.actions.iter().map(|it| it.as_str()).collect::<Vec<_>>(), ["invoice:read"]);
+                used += it.count;
+            }
+            (Observed::Refused, Some("access_denied")) => denied += it.count,
+            (Observed::Refused, Some("credential_ended")) => ended += it.count,
+            _ => panic!("{it:?}"),
+        }
+    }
+    assert_eq!((used, denied), (passed, 2));
+    assert!(ended >= 2, "{ended}");
 }

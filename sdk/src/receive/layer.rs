@@ -149,7 +149,8 @@ mod tests {
     #[test]
     fn a_refusal_says_no_more_than_the_status_needs() {
         let invalid = Refused::Invalid(CredentialError::Task);
-        let revoked = Refused::Revoked(daypass_verify::revocations::By::Identity);
+        let id = "0199f2c1-6d5e-7a3b-9c41-2f8e5d7a9b10".parse().unwrap();
+        let revoked = Refused::Revoked(daypass_verify::revocations::By::Identity, id);
         assert_eq!(invalid.challenge(), revoked.challenge());
         assert_eq!(invalid.to_grpc().message(), revoked.to_grpc().message());
         for refused in [Refused::NoCredential, Refused::Malformed, invalid, revoked, Refused::NotAllowed] {

@@ -1,6 +1,7 @@
 //! Why a caller does not pass, and what it is told: no more than it needs to do better (RFC 6750, section 3).
 
 use daypass_verify::credential::CredentialError;
+use daypass_verify::ids::CredentialId;
 use daypass_verify::revocations::By;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
@@ -20,9 +21,9 @@ pub enum Refused {
     /// It is for somebody else.
     #[error("the certificate is for another audience")]
     Audience,
-    /// It was revoked: itself, or all of its kind.
-    #[error("the credential is revoked ({0:?})")]
-    Revoked(By),
+    /// It was revoked: itself, or all of its kind. All else of it is good.
+    #[error("the credential {1} is revoked ({0:?})")]
+    Revoked(By, CredentialId),
     /// It is good, and does not reach so far.
     #[error("the credential does not reach so far")]
     NotAllowed,
@@ -40,7 +41,7 @@ impl Refused {
             Self::Malformed => "MALFORMED",
             Self::Invalid(error) => error.inner_reason(),
             Self::Audience => "BAD_AUDIENCE",
-            Self::Revoked(_) => "REVOKED",
+            Self::Revoked(..) => "REVOKED",
             Self::NotAllowed => "NOT_ALLOWED",
             Self::Unavailable(_) => "UNAVAILABLE",
         }
@@ -50,7 +51,7 @@ impl Refused {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoCredential | Self::Invalid(_) | Self::Audience | Self::Revoked(_) => {
+            Self::NoCredential | Self::Invalid(_) | Self::Audience | Self::Revoked(..) => {
                 StatusCode::UNAUTHORIZED
             }
             Self::Malformed => StatusCode::BAD_REQUEST,
@@ -65,7 +66,7 @@ impl Refused {
         match self {
             Self::NoCredential => Some("Bearer"),
             Self::Malformed => Some(r#"Bearer error="invalid_request""#),
-            Self::Invalid(_) | Self::Audience | Self::Revoked(_) => Some(r#"Bearer error="invalid_token""#),
+            Self::Invalid(_) | Self::Audience | Self::Revoked(..) => Some(r#"Bearer error="invalid_token""#),
             Self::NotAllowed => Some(r#"Bearer error="insufficient_scope""#),
             Self::Unavailable(_) => None,
         }
@@ -92,7 +93,7 @@ impl Refused {
     pub fn to_grpc(&self) -> tonic::Status {
         match self {
             Self::NoCredential => tonic::Status::unauthenticated("expected a credential"),
-            Self::Malformed | Self::Invalid(_) | Self::Audience | Self::Revoked(_) => {
+            Self::Malformed | Self::Invalid(_) | Self::Audience | Self::Revoked(..) => {
                 tonic::Status::unauthenticated("the credential is not accepted: get another")
             }
             Self::NotAllowed => tonic::Status::permission_denied("the credential does not reach so far"),

@@ -167,7 +167,7 @@ impl Trust {
 fn not_revoked(feed: Option<&Revocations>, shown: &Shown<'_>) -> Result<(), Refused> {
     let Some(feed) = feed else { return Ok(()) };
     match feed.revoked.covers(shown) {
-        Some(by) => Err(Refused::Revoked(by)),
+        Some(by) => Err(Refused::Revoked(by, shown.id)),
         None if knows(feed, shown) => Ok(()),
         None => {
             Err(Refused::Unavailable("more is revoked than the feed has room for: this one cannot be judged"))

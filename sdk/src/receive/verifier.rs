@@ -129,7 +129,7 @@ impl ClientCertVerifier for IssuedPeers {
         let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
         match self.check(&chain) {
             Ok(()) => Ok(ClientCertVerified::assertion()),
-            Err(Refused::Revoked(_)) => Err(refused(CertificateError::Revoked)),
+            Err(Refused::Revoked(..)) => Err(refused(CertificateError::Revoked)),
             Err(Refused::Unavailable(_)) => Err(refused(CertificateError::UnknownRevocationStatus)),
             Err(_) => Err(refused(CertificateError::ApplicationVerificationFailure)),
         }

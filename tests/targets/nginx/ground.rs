@@ -130,7 +130,7 @@ impl Drop for Ground {
 
 impl Ground {
     pub(super) async fn start() -> Self {
-        let mut deployment = Deployment::stopped(daypass_broker::dev::organisation::sample()).await;
+        let mut deployment = Deployment::stopped(organisation()).await;
         deployment.settings.api.address.set_port(free_port());
         deployment.resume().await.unwrap();
         let prefix = deployment.folder().join("nginx");
@@ -156,7 +156,7 @@ impl Ground {
                 "level = \"debug\"\n[[credential]]\ntask = \"serve-reports\"\nkind = \"x509-svid\"\n\
                  files = {{ dir = {:?}, reload = [{:?}, \"-p\", {prefix:?}, \"-c\", {conf:?}, \"-s\", \"reload\"] }}\n\
                  [[auth]]\nlisten = {:?}\naudience = \"https://ledger.example.org\"\n\
-                 client_certificate = \"X-Client-Cert\"\n",
+                 target = \"ledger\"\nclient_certificate = \"X-Client-Cert\"\n",
                 prefix.join("own"),
                 nginx(),
                 prefix.join("auth.sock"),
@@ -184,8 +184,11 @@ impl Ground {
         self.agent.as_ref().unwrap()
     }
 
-    pub(super) fn stop_agent(&mut self) {
-        self.agent = None;
+    /// Has the agent tell what is left to tell, and end.
+    pub(super) async fn stop_agent(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.signal(rustix::process::Signal::TERM);
+        assert_eq!(agent.ended().await, Some(0));
     }
 
     /// What the server complained of.
@@ -266,6 +269,15 @@ impl Ground {
         let answer = browser.get(format!("https://{HOST}:{}/reports", self.tls)).send().await.ok()?;
         Some(answer.status().as_u16())
     }
+}
+
+/// The sample organisation, where the gateway serves the ledger too.
+fn organisation() -> Vec<daypass_core::bundle::SourceFile> {
+    let mut files = daypass_broker::dev::organisation::sample();
+    let targets = files.iter_mut().find(|file| file.path == "targets.toml").unwrap();
+    let served = format!("[target.ledger]\nserved_by = [{IDENTITY:?}]");
+    targets.text = targets.text.replacen("[target.ledger]", &served, 1);
+    files
 }
 
 async fn fetch_list(deployment: &Deployment, prefix: &Path) {

@@ -138,6 +138,13 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         AUTH,
+        "target",
+        Some("none: use is not reported"),
+        r#""ledger""#,
+        "The declared target that asks. The agent's identity must be in its `served_by`: then what ends there is refused at once, and each use and each refusal of a credential is counted and reported.",
+    ),
+    key(
+        AUTH,
         "client_certificate",
         Some("none: bound tokens are refused"),
         r#""X-Client-Cert""#,

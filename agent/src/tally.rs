@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use daypass_sdk::{Client, Error, Observation, ObservationKind};
+use daypass_sdk::{Action, Client, Error, Observation, ObservationKind};
 use daypass_verify::ids::{CredentialId, Name};
 use daypass_verify::time::UnixMs;
 use tokio::sync::watch;
@@ -24,13 +24,15 @@ const REPORTED_MAX: usize = 256;
 
 /// One kind of what was seen.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Under which credential.
-    pub(super) credential: Option<CredentialId>,
+    pub(crate) credential: Option<CredentialId>,
     /// Under which exception.
-    pub(super) exception: Option<Name>,
+    pub(crate) exception: Option<Name>,
+    /// What was to be done, where that is known.
+    pub(crate) action: Option<Action>,
     /// Why it was refused; none: it went on.
-    pub(super) refused: Option<&'static str>,
+    pub(crate) refused: Option<&'static str>,
 }
 
 /// How often, and when last.
@@ -42,10 +44,10 @@ struct Count {
 
 /// What was seen since the last report. Clones are the same tally.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tally(Arc<Mutex<BTreeMap<Seen, Count>>>);
+pub(crate) struct Tally(Arc<Mutex<BTreeMap<Seen, Count>>>);
 
 impl Tally {
-    pub(super) fn add(&self, seen: Seen) {
+    pub(crate) fn add(&self, seen: Seen) {
         self.add_all(seen, Count { times: 1, last: now() });
     }
 
@@ -64,7 +66,7 @@ impl Tally {
     }
 }
 
-/// What reports one proxy's tally.
+/// What reports one tally.
 pub(crate) struct Reporter {
     tally: Tally,
     standing: Standing,
@@ -72,7 +74,7 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(super) fn new(tally: Tally, standing: Standing, clients: watch::Receiver<Client>) -> Self {
+    pub(crate) fn new(tally: Tally, standing: Standing, clients: watch::Receiver<Client>) -> Self {
         Self { tally, standing, clients }
     }
 
@@ -139,6 +141,7 @@ impl Reporter {
             exception: seen.exception.as_ref().filter(known).cloned(),
             at: Some(count.last),
             count: count.times,
+            actions: seen.action.iter().cloned().collect(),
             detail: seen.refused.unwrap_or_default().to_owned(),
             ..Observation::of(self.standing.target().clone(), kind(&seen.refused))
         });
@@ -156,7 +159,7 @@ mod tests {
     #[test]
     fn what_was_not_reported_is_added_to_what_came_since() {
         let tally = Tally::default();
-        let seen = |refused| Seen { credential: None, exception: None, refused };
+        let seen = |refused| Seen { credential: None, exception: None, action: None, refused };
         for _ in 0..3 {
             tally.add(seen(None));
         }
