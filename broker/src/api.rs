@@ -147,9 +147,12 @@ impl Api {
     }
 }
 
-/// Whose rate a call counts towards.
+/// Whose rate a call counts towards. A node chooses how the instances that it speaks for are called: all count as its own.
 fn limited_as(caller: &Caller) -> (&str, Option<&str>) {
     let principal = &caller.principal;
+    if let Some(via) = principal.via() {
+        return (via.node.as_str(), None);
+    }
     let named = principal.identities().first().map(|(name, _)| name.as_str());
     (named.unwrap_or(principal.subject()), principal.instance())
 }

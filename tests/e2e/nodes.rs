@@ -306,3 +306,18 @@ async fn a_node_speaks_for_the_workloads_that_are_declared_on_it_and_what_they_h
         operator.credentials().revoke(operator.request(wanted).unwrap()).await.unwrap().into_inner();
     assert!(revoked.credential_ids.contains(&answer.credential_id), "{revoked:?}");
 }
+
+#[tokio::test]
+async fn a_node_asks_no_faster_for_many_instances_than_for_one() {
+    let mut deployment = Deployment::stopped(sample()).await;
+    deployment.settings.rates = Rates { issue_per_s: 1, issue_burst: 4, ..Rates::NONE };
+    deployment.resume().await.unwrap();
+    let node = as_node(&deployment, &enrolled(&deployment, NODE).await).await;
+    let (key, mut reasons) = (fresh(), Vec::new());
+    for n in 0..12 {
+        let mut wanted = spoken_for("ledger-backup.service", 1001, &key);
+        wanted.delegation.as_mut().unwrap().instance = format!("night-{n}");
+        reasons.extend(issue(&node, wanted).await.err().map(|refused| refused.reason));
+    }
+    assert!(reasons.contains(&"RATE_LIMITED".to_owned()), "{reasons:?}");
+}
