@@ -5,11 +5,15 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::child::{Child, Files};
 
 /// What changes a file, or promises that it will stay.
 pub(super) const WRITES: &str = "pwrite64,write,fsync,fdatasync,ftruncate";
+
+/// How long `strace` may take to let go.
+const DETACHES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Attached until it is detached; the broker goes on.
 pub(super) struct Tracer(std::process::Child);
@@ -58,6 +62,12 @@ impl Tracer {
         let id = rustix::process::Pid::from_child(&self.0);
         // It is gone already where the broker is.
         let _ = rustix::process::kill_process(id, rustix::process::Signal::INT);
+        let began = Instant::now();
+        while self.0.try_wait().unwrap().is_none() && began.elapsed() < DETACHES_WITHIN {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Seldom it waits for ever for a thread that stopped as it was killed: without a tracer that dies too.
+        let _ = self.0.kill();
         self.0.wait().unwrap();
     }
 }
