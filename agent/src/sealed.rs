@@ -237,8 +237,9 @@ impl Slot {
 
     /// What tells this request from any other: all that is asked for, of whom, and who asks.
     fn digest(&self) -> Result<Digest, String> {
-        let it = &self.request;
-        let (kind, profile, bearer) = match &it.kind {
+        let IssueRequest { task, identity, scope, ttl, kind, run, supersedes: _, allow_narrowed, workload } =
+            &self.request;
+        let (kind, profile, bearer) = match kind {
             Kind::Token { profile, binding } => ("token", format!("{profile:?}"), format!("{binding:?}")),
             Kind::Certificate { profile, .. } => {
                 ("certificate", profile.as_str_name().to_owned(), String::new())
@@ -248,13 +249,14 @@ impl Slot {
         let text = json!({
             "web": connection.web.as_str(),
             "prover": prover(connection)?.to_string(),
-            "task": it.task,
-            "identity": it.identity,
-            "scope": it.scope,
-            "ttl": it.ttl,
+            "task": task,
+            "identity": identity,
+            "scope": scope,
+            "ttl": ttl,
             "kind": [kind, profile.as_str(), bearer.as_str()],
-            "run": it.run,
-            "allow_narrowed": it.allow_narrowed,
+            "run": run,
+            "allow_narrowed": allow_narrowed,
+            "workload": workload.as_ref().map(|it| json!([it.unit, it.uid, it.instance])),
         });
         Ok(Digest::of(text.to_string().as_bytes()))
     }

@@ -232,6 +232,12 @@ async fn nothing_that_was_spoiled_is_given_out_and_the_rest_goes_on() {
             Some(Unfit::AnotherRequest),
             false,
         ),
+        (
+            "another workload",
+            |it| it.request.workload = Some(daypass_sdk::Workload { uid: 7, ..Default::default() }),
+            Some(Unfit::AnotherRequest),
+            false,
+        ),
         ("another proof", |it| it.prove("somebody"), Some(Unfit::AnotherRequest), false),
         ("the same proof anew", |it| it.prove("nightly"), None, true),
     ];
