@@ -175,6 +175,12 @@ async fn a_machine_that_is_let_in_serves_a_workload_that_proves_nothing_itself()
     let via = record.proof.via.unwrap();
     assert_eq!((record.proof.kind, via.node.as_str(), via.uid), (ProofKind::Delegated, NODE, Some(uid)));
 
+    let profile = deployment.profile_of(SECURITY);
+    let certificate = out.join("tls.crt");
+    let arguments = ["--config", profile.to_str().unwrap(), "inspect", certificate.to_str().unwrap()];
+    let told = run(program("daypass"), arguments).await;
+    assert!(told.code == Some(0) && told.stdout.contains(&format!("{NODE}, uid {uid}")), "{told:?}");
+
     let other = deployment.agent_config_with("other", "", &rest(uid + 1));
     let refused = run(program("daypass-agent"), ["oneshot", "--config", other.to_str().unwrap()]).await;
     assert_ne!(refused.code, Some(0));

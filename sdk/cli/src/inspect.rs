@@ -65,6 +65,9 @@ async fn check(client: &Client, decoded: &Decoded, sheet: &mut Sheet) -> Result<
     tell(sheet, "entry", &entry);
     if let Ok(found) = &found {
         tell(sheet, "inclusion", &Ok(found.inclusion.clone()));
+        if let Some(asked_by) = asked_by(found) {
+            sheet.row("asked by", asked_by);
+        }
         sheet.row("live until", live_until(decoded, found));
         sheet.row("revocation", reach(found));
     }
@@ -87,6 +90,15 @@ fn worst(first: Result<(), Failure>, second: Result<(), Failure>) -> Result<(), 
         (Err(first), Err(second)) => Err(if second.exit_code() > first.exit_code() { second } else { first }),
         (first, second) => first.and(second),
     }
+}
+
+/// The node that asked for its holder, and what it attested.
+fn asked_by(found: &Found) -> Option<String> {
+    let Body::CredentialIssued(issued) = &found.entry.body else { return None };
+    let via = issued.proof.via.as_ref()?;
+    let unit = via.unit.as_ref().map(|unit| format!(", unit {unit}")).unwrap_or_default();
+    let uid = via.uid.map(|uid| format!(", uid {uid}")).unwrap_or_default();
+    Some(format!("{}{unit}{uid}", via.node))
 }
 
 fn live_until(decoded: &Decoded, found: &Found) -> String {
