@@ -11,6 +11,7 @@ mod compromise;
 mod damage;
 mod full;
 mod load;
+mod network;
 mod pauses;
 mod postgres;
 mod recording;

@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection on which an answer is waited for this long is asked whether it lives, and given up after as long
 /// again: the next call makes a new one. A machine that slept, or whose network changed, finds its connections dead.
-const ASK_FOR_LIFE_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const ASK_FOR_LIFE_AFTER: Duration = Duration::from_secs(2);
 
 /// Talks to one broker. Cheap to clone; clones share the connection and what is known of the log.
 #[derive(Debug, Clone)]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use url::Url;
 
+use crate::client::ASK_FOR_LIFE_AFTER;
 use crate::error::Error;
 use crate::verify::VerifyError;
 
@@ -81,6 +82,8 @@ impl Web {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(2))
             .timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(ASK_FOR_LIFE_AFTER)
+            .http2_keep_alive_timeout(ASK_FOR_LIFE_AFTER)
             .build()
             .map_err(|error| Error::Config(format!("cannot set up `{url}`: {error}")))?;
         Ok(Self { http, issuer, newest: Mutex::new(None) })

@@ -1,13 +1,11 @@
 //! The agent's files (P16): killed at each step of a replacement, on a disk that fills, over many lives.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use daypass_broker::dev::organisation::sample;
-use daypass_tests::harness::{Agent, Deployment, eventually, free_port, nightly};
+use daypass_tests::harness::{Agent, Deployment, eventually, free_port};
 
 use super::full::SmallDisk;
 
@@ -36,7 +34,7 @@ fn certificate(out: &Path, ttl: &str) -> String {
 }
 
 /// What is there: all names of one credential, its key that of its certificate and nobody else's to read, or none.
-fn check_whole(out: &Path, when: &str) {
+pub(super) fn check_whole(out: &Path, when: &str) {
     // Looked up once, so that a replacement in between cannot mix two.
     let Ok(folder) = fs::canonicalize(out.join("current")) else { return };
     let read = |name: &str| fs::read_to_string(folder.join(name));
@@ -106,37 +104,4 @@ async fn a_full_disk_keeps_the_old_files_until_their_end_and_takes_the_new_ones_
     fs::remove_file(ballast).unwrap();
     eventually("a new one", || async { out.join("tls.key").exists() }).await;
     check_whole(&out, "with room again");
-}
-
-#[tokio::test]
-async fn a_day_of_lives_leaves_no_gap_and_does_not_grow() {
-    let mut deployment = deployment().await;
-    let out = deployment.folder().join("out");
-    // Half a day of lives of a quarter of an hour, many times as fast, where there is time.
-    let lives = if nightly() { 48 } else { 3 };
-    let agent = Agent::start(&deployment.agent_config("day", &certificate(&out, "12s")), &[]);
-    eventually("the first certificate", || async { out.join("tls.key").exists() }).await;
-    let (mut seen, mut at_first_kb, mut restarted) = (BTreeSet::new(), 0, false);
-    while seen.len() < lives {
-        let newest = fs::read_link(out.join("current"));
-        seen.insert(newest.unwrap_or_else(|_| panic!("a gap after {} lives:\n{}", seen.len(), agent.said())));
-        check_whole(&out, "in between");
-        if at_first_kb == 0 && seen.len() >= lives / 2 {
-            at_first_kb = resident_kb(agent.pid());
-        }
-        if seen.len() == 24 && !restarted {
-            restarted = true;
-            deployment.stop().await;
-            deployment.resume().await.unwrap();
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let grown_kb = resident_kb(agent.pid()).saturating_sub(at_first_kb);
-    assert!(grown_kb < 1024, "grown by {grown_kb} KiB from {at_first_kb} KiB");
-}
-
-fn resident_kb(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
