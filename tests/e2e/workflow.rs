@@ -10,13 +10,8 @@ use axum::extract::Query;
 use axum::routing::{get, post};
 use daypass_broker::dev::organisation::sample;
 use daypass_core::bundle::SourceFile;
-use daypass_sdk::receive::{PossessingPeers, Receiver, ReceiverConfig, serve, server_config};
-use daypass_tests::harness::{Deployment, Output, TRUST_DOMAIN, claims_of, free_port, run, spiffe_id};
+use daypass_tests::harness::{Deployment, Output, claims_of, free_port, run, spiffe_id};
 use http::{HeaderMap, StatusCode};
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use yaml_rust2::{Yaml, YamlLoader};
@@ -94,22 +89,8 @@ async fn runner(deployment: &Arc<Deployment>, event: &'static str) -> String {
 
 /// Where releases are taken, from whoever has a token for it.
 async fn releases(deployment: &Deployment) -> String {
-    let issuer = deployment.settings.issuer.as_str().parse().unwrap();
-    let ca = std::fs::read(&deployment.listener_ca).unwrap();
-    let audience = "https://deploy.example.org".parse().unwrap();
-    let receiver = ReceiverConfig::new(issuer, ca, TRUST_DOMAIN.parse().unwrap(), audience);
-    let receiver = Receiver::new(receiver).unwrap();
-    receiver.ready().await.unwrap();
-    let at = &deployment.settings.api;
-    let chain = CertificateDer::pem_file_iter(&at.certificate).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&at.key).unwrap();
-    let shown: SingleCertAndKey = CertifiedKey::new(chain, any_supported_type(&key).unwrap()).into();
-    let tls = server_config(Arc::new(shown), PossessingPeers::new()).unwrap();
-    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("https://{}/releases", at.local_addr().unwrap());
-    let routes = Router::new().route("/releases", post(|| async { "released" })).layer(receiver.layer());
-    tokio::spawn(serve(at, tls, routes));
-    url
+    let routes = Router::new().route("/releases", post(|| async { "released" }));
+    deployment.receiving("https://deploy.example.org", routes).await + "/releases"
 }
 
 /// A job of the workflow on a runner: what is set for every step, and what steps gave out.

@@ -11,6 +11,7 @@ mod ports;
 pub mod postgres;
 mod profiles;
 mod programs;
+mod receiver;
 mod tamper;
 mod web;
 mod wire;

@@ -1,6 +1,5 @@
 //! Services of one's own behind the SDK's layer: each request is held against keys and feed, however old its connection.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -8,15 +7,9 @@ use axum::routing::get;
 use daypass_broker::dev::caller::client_config;
 use daypass_broker::dev::organisation::sample;
 use daypass_proto::v1::RevocationReason;
-use daypass_sdk::receive::{PossessingPeers, Receiver, ReceiverConfig, serve, server_config};
 use daypass_sdk::{IssueRequest, Secret};
-use daypass_tests::harness::{Agent, Deployment, TRUST_DOMAIN, eventually, free_port};
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use daypass_tests::harness::{Agent, Deployment, eventually, free_port};
 use secrecy::ExposeSecret as _;
-use tokio::net::TcpListener;
 
 use super::table::{self, Row};
 
@@ -24,22 +17,8 @@ use super::table::{self, Row};
 const WITHIN: Duration = Duration::from_secs(30);
 
 async fn service(deployment: &Deployment) -> String {
-    let issuer = deployment.settings.issuer.as_str().parse().unwrap();
-    let ca = std::fs::read(&deployment.listener_ca).unwrap();
-    let audience = "https://ledger.example.org".parse().unwrap();
-    let config = ReceiverConfig::new(issuer, ca, TRUST_DOMAIN.parse().unwrap(), audience);
-    let receiver = Receiver::new(config).unwrap();
-    receiver.ready().await.unwrap();
-    let at = &deployment.settings.api;
-    let chain = CertificateDer::pem_file_iter(&at.certificate).unwrap().map(Result::unwrap).collect();
-    let key = PrivateKeyDer::from_pem_file(&at.key).unwrap();
-    let shown: SingleCertAndKey = CertifiedKey::new(chain, any_supported_type(&key).unwrap()).into();
-    let tls = server_config(Arc::new(shown), PossessingPeers::new()).unwrap();
-    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("https://{}/", at.local_addr().unwrap());
-    let routes = Router::new().route("/", get(|| async { "good" })).layer(receiver.layer());
-    tokio::spawn(serve(at, tls, routes));
-    url
+    let routes = Router::new().route("/", get(|| async { "good" }));
+    deployment.receiving("https://ledger.example.org", routes).await + "/"
 }
 
 #[tokio::test]
