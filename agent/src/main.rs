@@ -1,5 +1,6 @@
 //! `daypass-agent`: keeps credentials fresh for workloads that cannot ask a broker themselves.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -75,7 +76,10 @@ fn start(config: &Config, work: impl Future<Output = Result<u8, Failure>>) -> Re
     keep_memory_private().map_err(|error| failed("cannot keep the memory private", error))?;
     // Only what this program and the client say: a library that talks to others may show what it sends.
     let own = Targets::new().with_targets([("daypass_agent", config.level), ("daypass_sdk", config.level)]);
-    let output = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let output = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     tracing_subscriber::registry().with(output).with(own).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let runtime = runtime.map_err(|error| failed("cannot start", error))?;

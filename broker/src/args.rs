@@ -35,6 +35,10 @@ pub(crate) enum Command {
         /// Where it keeps its state
         #[arg(long, value_name = "DIR", default_value = ".daypass-dev")]
         state: PathBuf,
+        /// A folder of policies of your own instead of the sample's, of the trust domain example.org: its issuers of ID
+        /// tokens and its client CA run here, everybody who is declared gets a proof, and no story is told
+        #[arg(long, value_name = "DIR")]
+        bundle: Option<PathBuf>,
         /// Begin anew: remove what earlier starts left
         #[arg(long)]
         reset: bool,

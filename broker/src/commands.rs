@@ -99,9 +99,10 @@ impl From<ParseError> for Failure {
 pub(crate) async fn run(command: Command) -> Result<(), Failure> {
     keep_memory_private().map_err(|error| Failure::File("core dumps".into(), error))?;
     match command {
-        Command::Dev { state, reset, exit } => {
+        Command::Dev { state, bundle, reset, exit } => {
             telemetry::start_logs("warn")?;
-            Ok(dev::run(dev::Options { state, reset, exit }).await?)
+            let bundle = bundle.as_deref().map(bundle::files_of).transpose()?;
+            Ok(dev::run(dev::Options { state, bundle, reset, exit }).await?)
         }
         Command::Init { config, bundle, host, owner } => {
             init(&config, bundle.as_deref(), &host, &owner).await

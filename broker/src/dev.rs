@@ -8,6 +8,7 @@ mod files;
 pub mod issuer;
 pub mod organisation;
 mod profiles;
+mod proofs;
 mod state;
 mod story;
 mod teller;
@@ -18,6 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daypass_core::bundle::SourceFile;
 use tokio::time::timeout;
 
 use crate::clock::{Clock, SystemClock};
@@ -35,6 +37,8 @@ const TURN_WITHIN: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Where everything is kept.
     pub state: PathBuf,
+    /// The files of another bundle than the sample's: served without the story, which is the sample's.
+    pub bundle: Option<Vec<SourceFile>>,
     /// Begin anew.
     pub reset: bool,
     /// End after the story.
@@ -48,12 +52,24 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<(), DevError> {
     let state = State::open(&options.state, options.reset)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let organisation = Organisation::start(&state.folder, &state.issuer(), &clock).await?;
+    let own = options.bundle.is_some();
+    let files = options.bundle.unwrap_or_else(organisation::sample);
+    let organisation = Organisation::start_declaring(files, &state.folder, &state.issuer(), &clock).await?;
     let mut broker = start(&state, &organisation, &clock).await?;
     let profiles = profiles::write(&state, &organisation, &broker)?;
-    let told = story::tell(&state, &organisation, &broker, &profiles).await;
+    let told = if own {
+        teller::banner(&state, &broker);
+        Ok(())
+    } else {
+        story::tell(&state, &organisation, &broker).await
+    };
     if told.is_ok() && !options.exit {
-        teller::commands(&profiles, &broker);
+        if own {
+            teller::proofs(&profiles);
+        } else {
+            teller::commands(&profiles);
+        }
+        teller::serving(&profiles, &broker);
         let mut interrupted = pin!(interrupted());
         loop {
             let closed = std::cell::Cell::new(false);
@@ -157,8 +173,8 @@ pub enum DevError {
     /// Another one runs on the same state.
     #[error("another `daypass-broker dev` runs on `{}`: stop it, or name another directory with `--state`", .0.display())]
     Locked(PathBuf),
-    /// The sample organisation is refused.
-    #[error("the sample organisation is refused:\n{0}")]
+    /// The bundle is refused.
+    #[error("the bundle is refused:\n{0}")]
     Bundle(String),
     /// The deployment could not be made.
     #[error(transparent)]

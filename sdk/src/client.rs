@@ -34,6 +34,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// again: the next call makes a new one. A machine that slept, or whose network changed, finds its connections dead.
 pub(crate) const ASK_FOR_LIFE_AFTER: Duration = Duration::from_secs(2);
 
+/// What a caller is told who showed nothing.
+const NO_PROOF: &str = "no proof: expected `id_token_file`, or `cert` and `key`, in the profile or in the environment \
+                        (`DAYPASS_ID_TOKEN_FILE`; `DAYPASS_CERT` and `DAYPASS_KEY`)";
+
 /// Talks to one broker. Cheap to clone; clones share the connection and what is known of the log.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
@@ -190,7 +194,7 @@ impl Client {
                 request.metadata_mut().insert("authorization", bearer(&token.read().await?)?);
             }
             None if self.0.holder.is_fresh() => {
-                return Err(Error::Config("no proof: expected `id_token_file`, or `cert` and `key`".into()));
+                return Err(Error::Config(NO_PROOF.into()));
             }
             None => {}
         }

@@ -287,6 +287,10 @@ async fn ask(
             Err(Error::FixRequest { refusal, .. }) if held.is_some() && refusal.reason == "NOT_FOUND" => {
                 issuer.issue(request).await
             }
+            // What is held was revoked: it is not renewed, and whether there may be another is decided anew.
+            Err(Error::AskForPermission(refusal)) if held.is_some() && refusal.reason == "NOT_ALLOWED" => {
+                issuer.issue(request).await
+            }
             answered => answered,
         }
     };

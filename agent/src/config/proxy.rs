@@ -106,7 +106,7 @@ enum At {
 
 impl Value for At {
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        let expected = "expected a loopback address such as `127.0.0.1:8081`, or the path of a Unix socket";
+        let expected = "expected a loopback address such as `127.0.0.1:8081`, or the path of a Unix socket such as `./erp.sock`";
         let given = text(value, "an address or a path")?;
         match given.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Self::Loopback(address)),

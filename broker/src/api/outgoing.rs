@@ -140,7 +140,7 @@ pub(crate) fn of_record(error: &RecordError) -> Outgoing {
     match error {
         RecordError::Replayed => Outgoing::new(
             Outward::ProofReplayed,
-            "the proof has bought a credential already: ask its issuer for a fresh one",
+            "the proof was spent already, on a credential or an order: ask its issuer for a fresh one",
         ),
         RecordError::AlreadyIssued => Outgoing::new(
             Outward::AlreadyIssued,

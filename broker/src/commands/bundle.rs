@@ -8,12 +8,17 @@ use super::Failure;
 
 /// Reads and compiles the bundle in `folder`.
 pub(super) fn read_bundle(folder: &Path) -> Result<Bundle, Failure> {
+    compile(&files_of(folder)?).map_err(|findings: Vec<Finding>| {
+        Failure::Bundle(findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+/// All its files, by their paths.
+pub(super) fn files_of(folder: &Path) -> Result<Vec<SourceFile>, Failure> {
     let mut files = Vec::new();
     read_into(folder, "", &mut files)?;
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    compile(&files).map_err(|findings: Vec<Finding>| {
-        Failure::Bundle(findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n"))
-    })
+    Ok(files)
 }
 
 /// Every file below `folder`, as `daypass check` reads them. What is hidden is no part of a bundle, and neither is

@@ -1,7 +1,7 @@
 //! The sample organisation, brought to loopback: each declared issuer of ID tokens runs here, under its own URL and
 //! keys, and the client CA is one of ours. Everything else is as its files say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,8 +105,7 @@ impl Organisation {
     /// # Errors
     /// When there is no such clause.
     pub fn token(&self, issuer: &str, who: &str) -> Result<String, DevError> {
-        let missing =
-            || DevError::Story(format!("the sample organisation has no `{who}` with tokens of `{issuer}`"));
+        let missing = || DevError::Story(format!("the bundle has no `{who}` with tokens of `{issuer}`"));
         let claims = self.claims(issuer, who).ok_or_else(missing)?;
         self.issuer(issuer).ok_or_else(missing)?.issue(claims)
     }
@@ -205,33 +204,32 @@ fn brought_here(
     issuers: &BTreeMap<Name, DevIssuer>,
     workloads: &WorkloadCa,
 ) -> Result<Vec<SourceFile>, DevError> {
-    let mut known: BTreeSet<&str> = issuers.keys().map(Name::as_str).collect();
-    let mut bring = |source: SourceFile| {
+    let bring = |source: SourceFile| {
         let broken = |error: &dyn std::fmt::Display| DevError::Bundle(format!("  {}: {error}", source.path));
-        if !source.path.starts_with("issuers") || !source.path.ends_with(".toml") {
+        if !source.path.ends_with(".toml") {
             return Ok(source);
         }
         let mut table: toml::Table = toml::from_str(&source.text).map_err(|error| broken(&error))?;
+        if !table.contains_key("issuer") {
+            return Ok(source);
+        }
         for (name, declared) in
             table.get_mut("issuer").and_then(toml::Value::as_table_mut).into_iter().flatten()
         {
             let Some(declared) = declared.as_table_mut() else { continue };
             match issuers.get(name.as_str()) {
                 Some(issuer) => point_at(declared, issuer),
-                // Whom the broker let in itself is the same on every machine.
-                None if declared.get("kind").and_then(toml::Value::as_str) == Some("nodes") => {}
-                None => believe(declared, workloads),
+                None if declared.get("kind").and_then(toml::Value::as_str) == Some("client_ca") => {
+                    believe(declared, workloads).map_err(|error| broken(&error))?;
+                }
+                // The same on every machine: whom the broker let in itself, and keys that lie in the bundle.
+                None => {}
             }
-            known.remove(name.as_str());
         }
         let text = toml::to_string(&table).map_err(|error| broken(&error))?;
         Ok(SourceFile { text, path: source.path })
     };
-    let brought: Result<Vec<_>, DevError> = sources.into_iter().map(&mut bring).collect();
-    match known.first() {
-        None => brought,
-        Some(name) => Err(DevError::Bundle(format!("  issuer `{name}` is declared outside `issuers/`"))),
-    }
+    sources.into_iter().map(bring).collect()
 }
 
 fn point_at(declared: &mut toml::Table, issuer: &DevIssuer) {
@@ -242,11 +240,19 @@ fn point_at(declared: &mut toml::Table, issuer: &DevIssuer) {
     declared.insert("algs".into(), toml::Value::Array(vec!["ES256".into()]));
 }
 
-fn believe(declared: &mut toml::Table, workloads: &WorkloadCa) {
+fn believe(declared: &mut toml::Table, workloads: &WorkloadCa) -> Result<(), DevError> {
+    let ours = trust_domain()?;
+    match declared.get("trust_domain").and_then(toml::Value::as_str) {
+        Some(other) if other != ours.as_str() => {
+            return Err(DevError::Story(format!("trust domain `{other}`: `dev` knows `{ours}` alone")));
+        }
+        _ => {}
+    }
     for replaced in ["ca_file", "crl_file"] {
         declared.remove(replaced);
     }
     declared.insert("ca".into(), pem_of(workloads.root()).into());
+    Ok(())
 }
 
 fn pem_of(der: &[u8]) -> String {

@@ -22,7 +22,7 @@ use tonic_types::StatusExt as _;
 use super::DevError;
 use super::caller::{Caller, possession};
 use super::organisation::Organisation;
-use super::profiles::{CI, NIGHTLY, OPERATOR, Profiles, STAFF};
+use super::profiles::{CI, NIGHTLY, OPERATOR, STAFF};
 use super::state::{State, trust_domain};
 use super::teller::{banner, countdown, countdown_over, fact, members, step};
 use super::workload_ca::WorkloadCertificate;
@@ -45,7 +45,6 @@ pub(super) async fn tell(
     state: &State,
     organisation: &Organisation,
     broker: &Running,
-    _profiles: &Profiles,
 ) -> Result<(), DevError> {
     let stage = Stage { state, organisation, broker };
     banner(state, broker);

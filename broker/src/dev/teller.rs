@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::profiles::{NIGHTLY, Profiles};
+use super::profiles::Profiles;
+use super::proofs::Kept;
 use super::state::State;
 use crate::serve::Running;
 
@@ -80,7 +81,7 @@ pub(super) fn countdown_over() {
 }
 
 /// The commands to type in a second terminal, with paths that run as printed.
-pub(super) fn commands(profiles: &Profiles, broker: &Running) {
+pub(super) fn commands(profiles: &Profiles) {
     let daypass = shown(&program());
     let with = |profile: &str| format!("{daypass} --config {} --profile {profile}", shown(&profiles.config));
     let (nightly, ci, operator) = (with("nightly"), with("ci"), with("operator"));
@@ -114,9 +115,37 @@ pub(super) fn commands(profiles: &Profiles, broker: &Running) {
         line(&format!("   {}", paint("2", &format!("# {what}"))));
         line(&format!("   {command}"));
     }
+}
+
+/// Who can prove itself here, and how: for a bundle of somebody's own.
+pub(super) fn proofs(profiles: &Profiles) {
+    line("");
+    line(&paint("1", "Who can prove itself here, each with a profile of its name:"));
+    for proof in &profiles.proofs {
+        let file = match &proof.kept {
+            Kept::Certificate { cert, .. } => cert,
+            Kept::Token { file, .. } => file,
+        };
+        line(&format!("   {:<28} {}", proof.who, shown(file)));
+    }
+    line("");
+    line(&paint("1", "Now type in a second terminal:"));
+    line(&format!("   . {}", shown(&profiles.environment)));
+    for proof in &profiles.proofs {
+        let name = &proof.who;
+        match &proof.task {
+            Some(task) => line(&format!("   daypass --profile {name} explain {task}")),
+            None => line(&format!("   daypass --profile {name} log")),
+        }
+    }
+}
+
+/// That it serves from now on.
+pub(super) fn serving(profiles: &Profiles, broker: &Running) {
     line("");
     line(&format!(
-        "Serving {NIGHTLY} and the others on https://{}. Ctrl-C stops; a second start goes on with the same log.",
+        "Serving {} identities and operators on https://{}. Ctrl-C stops; a second start goes on with the same log.",
+        profiles.proofs.len(),
         broker.api
     ));
 }

@@ -1,11 +1,14 @@
 //! Answers on standard output: tables for people, JSON for programs.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use serde_json::Value;
 
 use crate::args::Format;
 use crate::failure::Failure;
+
+/// How long lines are on a terminal.
+const TERMINAL: usize = 80;
 
 /// Standard output, in the format that was asked for.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +56,10 @@ impl Output {
     pub(crate) fn sheet(&self, sheet: &Sheet) -> Result<(), Failure> {
         match self.is_json() {
             true => self.json(&sheet.to_json()),
-            false => self.line(sheet.to_text().trim_end()),
+            false => {
+                let width = std::io::stdout().is_terminal().then_some(TERMINAL);
+                self.line(sheet.to_text(width).trim_end())
+            }
         }
     }
 }
@@ -78,11 +84,32 @@ impl Sheet {
         Value::Object(self.rows.iter().map(member).collect())
     }
 
-    /// Two columns; what would break a line or a terminal is shown escaped.
-    fn to_text(&self) -> String {
+    /// Two columns; what would break a line or a terminal is shown escaped. Values are broken between words where lines
+    /// have a length: for people, never for a program that reads a line.
+    fn to_text(&self, length: Option<usize>) -> String {
         let width = self.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        self.rows.iter().map(|(name, value)| format!("{name:<width$}  {}\n", printable(value))).collect()
+        let room = length.map_or(usize::MAX, |length| length.saturating_sub(width + 2));
+        let next = format!("\n{:width$}  ", "");
+        let row = |(name, value): &(String, String)| {
+            format!("{name:<width$}  {}\n", broken(&printable(value), room).join(&next))
+        };
+        self.rows.iter().map(row).collect()
     }
+}
+
+/// Lines of at most so many characters, or of one word.
+fn broken(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Text from elsewhere, without control characters: a claim must not be able to move a cursor.
@@ -114,7 +141,18 @@ mod tests {
 
     #[test]
     fn a_table_has_two_columns_and_moves_no_cursor() {
-        assert_eq!(sheet().to_text(), "task        post-invoices\nlive until  soon\\u{1b}[2J\\nnow\n");
+        assert_eq!(sheet().to_text(None), "task        post-invoices\nlive until  soon\\u{1b}[2J\\nnow\n");
+    }
+
+    #[test]
+    fn a_long_value_is_broken_between_words_for_a_terminal_alone() {
+        let mut sheet = Sheet::default();
+        sheet.row("ids", "0123456789 0123456789 01234567890123456789 0");
+        assert_eq!(
+            sheet.to_text(Some(20)),
+            "ids  0123456789\n     0123456789\n     01234567890123456789\n     0\n"
+        );
+        assert_eq!(sheet.to_text(None).lines().count(), 1);
     }
 
     #[test]

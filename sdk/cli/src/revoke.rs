@@ -65,7 +65,7 @@ fn selection(revoke: &Revoke) -> Result<Selection, Failure> {
         what.target.clone().map(Selection::Target),
         what.supplier.clone().map(Selection::Supplier),
         what.issuer.clone().map(Selection::Issuer),
-        what.key.clone().map(Selection::Key),
+        what.key_id.clone().map(Selection::Key),
     ];
     if let Some(selection) = chosen.into_iter().flatten().next() {
         return Ok(selection);

@@ -9,8 +9,10 @@ use crate::profile::Profile;
 
 pub(crate) async fn suspend(order: &Suspend, profile: &Profile, out: &Output) -> Result<(), Failure> {
     let client = Client::new(profile.config()?)?;
+    let selector = order.what.selector();
+    let selector = selector.ok_or_else(|| Failure::Usage("expected what to suspend".into()))?;
     let suspension = Suspension {
-        selector: order.selector.clone(),
+        selector,
         reason: order.reason.clone(),
         until: order.until,
         keep_live: order.keep_live,

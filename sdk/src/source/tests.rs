@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use daypass_proto::v1;
@@ -77,6 +77,7 @@ pub(crate) struct Desk {
     clock: Arc<Hands>,
     life_ms: i64,
     refuses: Mutex<Option<Error>>,
+    refuses_renewals: AtomicBool,
     proof: Mutex<Digest>,
     asked: Mutex<Vec<Option<CredentialId>>>,
     in_flight: AtomicUsize,
@@ -94,6 +95,9 @@ impl Issues for Arc<Desk> {
             asked.push(request.supersedes);
             u8::try_from(asked.len()).unwrap()
         };
+        if request.supersedes.is_some() && self.refuses_renewals.load(Ordering::SeqCst) {
+            return Err(refused("NOT_ALLOWED"));
+        }
         match self.refuses.lock().unwrap().clone() {
             Some(error) => Err(error),
             None => Ok(credential(nth, self.clock.now(), self.life_ms)),
@@ -113,6 +117,7 @@ impl Desk {
             clock: Arc::new(clock),
             life_ms,
             refuses: Mutex::new(None),
+            refuses_renewals: AtomicBool::default(),
             proof: Mutex::new(Digest::of(b"first")),
             asked: Mutex::default(),
             in_flight: AtomicUsize::default(),
@@ -180,6 +185,18 @@ async fn a_renewal_names_what_it_supersedes_and_followers_see_it() {
     let asked = desk.asked.lock().unwrap().clone();
     assert_eq!(asked[..2], [None, Some(first.id)]);
     assert_eq!(desk.most_in_flight.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_was_revoked_is_not_renewed_but_replaced() {
+    let desk = Desk::open(1_000);
+    desk.refuses_renewals.store(true, Ordering::SeqCst);
+    let source = desk.source();
+    let first = source.credential().await.unwrap();
+    let mut changes = source.subscribe();
+    let next = changes.wait_for(|it| it.as_ref().is_none_or(|it| it.id != first.id)).await.unwrap().clone();
+    assert!(next.is_some(), "there was none in between: {:?}", source.failure());
+    assert_eq!(desk.asked.lock().unwrap()[..3], [None, Some(first.id), None]);
 }
 
 #[tokio::test]

@@ -63,8 +63,8 @@ pub(crate) struct What {
     #[arg(long, value_name = "NAME")]
     pub(crate) issuer: Option<Name>,
     /// All that a key has signed
-    #[arg(long = "key-id", value_name = "KEY")]
-    pub(crate) key: Option<KeyId>,
+    #[arg(long, value_name = "KEY")]
+    pub(crate) key_id: Option<KeyId>,
 }
 
 /// Why a credential ends early (RFC 5280, section 5.3.1).
