@@ -1,5 +1,6 @@
 //! What the parts promise together, by topic.
 
+mod afternoon;
 mod agent;
 mod agent_node;
 mod agent_runs;

@@ -121,8 +121,8 @@ impl Profiles {
             tokio::select! {
                 () = &mut until => return,
                 () = tokio::time::sleep(FRESH_EVERY) => {
-                    let due = self.proofs.iter().filter(|proof| all || proof.is_of_an_operator());
-                    let refreshed: Result<(), _> = due.map(|proof| proof.refresh(organisation)).collect();
+                    let mut due = self.proofs.iter().filter(|proof| all || proof.is_of_an_operator());
+                    let refreshed = due.try_for_each(|proof| proof.refresh(organisation));
                     if let Err(error) = refreshed {
                         tracing::error!(%error, "a token could not be minted");
                     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use daypass_evidence::entry::Mode;
 use daypass_verify::ids::TrustDomain;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,11 @@ pub(super) struct Ports {
     pub(super) web: u16,
     pub(super) ops: u16,
 }
+
+/// Where a new organisation looks for its ports: below those that the system gives to outgoing connections, one of which
+/// would be in the way of a later start.
+const FIRST: u16 = 12_000;
+const COUNT: u16 = 18_000;
 
 /// The file that tells a state directory from any other.
 const MARKER: &str = "ports.json";
@@ -165,12 +171,20 @@ fn ports(path: &Path) -> Result<Ports, DevError> {
         }
         return Ok(ports);
     }
-    let (api, web, ops) = (free(0)?, free(0)?, free(0)?);
-    let port = |listener: &TcpListener| listener.local_addr().map_or(0, |at| at.port());
-    let ports = Ports { api: port(&api), web: port(&web), ops: port(&ops) };
+    let ports = new_ports()?;
     let bytes = serde_json::to_vec(&ports).map_err(|_| DevError::Damaged(path.to_owned()))?;
     files::write_private(path, &bytes)?;
     Ok(ports)
+}
+
+/// Three that nobody listens on, from a place that no other start looks at.
+fn new_ports() -> Result<Ports, DevError> {
+    let mut drawn = [0; 2];
+    SystemRandom::new().fill(&mut drawn).map_err(|_| DevError::Random)?;
+    let start = u16::from_be_bytes(drawn) % COUNT;
+    let mut found = (0..COUNT).map(|next| FIRST + (start + next) % COUNT).filter(|port| free(*port).is_ok());
+    let mut next = || found.next().ok_or(DevError::Key("three ports of loopback that nobody listens on"));
+    Ok(Ports { api: next()?, web: next()?, ops: next()? })
 }
 
 /// Says which port is taken, before anything else is done.
