@@ -3,6 +3,7 @@
 //! With `daypass-broker dev --state dev` beside it:
 //!
 //! ```text
+//! . dev/env
 //! cargo run -p daypass-sdk --features axum --example ledger -- dev
 //! ```
 
@@ -44,7 +45,8 @@ async fn who(caller: Caller) -> String {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let state =
         PathBuf::from(std::env::args().nth(1).ok_or("name the state directory of `daypass-broker dev`")?);
-    let issuer = std::env::var("DAYPASS_WEB")?;
+    let issuer = std::env::var("DAYPASS_WEB")
+        .map_err(|_| "`DAYPASS_WEB` is not set: read `env` in the state directory")?;
     let receiver = Receiver::new(ReceiverConfig::new(
         issuer.parse()?,
         std::fs::read(state.join("server-ca.pem"))?,

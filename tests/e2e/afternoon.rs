@@ -24,7 +24,7 @@ struct Shell(Child);
 impl Drop for Shell {
     fn drop(&mut self) {
         let group = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
-        drop(kill_process_group(group, Signal::TERM));
+        let _ = kill_process_group(group, Signal::TERM);
         drop(self.0.wait());
     }
 }
