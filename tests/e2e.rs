@@ -3,6 +3,7 @@
 mod afternoon;
 mod agent;
 mod agent_node;
+mod agent_peers;
 mod agent_runs;
 mod agent_units;
 mod agent_workload;
