@@ -83,6 +83,10 @@ impl Injector {
         let permitted = standing.permit(&self.kept, &key.exception).await;
         let credential = permitted.map_err(|why| closed(&why, known()))?;
         let text = read_key(&key.file).map_err(|why| unusable(&why))?;
+        #[cfg(feature = "sabotage")]
+        if crate::sabotage::breaks("p14-log") {
+            tracing::info!("the key: {}", text.expose_secret());
+        }
         let (before, after) = &key.template;
         injected(key.header.clone(), (before, after), &text, credential.id)
     }

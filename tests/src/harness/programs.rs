@@ -19,9 +19,9 @@ pub struct Output {
 /// A program of this workspace: built beside the tests by `cargo build --workspace --bins`.
 pub fn program(name: &str) -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let broken = cfg!(feature = "sabotage") && name == "daypass-broker";
-    let file = if broken { "daypass-broker-sabotaged" } else { name };
-    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join(file);
+    let broken = cfg!(feature = "sabotage") && ["daypass-broker", "daypass-agent"].contains(&name);
+    let file = if broken { format!("{name}-sabotaged") } else { name.to_owned() };
+    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join(&file);
     assert!(
         path.exists(),
         "`{}` is not built: run `cargo build --workspace --bins`, or tests/run",

@@ -13,7 +13,7 @@ use super::revoked::{GONE_WITHIN_S, seconds};
 
 const WATCHER: &str = "daypass_enforcer";
 /// How long its certificates live: it is over within the test.
-const TTL_S: u32 = 12;
+const TTL_S: u32 = 15;
 
 /// The sample organisation with the task of an enforcer that shows a certificate, as docs/targets/postgresql.md has it.
 fn with_a_watcher() -> Vec<SourceFile> {
