@@ -1,6 +1,9 @@
 //! Secrets sent along every path of the programs, broker and command line, each looked for afterwards wherever something
 //! is printed, logged, counted or kept: proofs, tokens and keys belong to who holds them, and to files of mode 0600.
 
+mod agents;
+mod password;
+
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -55,6 +58,7 @@ async fn no_secret_is_printed_logged_counted_or_kept_where_others_can_read_it() 
     watch.refused_paths().await;
     watch.operators_paths().await;
     watch.strangers_on_the_web().await;
+    watch.agents_paths().await;
     watch.gather().await;
     watch.broker.kill().unwrap();
     watch.broker.wait().unwrap();
@@ -308,7 +312,8 @@ impl Watch {
         let mut looked = 0;
         for path in files(self.deployment.folder()) {
             let private = fs::metadata(&path).unwrap().permissions().mode() & 0o077 == 0;
-            if !private || kept(&path) {
+            // What is sealed is private, and tells nothing besides.
+            if !private || kept(&path) || path.starts_with(self.path("sealed")) {
                 look(&path.display().to_string(), &fs::read(&path).unwrap());
                 looked += 1;
             }
