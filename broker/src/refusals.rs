@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use daypass_core::decision::Denial;
 use daypass_evidence::entry::{Body, By, Counts, Latency, NewEntry};
-use daypass_verify::ids::{CredentialId, RequestId};
+use daypass_verify::ids::{CredentialId, IdentityName, RequestId};
 use daypass_verify::time::UnixMs;
 use hdrhistogram::Histogram;
 
@@ -41,6 +41,8 @@ pub struct Explanation {
 struct Kind {
     issuer: String,
     subject: String,
+    /// One proof, that of a node, may be shown for several.
+    identity: Option<IdentityName>,
     task: String,
     reason: &'static str,
 }
@@ -50,13 +52,14 @@ impl Kind {
         Self {
             issuer: denial.proof.issuer.clone(),
             subject: denial.proof.subject.clone(),
+            identity: denial.identity.as_ref().map(|it| it.name.clone()),
             task: if declared { denial.task.clone() } else { String::new() },
             reason: denial.inner,
         }
     }
 
     fn folded(self) -> Self {
-        Self { subject: String::new(), task: String::new(), ..self }
+        Self { subject: String::new(), identity: None, task: String::new(), ..self }
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 pub use identify::{What, identify};
 pub use ledger::{Ledger, RevokedCredential};
+pub(crate) use matching::holds;
 pub use matching::{Matching, Page, Selected};
 use shards::Shards;
 use unfinished::Unfinished;

@@ -5,9 +5,10 @@ use daypass_broker::dev::organisation::sample;
 use daypass_broker::dev::workload_ca::WorkloadCertificate;
 use daypass_broker::limits::Rates;
 use daypass_core::bundle::SourceFile;
-use daypass_evidence::entry::{AlarmState, Body, Index, ProofKind};
+use daypass_evidence::entry::{AlarmState, Body, EndedHow, Index, ProofKind};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
+use daypass_proto::v1::selector::What;
 use daypass_tests::harness::{Deployment, NIGHTLY, Refused, certificate_of, eventually, issue, stores, task};
 use daypass_verify::ids::Digest;
 use futures::future::join_all;
@@ -289,22 +290,45 @@ async fn a_node_speaks_for_the_workloads_that_are_declared_on_it_and_what_they_h
     ] {
         assert_eq!(issue(&node, wrong).await.unwrap_err().reason, reason);
     }
-    // Neither a job nor the workload itself, with what it was given, speaks for anybody.
-    assert_eq!(issue(&deployment.job().await, backup.clone()).await.unwrap_err().reason, "NOT_ALLOWED");
+    // Neither a job nor the workload itself, with what it was given, speaks for anybody, and an operator learns why.
+    let request_id = "0199f2c1-0000-7000-8000-000000000001".to_owned();
+    let asked = pb::IssueRequest { request_id: request_id.clone(), ..backup.clone() };
+    assert_eq!(issue(&deployment.job().await, asked).await.unwrap_err().reason, "NOT_ALLOWED");
+    let reader = deployment.operator().await;
+    let wanted = reader.request(pb::ExplainRequest { request_id }).unwrap();
+    assert_eq!(reader.evidence().explain(wanted).await.unwrap().into_inner().reason, "NO_NODE");
     let worker = as_node(&deployment, &shown(&answer, &key)).await;
     assert_eq!(issue(&worker, backup.clone()).await.unwrap_err().reason, "PROOF_REFUSED");
 
-    let operator = deployment.operator().await;
-    let selector =
-        pb::Selector { what: Some(pb::selector::What::Identity(NODE.into())), ..Default::default() };
-    let wanted = pb::RevokeRequest {
-        selector: Some(selector),
-        reason: pb::RevocationReason::KeyCompromise.into(),
-        ..Default::default()
-    };
-    let revoked =
-        operator.credentials().revoke(operator.request(wanted).unwrap()).await.unwrap().into_inner();
-    assert!(revoked.credential_ids.contains(&answer.credential_id), "{revoked:?}");
+    // What it asked for others it may give up for them.
+    let one = issue(&node, backup.clone()).await.unwrap().credential_id;
+    assert_eq!(revoked(&node, What::CredentialId(one.clone())).await, [one.clone()]);
+    let by = deployment.entry("its end", |entry| match &entry.body {
+        Body::CredentialEnded(ended) if ended.how == EndedHow::Revoked => entry.envelope.by.clone(),
+        _ => None,
+    });
+    assert_eq!(by.await.1.identity.unwrap().as_str(), NODE);
+    let all = revoked(&deployment.operator().await, What::Identity(NODE.into())).await;
+    assert!(all.contains(&answer.credential_id) && !all.contains(&one), "{all:?}");
+}
+
+async fn revoked(caller: &Caller, what: What) -> Vec<String> {
+    let selector = Some(pb::Selector { what: Some(what), ..Default::default() });
+    let reason = pb::RevocationReason::KeyCompromise.into();
+    let wanted = caller.request(pb::RevokeRequest { selector, reason, ..Default::default() }).unwrap();
+    caller.credentials().revoke(wanted).await.unwrap().into_inner().credential_ids
+}
+
+#[tokio::test]
+async fn what_a_suppliers_machine_holds_for_others_ends_with_the_supplier() {
+    let mut files = sample();
+    let nodes = files.iter_mut().find(|file| file.path == "identities/nodes.toml").unwrap();
+    nodes.text = nodes.text.replace("class = \"node\"\n", "class = \"node\"\nsupplier = \"acme\"\n");
+    let deployment = Deployment::start_with(files, |_| {}).await;
+    let node = as_node(&deployment, &enrolled(&deployment, NODE).await).await;
+    let held = issue(&node, spoken_for("ledger-backup.service", 1001, &fresh())).await.unwrap();
+    let all = revoked(&deployment.operator().await, What::Supplier("acme".into())).await;
+    assert!(all.contains(&held.credential_id), "{all:?}");
 }
 
 #[tokio::test]
@@ -313,11 +337,13 @@ async fn a_node_asks_no_faster_for_many_instances_than_for_one() {
     deployment.settings.rates = Rates { issue_per_s: 1, issue_burst: 4, ..Rates::NONE };
     deployment.resume().await.unwrap();
     let node = as_node(&deployment, &enrolled(&deployment, NODE).await).await;
-    let (key, mut reasons) = (fresh(), Vec::new());
-    for n in 0..12 {
+    let key = fresh();
+    let wanted = (0..40).map(|n| {
         let mut wanted = spoken_for("ledger-backup.service", 1001, &key);
         wanted.delegation.as_mut().unwrap().instance = format!("night-{n}");
-        reasons.extend(issue(&node, wanted).await.err().map(|refused| refused.reason));
-    }
+        wanted
+    });
+    let answers = join_all(wanted.map(|wanted| issue(&node, wanted))).await;
+    let reasons: Vec<_> = answers.into_iter().filter_map(|it| Some(it.err()?.reason)).collect();
     assert!(reasons.contains(&"RATE_LIMITED".to_owned()), "{reasons:?}");
 }

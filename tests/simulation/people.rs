@@ -121,6 +121,7 @@ impl People {
             client: None,
             approval: None,
             emergency: None,
+            for_workload: false,
         }
     }
 }

@@ -74,6 +74,7 @@ impl Decision<'_> {
         let ground = self.ground()?;
         let caller = self.caller(&ground)?;
         known.identity = Some(caller.party.named.clone());
+        self.check_spoken_for()?;
         self.check_issuer(&ground)?;
         let destination = self.destination(&ground, &caller)?;
         known.target = Some(destination.target_named.name.clone());

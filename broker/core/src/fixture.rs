@@ -353,6 +353,7 @@ pub(crate) fn request(task: &str) -> Request {
         client: None,
         approval: None,
         emergency: None,
+        for_workload: false,
     }
 }
 

@@ -41,6 +41,8 @@ pub struct Request {
     pub approval: Option<Index>,
     /// The emergency that it declares.
     pub emergency: Option<Emergency>,
+    /// Whether it is for a workload that its caller speaks for.
+    pub for_workload: bool,
 }
 
 /// An issuance that another renews.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use daypass_core::decision::Outward;
 use daypass_core::draft::Mark;
-use daypass_evidence::entry::{By, Reach, Selector};
+use daypass_evidence::entry::{By, CredentialIssued, Reach, Selector};
 use daypass_verify::ids::{CredentialId, IdentityName, Name};
 use daypass_verify::time::UnixMs;
 use tokio::time::timeout;
 
 use super::{Api, Caller, Outgoing, outgoing, standing};
 use crate::log::Place;
-use crate::revocation::{Authority, Matching, Order, Outcome, What, identify};
+use crate::revocation::{Authority, Matching, Order, Outcome, What, holds, identify};
 use crate::store::place;
 
 /// How long an answer waits for all endings: they go on after it.
@@ -136,11 +136,11 @@ impl Api {
         let (what, now) = (what.clone(), self.desk.clock.now());
         let found = self.readers.run(move |reader| identify(reader, &what, now)).await;
         let found = found.map_err(|error| outgoing::of_store(&error))?;
-        let own = |name: &IdentityName| match right {
+        let own = |issued: &CredentialIssued| match right {
             Right::Operator(_) => true,
-            Right::Holder(own) => own.contains(name),
+            Right::Holder(own) => own.iter().any(|name| holds(name, issued)),
         };
-        let Some((at, _)) = found.filter(|(_, issued)| own(&issued.identity.name)) else {
+        let Some((at, _)) = found.filter(|(_, issued)| own(issued)) else {
             let message = "no credential of this log is selected, or none that is the caller's own";
             return Err(Outgoing::new(Outward::NotFound, message));
         };
@@ -158,7 +158,8 @@ impl Api {
         let mut matching = order.matching.clone();
         let first = self.readers.run(move |reader| matching.page(reader, None)).await;
         let first = first.map_err(|error| outgoing::of_store(&error))?.found.into_iter().next();
-        Ok(first.map(|one| one.identity).or_else(|| own.into_iter().next()))
+        let as_itself = first.map(|one| one.identity).filter(|name| own.contains(name));
+        Ok(as_itself.or_else(|| own.into_iter().next()))
     }
 
     /// Ends as fast as the log takes it, whoever waits for it.

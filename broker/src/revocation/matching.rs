@@ -160,7 +160,7 @@ impl Matching {
         }
         let entry = index::read(row)?;
         let (id, Body::CredentialIssued(issued)) = (entry.envelope.id, entry.body) else { return Ok(None) };
-        let own = self.own.as_ref().is_none_or(|own| own.contains(&issued.identity.name));
+        let own = self.own.as_ref().is_none_or(|own| own.iter().any(|it| holds(it, &issued)));
         let early = |before: UnixMs| id.drawn_at() < before;
         let in_time = self.selector.issued_before_ms.is_none_or(early);
         if !own || !in_time || !self.selects(reader, live.index, &issued)? {
@@ -192,24 +192,30 @@ impl Matching {
         if by_itself {
             return Ok(true);
         }
-        let (wanted, declared_at) = match (&selector.issuer, &selector.supplier) {
-            (Some(issuer), _) => (issuer.clone(), issued.proof.at),
-            (None, Some(supplier)) => (supplier.clone(), issued.identity.at),
-            (None, None) => return Ok(false),
-        };
         let of_issuer = selector.issuer.is_some();
-        // References lie in the log of the issuance itself.
-        let at = at - place(at).1 + declared_at;
-        let known = match self.declared.entry(at) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(unknown) => unknown.insert(declared(reader, at, of_issuer)?),
+        let Some(wanted) = selector.issuer.as_ref().or(selector.supplier.as_ref()).cloned() else {
+            return Ok(false);
         };
-        Ok(known.as_ref() == Some(&wanted))
+        let node_at = issued.proof.via.as_ref().and_then(|via| via.at);
+        let of_parties = [Some(issued.identity.at), node_at];
+        let declared_at = if of_issuer { [Some(issued.proof.at), None] } else { of_parties };
+        // References lie in the log of the issuance itself.
+        let first = at - place(at).1;
+        for at in declared_at.into_iter().flatten().map(|index| first + index) {
+            let known = match self.declared.entry(at) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => unknown.insert(declared(reader, at, of_issuer)?),
+            };
+            if known.as_ref() == Some(&wanted) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
 /// Whether it was issued to this identity, or to a workload that it spoke for: what a lost machine holds is all of it.
-fn holds(identity: &IdentityName, issued: &CredentialIssued) -> bool {
+pub(crate) fn holds(identity: &IdentityName, issued: &CredentialIssued) -> bool {
     let node = issued.proof.via.as_ref().map(|via| &via.node);
     *identity == issued.identity.name || node == Some(identity)
 }

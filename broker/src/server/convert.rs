@@ -49,6 +49,7 @@ pub(super) fn request(
             reason: emergency.reason.clone(),
             reference: emergency.reference.clone(),
         }),
+        for_workload: wire.delegation.is_some(),
     })
 }
 

@@ -60,10 +60,10 @@ impl Service {
         caller: &Caller,
         id: RequestId,
     ) -> Result<pb::IssueResponse, Outgoing> {
+        self.0.within_rate(caller)?;
         let workload = wire.delegation.as_ref().map(|it| delegation::workload(&self.0, caller, it));
         let workload = workload.transpose()?;
         let caller = workload.as_ref().unwrap_or(caller);
-        self.0.within_rate(caller)?;
         let supersedes = convert::optional("supersedes", &wire.supersedes)?.or(own_node(wire, caller));
         let renewed = self.0.renewed(caller, supersedes).await?;
         let request = convert::request(wire, caller, renewed)?;

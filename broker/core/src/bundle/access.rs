@@ -9,7 +9,7 @@ use daypass_verify::scope::Scope;
 use daypass_verify::time::Seconds;
 
 use super::Bundle;
-use super::object::{Identity, Issuer, IssuerKind, ProofClause, Target, Task};
+use super::object::{Identity, Issuer, IssuerKind, ProofClause, Supplier, Target, Task};
 use crate::policy::{Question, Verdict};
 
 /// More ways than this to fill in the claims that rules look at are not tried.
@@ -86,13 +86,20 @@ impl Case<'_> {
                 } else {
                     format!("{}: {}", clause.issuer, join(&alike.claims, " or "))
                 };
-                self.row(table, &proof, outcome, &alike.forms);
+                self.row(table, clause, &proof, outcome, &alike.forms);
             }
         }
     }
 
-    fn row(&self, table: &mut String, proof: &str, outcome: &Outcome, forms: &BTreeSet<&'static str>) {
-        let scope = self.scope();
+    fn row(
+        &self,
+        table: &mut String,
+        clause: &ProofClause,
+        proof: &str,
+        outcome: &Outcome,
+        forms: &BTreeSet<&'static str>,
+    ) {
+        let scope = self.scope(clause);
         let (may, ttl, rules) = match outcome {
             Outcome::May { ttl, rules } if self.task.approval.is_some() => {
                 ("after approval", ttl.to_string(), rules)
@@ -125,7 +132,11 @@ impl Case<'_> {
         if self.identity.disabled || issuer.disabled {
             return may_not("(disabled)");
         }
-        let granted = self.scope();
+        let may = |node: &Identity| !node.disabled && node.tasks.contains(self.task_name);
+        if clause.workload.is_some() && !self.node(clause).is_some_and(may) {
+            return may_not("(beyond its node)");
+        }
+        let granted = self.scope(clause);
         if is_emptied(&granted, &self.task.scope) {
             return may_not("(beyond the supplier's contract)");
         }
@@ -148,7 +159,7 @@ impl Case<'_> {
             emergency: false,
             approved: self.task.approval.is_some(),
         };
-        let longest = self.ttl_max();
+        let longest = self.ttl_max(clause);
         let tried = [longest, self.task.ttl_s.min(longest)]
             .map(|ttl| (ttl, self.bundle.rules().evaluate(&question(ttl))));
         match tried {
@@ -173,23 +184,26 @@ impl Case<'_> {
         })
     }
 
-    /// The task's ceiling at this target, within the supplier's.
-    fn scope(&self) -> Scope {
+    /// The task's ceiling at this target, within the suppliers'.
+    fn scope(&self, clause: &ProofClause) -> Scope {
         let mut scope = self.task.scope.clone();
         scope.audiences = scope.audiences.intersection(&self.target.audiences).cloned().collect();
-        match self.supplier() {
-            Some(supplier) => scope.intersect(&supplier.ceiling),
-            None => scope,
-        }
+        self.suppliers(clause).fold(scope, |scope, supplier| scope.intersect(&supplier.ceiling))
     }
 
-    fn ttl_max(&self) -> Seconds {
-        let supplier = self.supplier().and_then(|supplier| supplier.ttl_max_s);
-        [self.target.ttl_max_s, supplier].into_iter().flatten().fold(self.task.ttl_max_s, Seconds::min)
+    fn ttl_max(&self, clause: &ProofClause) -> Seconds {
+        let of_suppliers = self.suppliers(clause).filter_map(|supplier| supplier.ttl_max_s);
+        of_suppliers.chain(self.target.ttl_max_s).fold(self.task.ttl_max_s, Seconds::min)
     }
 
-    fn supplier(&self) -> Option<&super::object::Supplier> {
-        self.bundle.declared().suppliers.get(self.identity.supplier.as_ref()?)
+    /// Whose contracts bound it: its own supplier's, and that of the node that speaks for it.
+    fn suppliers(&self, clause: &ProofClause) -> impl Iterator<Item = &Supplier> {
+        let parties = [Some(self.identity), self.node(clause)].into_iter().flatten();
+        parties.filter_map(|it| self.bundle.declared().suppliers.get(it.supplier.as_ref()?))
+    }
+
+    fn node(&self, clause: &ProofClause) -> Option<&Identity> {
+        self.bundle.declared().identities.get(&clause.workload.as_ref()?.node)
     }
 
     /// Every way to fill in, as the clause allows, the claims that some rule looks at.
@@ -240,6 +254,21 @@ Written from the files beside it; a test fails when it is out of date. To write 
 task's default; an approval that is needed counts as given.
 
 ";
+
+    #[test]
+    fn a_workload_that_its_node_may_not_speak_for_may_nothing() {
+        let of_backup = |file: &str, from: &str, to: &str| {
+            let bundle = super::super::compile(&sample::spoiled(file, from, to)).unwrap();
+            let table = access_table(&bundle);
+            let row = |line: &&str| line.contains("prod/ledger/backup") && line.contains("back-up-ledger");
+            table.lines().find(row).unwrap().to_owned()
+        };
+        let nodes = "identities/nodes.toml";
+        assert!(of_backup(nodes, "expires = ", "disabled = false\nexpires = ").contains("| yes |"));
+        for (from, to) in [("expires = ", "disabled = true\nexpires = "), (", \"back-up-ledger\"]", "]")] {
+            assert!(of_backup(nodes, from, to).contains("**no**"), "{to}");
+        }
+    }
 
     #[test]
     fn the_access_table_of_the_sample_says_what_its_files_say() {

@@ -52,8 +52,14 @@ fn a_workload_gets_its_own_task_by_what_its_machine_attests_and_the_entry_says_s
     let via = proof.via.as_ref().unwrap();
     assert_eq!((via.node.as_str(), via.unit.as_deref(), via.uid), (NODE, Some(UNIT), Some(1001)));
     assert_eq!(proof.instance.as_deref(), Some("night-7"));
-    let cap = node(&bundle).expires_at();
-    assert!(grant.expires_at() <= cap, "it outlives the certificate of its machine");
+    assert!(via.at.is_some_and(|at| at != grant.identity().at), "the entry that declared the machine");
+    let request = Request {
+        ttl_s: Some(daypass_verify::time::Seconds::new(7200)),
+        ..fixture::certificate_request("back-up-ledger")
+    };
+    let grant = decide(&backup(&bundle), &request, &fixture::state(&bundle), fixture::id(), NOW).unwrap();
+    let ends = node(&bundle).expires_at().floor_second();
+    assert_eq!(grant.expires_at(), ends, "no longer than the certificate of its machine");
 }
 
 #[test]
@@ -153,6 +159,15 @@ fn a_suspended_machine_speaks_for_nobody() {
 
 #[test]
 fn a_workload_never_gets_the_certificate_of_its_machine() {
-    let denial = decided(&unchanged(), "node").unwrap_err();
-    assert_eq!(denial.outward, Outward::TaskNotAllowed);
+    assert_eq!(decided(&unchanged(), "node").unwrap_err().inner, "TASK_NOT_ALLOWED");
+    let bundle = with("identities/ledger.toml", "tasks = [\"back-up-ledger\", ", "tasks = [\"node\", ");
+    assert_eq!(decided(&bundle, "node").unwrap_err().inner, "NO_NODE");
+}
+
+#[test]
+fn whoever_asks_for_a_workload_and_is_no_node_is_refused_as_itself() {
+    let bundle = unchanged();
+    let request = Request { for_workload: true, ..fixture::certificate_request("mesh-identity") };
+    let denial = decide(&node(&bundle), &request, &fixture::state(&bundle), fixture::id(), NOW).unwrap_err();
+    assert_eq!((denial.inner, denial.identity.unwrap().name.as_str()), ("NO_NODE", NODE));
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use daypass_evidence::entry::{
     By, CredentialIssued, DecisionMade, Granted, Index, Issued, KeyChanged, NameAt, Profile, Proof, Reach,
+    Via,
 };
 use daypass_verify::csr::CsrKey;
 use daypass_verify::ids::{
@@ -184,8 +185,13 @@ impl Parts<'_> {
             Form::Certificate { key, .. } => Some(key.clone()),
             Form::Token { .. } => None,
         };
+        let node = self.caller.node.as_ref().map(|node| &node.named);
+        let via = self.principal.via().cloned();
+        let via = via.map(|via| Via { at: node.map(|node| node.at), ..via });
+        let node = node.map(|node| node.name.spiffe_id(self.trust_domain));
         let proof = Proof {
             claims: self.claims,
+            via,
             ..proof_record(self.principal, self.caller.issuer_at, self.caller.clause_index)
         };
         let mut narrowed: Vec<_> = self.narrowed.dimensions.iter().map(|it| it.name()).collect();
@@ -202,7 +208,7 @@ impl Parts<'_> {
             common_name: self.destination.task.common_name.clone(),
             spent: self.principal.spent_mark(),
             renewed_node: renewed_node(self.principal, self.profile),
-            node: self.caller.node.map(|node| node.named.name.spiffe_id(self.trust_domain)),
+            node,
             replaces: self.request.supersedes.filter(|_| self.destination.task.revoke_on_renew),
             narrowed,
             record: Unsigned {

@@ -24,6 +24,15 @@ impl Decision<'_> {
         }
     }
 
+    /// Whoever asks for a workload is a node, which it no longer seems to be: it was taken for that workload.
+    pub(super) fn check_spoken_for(&self) -> Result<(), Why> {
+        if !self.request.for_workload || self.principal.via().is_some() {
+            return Ok(());
+        }
+        let clause = "`delegation` is for a node that proves itself by its certificate: leave it out";
+        Err(Why::new("NO_NODE", Outward::NotAllowed, clause))
+    }
+
     fn check_fresh_key(&self) -> Result<(), Why> {
         let Form::Certificate { key, .. } = &self.request.form else { return Ok(()) };
         let shown = self.principal.bound_certificate().map(|it| it.key);

@@ -60,7 +60,7 @@ impl Principal {
         let Some(NodeProof::Certificate(_)) = self.node else { return None };
         let (node, _) = self.identities.first()?;
         let Attested { unit, uid, instance } = attested;
-        let via = Some(Via { node: node.clone(), unit, uid: Some(uid) });
+        let via = Some(Via { node: node.clone(), at: None, unit, uid: Some(uid) });
         let facts = Facts { kind: ProofKind::Delegated, via, ..self.facts.clone() };
         Some(Self {
             identities: facts.identities(bundle),

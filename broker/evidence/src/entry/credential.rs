@@ -123,6 +123,9 @@ pub struct Proof {
 pub struct Via {
     /// The node's identity.
     pub node: IdentityName,
+    /// The entry that declared it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Index>,
     /// The systemd unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,

@@ -166,6 +166,7 @@ fn request(form: &Form, caller: &Caller, supersedes: Option<Renewed>) -> Result<
         client: caller.client.clone(),
         approval: None,
         emergency: None,
+        for_workload: false,
     })
 }
 

@@ -38,7 +38,12 @@ fn proof() -> Proof {
         usage: ProofUse::Once,
         actor: Actor::Workload,
         claims: BTreeMap::from([("repository_id".into(), "42".into())]),
-        via: Some(Via { node: p("prod/node/db1"), unit: Some("billing.service".into()), uid: Some(1001) }),
+        via: Some(Via {
+            node: p("prod/node/db1"),
+            at: Some(1044),
+            unit: Some("billing.service".into()),
+            uid: Some(1001),
+        }),
     }
 }
 
