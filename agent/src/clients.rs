@@ -1,10 +1,9 @@
 //! The broker's client, made anew when the files change that it is made from.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use daypass_sdk::{Client, ClientCertificate, Config, Error, IdToken};
+use daypass_sdk::{Client, ClientCertificate, Config, Error, FileStamp, IdToken};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -20,16 +19,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the first cannot be made.
 pub(crate) fn follow(connection: Connection) -> Result<watch::Receiver<Client>, Error> {
-    let seen = Stamp::of(&connection);
+    let seen = stamps(&connection);
     let (clients, receiver) = watch::channel(open(&connection)?);
     tokio::spawn(renew(connection, seen, clients));
     Ok(receiver)
 }
 
-async fn renew(connection: Connection, mut seen: Vec<Option<Stamp>>, clients: watch::Sender<Client>) {
+async fn renew(connection: Connection, mut seen: Vec<Option<FileStamp>>, clients: watch::Sender<Client>) {
     while !clients.is_closed() {
         sleep(LOOK_EVERY).await;
-        let found = Stamp::of(&connection);
+        let found = stamps(&connection);
         if found == seen {
             continue;
         }
@@ -59,7 +58,7 @@ pub(crate) fn open(connection: &Connection) -> Result<Client, Error> {
 /// As for [`open`].
 pub(crate) fn open_with(connection: &Connection, id_token: Option<IdToken>) -> Result<Client, Error> {
     let certificate = match &connection.certificate {
-        Some(files) => Some(ClientCertificate {
+        Some(files) => Some(ClientCertificate::Pem {
             chain: read(&files.chain)?,
             key: SecretString::from(String::from_utf8(read(&files.key)?).unwrap_or_default()),
         }),
@@ -80,25 +79,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| Error::Config(format!("cannot read `{}`: {error}", path.display())))
 }
 
-/// What tells one state of a file from the next.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    place: (u64, u64),
-    changed: (i64, i64),
-    len: u64,
-}
-
-impl Stamp {
-    fn of(connection: &Connection) -> Vec<Option<Self>> {
-        let proof = connection.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
-        let stamp = |path| {
-            let found = std::fs::metadata(path).ok()?;
-            Some(Self {
-                place: (found.dev(), found.ino()),
-                changed: (found.mtime(), found.mtime_nsec()),
-                len: found.len(),
-            })
-        };
-        proof.chain([&connection.ca]).map(stamp).collect()
-    }
+/// The files that a client is made from, as they are now.
+fn stamps(connection: &Connection) -> Vec<Option<FileStamp>> {
+    let proof = connection.certificate.iter().flat_map(|files| [&files.chain, &files.key]);
+    proof.chain([&connection.ca]).map(|path| FileStamp::of(path)).collect()
 }

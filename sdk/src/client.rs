@@ -21,8 +21,9 @@ use crate::config::{Config, IdToken};
 use crate::error::Error;
 use crate::holder::Holder;
 use crate::kept::{Kept, Newest};
+use crate::line::{Followed, Line, Lines};
 use crate::published::{Published, Web};
-use crate::tls::{Connector, client_config};
+use crate::tls::client_config;
 use crate::verify;
 
 /// How long one call may take.
@@ -46,8 +47,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     broker: String,
-    channel: Channel,
-    holder: Holder,
+    lines: Lines,
     id_token: Option<IdToken>,
     web: Option<Web>,
     log_key: tokio::sync::OnceCell<VerifierKey>,
@@ -81,8 +81,6 @@ impl Client {
             return Err(Error::Config(format!("`{broker}` is no broker: expected `https://HOST:PORT`")));
         }
         let kept = Kept::open(config.state.clone())?;
-        let holder = holder(&config, clock.now())?;
-        let tls = client_config(&config.ca, Some(&holder), &["h2"])?;
         let endpoint = Endpoint::from_shared(broker.clone())
             .and_then(|it| it.user_agent(concat!("daypass-sdk/", env!("CARGO_PKG_VERSION"))))
             .map_err(|error| Error::Config(format!("`{broker}` is no broker: {error}")))?
@@ -90,15 +88,15 @@ impl Client {
             .http2_keep_alive_interval(ASK_FOR_LIFE_AFTER)
             .keep_alive_timeout(ASK_FOR_LIFE_AFTER)
             .tcp_nodelay(true);
-        let channel = endpoint.connect_with_connector_lazy(Connector::new(tls));
+        let followed = Followed::of(config.certificate.as_ref());
+        let lines = Lines::open(endpoint, &config.ca, holder(&config, clock.now())?, followed)?;
         let web = config.web.as_ref().map(|url| {
             client_config(&config.ca, None, &["h2", "http/1.1"]).and_then(|tls| Web::new(url, tls))
         });
         Ok(Self(Arc::new(Inner {
             clock,
             broker,
-            channel,
-            holder,
+            lines,
             id_token: config.id_token,
             web: web.transpose()?,
             log_key: tokio::sync::OnceCell::new_with(config.log_key.or_else(|| kept.log_key())),
@@ -117,10 +115,10 @@ impl Client {
         Ok(self.sorted(answer)?.into_inner().status() == ServingStatus::Serving)
     }
 
-    /// The certificate that this client shows, and to which its tokens are bound.
+    /// The certificate that this client shows now, and to which its tokens are bound.
     #[must_use]
-    pub fn holder(&self) -> &Holder {
-        &self.0.holder
+    pub fn holder(&self) -> Arc<Holder> {
+        self.line().holder
     }
 
     /// The keys and roots that the broker publishes, at most five minutes old.
@@ -176,7 +174,15 @@ impl Client {
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        self.0.channel.clone()
+        self.line().channel
+    }
+
+    pub(crate) fn line(&self) -> Line {
+        self.0.lines.now()
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.0.lines
     }
 
     /// The request with the caller's proof, to be answered in time.
@@ -193,7 +199,7 @@ impl Client {
             Some(token) => {
                 request.metadata_mut().insert("authorization", bearer(&token.read().await?)?);
             }
-            None if self.0.holder.is_fresh() => {
+            None if self.holder().is_fresh() => {
                 return Err(Error::Config(NO_PROOF.into()));
             }
             None => {}
@@ -201,10 +207,10 @@ impl Client {
         Ok(request)
     }
 
-    /// What tells one proof from another; none where there is no proof that changes, or it cannot be read.
+    /// What tells one proof from another; none where it cannot be read.
     pub(crate) async fn proof_mark(&self) -> Option<Digest> {
-        let token = self.0.id_token.as_ref()?.read().await.ok()?;
-        Some(Digest::of(token.expose_secret().as_bytes()))
+        let Some(token) = &self.0.id_token else { return Some(self.holder().digest()) };
+        Some(Digest::of(token.read().await.ok()?.expose_secret().as_bytes()))
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
@@ -226,7 +232,7 @@ impl Client {
 
 fn holder(config: &Config, now: UnixMs) -> Result<Holder, Error> {
     match (&config.certificate, &config.state) {
-        (Some(certificate), _) => Holder::from_pem(&certificate.chain, &certificate.key),
+        (Some(certificate), _) => certificate.read(),
         (None, Some(state)) => Holder::kept(state, now),
         (None, None) => Holder::fresh(now),
     }

@@ -1,12 +1,13 @@
 //! What a client needs to know: where the broker is, whom to trust, and with what to prove itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use daypass_evidence::note::VerifierKey;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use crate::error::Error;
+use crate::holder::Holder;
 
 /// The longest ID token that is sent: what the broker accepts at most, in bytes.
 const ID_TOKEN_LEN_MAX: usize = 16 * 1024;
@@ -35,7 +36,8 @@ pub struct Config {
 
 impl Config {
     /// What the environment says, as the program `daypass` reads it: `DAYPASS_BROKER`, `DAYPASS_WEB`, and by file
-    /// `DAYPASS_CA`, `DAYPASS_CERT` with `DAYPASS_KEY`, `DAYPASS_ID_TOKEN_FILE`. No secret stands in the environment
+    /// `DAYPASS_CA`, `DAYPASS_CERT` with `DAYPASS_KEY`, `DAYPASS_ID_TOKEN_FILE`; the last three are followed as they
+    /// change. No secret stands in the environment
     /// itself. `DAYPASS_LOG_KEY` pins the key of the log.
     ///
     /// # Errors
@@ -61,9 +63,7 @@ impl Config {
         let ca = read("DAYPASS_CA", &needed("DAYPASS_CA", "a file with the broker's roots")?)?;
         let certificate = match (variable("DAYPASS_CERT"), variable("DAYPASS_KEY")) {
             (Some(chain), Some(key)) => {
-                let key = String::from_utf8(read("DAYPASS_KEY", &key)?)
-                    .map_err(|_| Error::Config("`DAYPASS_KEY`: expected a PEM file".to_owned()))?;
-                Some(ClientCertificate { chain: read("DAYPASS_CERT", &chain)?, key: key.into() })
+                Some(ClientCertificate::Files { chain: chain.into(), key: key.into() })
             }
             (None, None) => None,
             _ => {
@@ -82,16 +82,53 @@ impl Config {
 
 /// A client certificate and its key.
 #[derive(Clone)]
-pub struct ClientCertificate {
-    /// PEM, leaf first.
-    pub chain: Vec<u8>,
-    /// PKCS#8, SEC1 or PKCS#1, PEM.
-    pub key: SecretString,
+pub enum ClientCertificate {
+    /// Two files in PEM, as for the other kind. They are looked at every two seconds: what they hold then is shown on
+    /// new connections, and those that show what they held before end five seconds later. As long as chain and key do
+    /// not fit, for they are written one after the other, what was before is kept.
+    Files {
+        /// The certificate, leaf first.
+        chain: PathBuf,
+        /// The private key.
+        key: PathBuf,
+    },
+    /// The texts themselves.
+    Pem {
+        /// PEM, leaf first.
+        chain: Vec<u8>,
+        /// PKCS#8, SEC1 or PKCS#1, PEM.
+        key: SecretString,
+    },
+}
+
+impl ClientCertificate {
+    /// The certificate as it is now.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or holds something else.
+    pub(crate) fn read(&self) -> Result<Holder, Error> {
+        match self {
+            Self::Pem { chain, key } => Holder::from_pem(chain, key),
+            Self::Files { chain, key } => {
+                let key = SecretString::from(String::from_utf8(read_file(key)?).unwrap_or_default());
+                Holder::from_pem(&read_file(chain)?, &key)
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Config(format!("cannot read `{}`: {error}", path.display())))
 }
 
 impl std::fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientCertificate").finish_non_exhaustive()
+        match self {
+            Self::Files { chain, key } => {
+                f.debug_struct("Files").field("chain", chain).field("key", key).finish()
+            }
+            Self::Pem { .. } => f.debug_struct("Pem").finish_non_exhaustive(),
+        }
     }
 }
 

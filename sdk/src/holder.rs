@@ -9,6 +9,7 @@ use daypass_verify::time::{Seconds, UnixMs};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -100,6 +101,16 @@ impl Holder {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// Both, ready to sign.
+    ///
+    /// # Errors
+    /// When the key does not fit the certificate, or is of a kind that cannot sign.
+    pub(crate) fn certified(&self) -> Result<CertifiedKey, Error> {
+        let provider = rustls::crypto::ring::default_provider();
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider)
+            .map_err(|error| Error::Config(format!("the client certificate and its key: {error}")))
     }
 
     /// The SHA-256 of the leaf: what a token that is bound to it carries (RFC 8705, section 3.1).

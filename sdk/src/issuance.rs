@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::credential::{Credential, Grant, Preview, Receipt, Secret};
 use crate::error::Error;
 use crate::kept::Newest;
+use crate::line::Line;
 use crate::published::Published;
 use crate::request::{IssueRequest, Kind};
 use crate::verify::{self, VerifyError};
@@ -37,7 +38,8 @@ impl Client {
         let mut wire = request.to_wire(key.csr.clone());
         wire.request_id = uuid::Uuid::now_v7().to_string();
         wire.known_checkpoint = known.as_ref().map(|it| it.note.clone()).unwrap_or_default();
-        let (answer, request_id) = self.send_issue(wire).await?;
+        let line = self.line();
+        let (answer, request_id) = self.send_issue(&line, wire).await?;
         let granted = verify::granted(&request, &answer)?;
         verify::trust_domain(&granted, log_key)?;
         let id = answer.credential_id.parse().map_err(|_| VerifyError::Answer("credential_id"))?;
@@ -46,7 +48,7 @@ impl Client {
         self.follow(known, &receipt).await?;
         let renew_after = verify::moment(answer.renew_after.as_ref(), "renew_after")?;
         let wire = answer.credential.ok_or(VerifyError::Answer("credential"))?;
-        let secret = self.verified_secret(wire, id, &granted, &request, key).await?;
+        let secret = self.verified_secret(wire, (id, line.holder.digest()), &granted, &request, key).await?;
         Ok(Credential { id, secret, granted, narrowed: answer.narrowed, renew_after, receipt, request_id })
     }
 
@@ -57,7 +59,7 @@ impl Client {
     pub async fn preview(&self, request: &IssueRequest) -> Result<Preview, Error> {
         let key = IssueKey::of(&request.kind)?;
         let wire = v1::IssueRequest { validate_only: true, ..request.to_wire(key.csr) };
-        let (answer, request_id) = self.send_issue(wire).await?;
+        let (answer, request_id) = self.send_issue(&self.line(), wire).await?;
         let granted = verify::granted(request, &answer)?;
         Ok(Preview { granted, narrowed: answer.narrowed, request_id })
     }
@@ -87,8 +89,12 @@ impl Client {
         Ok(self.sorted(answer)?.into_inner().count)
     }
 
-    async fn send_issue(&self, wire: v1::IssueRequest) -> Result<(v1::IssueResponse, Option<String>), Error> {
-        let mut service = CredentialServiceClient::new(self.channel());
+    async fn send_issue(
+        &self,
+        line: &Line,
+        wire: v1::IssueRequest,
+    ) -> Result<(v1::IssueResponse, Option<String>), Error> {
+        let mut service = CredentialServiceClient::new(line.channel.clone());
         let answer = service.issue(self.proven(wire).await?).await;
         let answer = self.sorted(answer)?;
         let id =
@@ -105,14 +111,13 @@ impl Client {
     async fn verified_secret(
         &self,
         wire: issue_response::Credential,
-        id: CredentialId,
+        (id, holder): (CredentialId, Digest),
         granted: &Grant,
         request: &IssueRequest,
         key: IssueKey,
     ) -> Result<Secret, Error> {
         match wire {
             issue_response::Credential::Token(token) => {
-                let holder = self.holder().digest();
                 let check = |it: &Published| {
                     verify::token(&token.value, id, granted, request, holder, it, self.now())
                 };

@@ -4,11 +4,13 @@
 mod certificate;
 mod token;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use secrecy::ExposeSecret as _;
 use tonic::transport::{Channel, Endpoint};
 use url::Url;
@@ -19,8 +21,9 @@ pub use token::{TokenLayer, WithToken};
 use crate::client::Client;
 use crate::credential::Secret;
 use crate::error::Error;
+use crate::receive::IssuedServices;
 use crate::source::CredentialSource;
-use crate::tls::{Connector, client_config};
+use crate::tls::{Connector, client_config, client_config_by};
 
 /// How long a connection to a target may take, with its handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +35,25 @@ impl Client {
     /// # Errors
     /// When `ca` holds no certificate.
     pub fn tls_to(&self, ca: &[u8], alpn: &[&str]) -> Result<ClientConfig, Error> {
-        client_config(ca, Some(self.holder()), alpn)
+        let lines = self.lines();
+        let mut config = client_config(ca, Some(Arc::new(lines.clone())), alpn)?;
+        if lines.follows {
+            // A resumed session would still speak for the certificate before.
+            config.resumption = Resumption::disabled();
+        }
+        Ok(config)
+    }
+
+    /// The same to services that show a certificate of the broker and are those that `services` expects.
+    ///
+    /// # Errors
+    /// When the cryptography at hand has no TLS 1.3.
+    pub fn tls_to_services(
+        &self,
+        services: Arc<IssuedServices>,
+        alpn: &[&str],
+    ) -> Result<ClientConfig, Error> {
+        client_config_by(services, Some(Arc::new(self.lines().clone())), alpn)
     }
 
     /// A gRPC channel to the target `to`, always over TLS: see [`Client::tls_to`]. It connects at the first call.
@@ -40,20 +61,34 @@ impl Client {
     /// # Errors
     /// When `to` is not `https`, or `ca` holds no certificate.
     pub fn grpc_to(&self, to: &Url, ca: &[u8]) -> Result<Channel, Error> {
+        self.grpc_over(to, self.tls_to(ca, &["h2"])?)
+    }
+
+    /// The same over `tls`, as [`Client::tls_to_services`] makes it.
+    ///
+    /// # Errors
+    /// When `to` is not `https`.
+    pub fn grpc_over(&self, to: &Url, tls: ClientConfig) -> Result<Channel, Error> {
         https(to)?;
         let endpoint = Endpoint::from_shared(to.as_str().trim_end_matches('/').to_owned())
             .map_err(|error| Error::Config(format!("`{to}` is no address of a service: {error}")))?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        Ok(endpoint.connect_with_connector_lazy(Connector::new(self.tls_to(ca, &["h2"])?)))
+        let connector = Connector::new(tls).until(self.lines().replaced());
+        Ok(endpoint.connect_with_connector_lazy(connector))
     }
 
     /// An HTTP client for targets under the roots `ca`: see [`Client::tls_to`]. It speaks `https` alone and follows no
-    /// redirect: a token is for one target.
+    /// redirect: a token is for one target. Where the client's certificate lies in files, each request has a connection of
+    /// its own, so that none shows a certificate that was replaced.
     ///
     /// # Errors
     /// When `ca` holds no certificate.
     pub fn http_to(&self, ca: &[u8]) -> Result<reqwest::Client, Error> {
-        reqwest::Client::builder()
+        let builder = match self.lines().follows {
+            true => reqwest::Client::builder().pool_max_idle_per_host(0),
+            false => reqwest::Client::builder(),
+        };
+        builder
             .tls_backend_preconfigured(self.tls_to(ca, &["h2", "http/1.1"])?)
             .https_only(true)
             .no_proxy()

@@ -34,10 +34,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daypass_verify::credential::CredentialError;
-use daypass_verify::ids::TrustDomain;
+use daypass_verify::ids::{SpiffeId, TrustDomain};
 use daypass_verify::jose::JoseError;
 use daypass_verify::scope::Audience;
 use daypass_verify::time::Seconds;
+use rustls_pki_types::CertificateDer;
 use tokio::task::AbortHandle;
 use url::Url;
 
@@ -51,7 +52,7 @@ pub use refused::Refused;
 pub use report::Report;
 pub use serve::{serve, server_config};
 pub use trust::Trust;
-pub use verifier::{IssuedPeers, PossessingPeers};
+pub use verifier::{IssuedPeers, IssuedServices, PossessingPeers};
 
 use crate::clock::{Clock, Moment, SystemClock};
 use crate::error::Error;
@@ -182,6 +183,11 @@ impl Receiver {
     /// When it is not good here, now; or nobody can say.
     pub fn certificate(&self, peer: &Peer) -> Result<Caller, Refused> {
         self.trust().certificate(peer, self.now())
+    }
+
+    /// Verifies the certificate that a service has shown in its handshake, leaf first, as issued by the broker: whose it is.
+    fn service(&self, chain: &[CertificateDer<'_>]) -> Result<SpiffeId, Refused> {
+        self.trust().service(chain, self.now())
     }
 
     /// The layer that lets only verified callers pass: see [`ReceiverLayer`].

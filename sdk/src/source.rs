@@ -19,7 +19,7 @@ use self::life::{Draw, Life};
 use self::plan::{LOOK, Plan, Step};
 use crate::client::Client;
 use crate::clock::{Clock, Moment};
-use crate::credential::Credential;
+use crate::credential::{Credential, Secret};
 use crate::error::Error;
 use crate::request::IssueRequest;
 use crate::verify::VerifyError;
@@ -33,8 +33,8 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 /// which has one request in flight at most and ends when the last clone is dropped.
 ///
 /// The task asks again at two thirds of a life, give or take a tenth, and serves what it has meanwhile. It backs off
-/// where nobody answers, waits as long as the broker says, and repeats a refused request only slowly, unless the ID
-/// token has changed. Both clocks of the machine are looked at each second, so that a machine that slept or whose
+/// where nobody answers, waits as long as the broker says, and repeats a refused request only slowly, unless the proof
+/// has changed. A token that is bound to another certificate than the client shows by now is renewed at once. Both clocks of the machine are looked at each second, so that a machine that slept or whose
 /// clock was set renews at once.
 #[derive(Clone)]
 pub struct CredentialSource(Arc<Handle>);
@@ -190,6 +190,9 @@ trait Issues: Send + Sync + 'static {
 
     /// What tells one proof from another.
     fn proof_mark(&self) -> impl Future<Output = Option<Digest>> + Send;
+
+    /// The certificate that tokens are bound to now.
+    fn holder(&self) -> Digest;
 }
 
 impl Issues for Client {
@@ -199,6 +202,10 @@ impl Issues for Client {
 
     async fn proof_mark(&self) -> Option<Digest> {
         Client::proof_mark(self).await
+    }
+
+    fn holder(&self) -> Digest {
+        Client::holder(self).digest()
     }
 }
 
@@ -215,7 +222,7 @@ impl<I: Issues> Keeper<I> {
         let mut shown = None;
         loop {
             self.end_what_is_over();
-            match self.plan.next(self.now()) {
+            match self.next() {
                 Step::Ask => {
                     shown = self.issuer.proof_mark().await;
                     self.attempt().await;
@@ -228,6 +235,23 @@ impl<I: Issues> Keeper<I> {
                 }
             }
         }
+    }
+
+    fn next(&self) -> Step {
+        match self.plan.next(self.now()) {
+            // With another certificate on the connection it is no better than a stolen one.
+            Step::Wait(_) if !self.plan.is_paused() && self.is_bound_to_another() => Step::Ask,
+            step => step,
+        }
+    }
+
+    fn is_bound_to_another(&self) -> bool {
+        let state = self.shared.state.borrow();
+        let bound = state.held.as_ref().and_then(|(credential, _)| match &credential.secret {
+            Secret::Token { bound, .. } => *bound,
+            Secret::Certificate { .. } => None,
+        });
+        bound.is_some_and(|bound| bound != self.issuer.holder())
     }
 
     async fn attempt(&mut self) {

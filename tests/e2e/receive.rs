@@ -9,16 +9,17 @@ use axum::routing::post;
 use daypass_evidence::entry::{Body, Observed};
 use daypass_proto::v1::RevocationReason;
 use daypass_sdk::receive::{
-    Allowed, Caller, Demand, IssuedPeers, Peer, PossessingPeers, Presenter, Receiver, ReceiverConfig,
-    Refused, Report, Shown, serve, server_config,
+    Allowed, Caller, Demand, IssuedPeers, IssuedServices, Peer, PossessingPeers, Presenter, Receiver,
+    ReceiverConfig, Refused, Report, Shown, serve, server_config,
 };
 use daypass_sdk::{
-    Client, Config, Credential, CredentialSource, IdToken, IssueRequest, Secret, SourceCertificate,
-    TokenLayer,
+    Client, ClientCertificate, Config, Credential, CredentialSource, IdToken, IssueRequest, Secret,
+    SourceCertificate, TokenLayer,
 };
-use daypass_tests::harness::{Deployment, TRUST_DOMAIN, eventually};
+use daypass_tests::harness::{Deployment, NIGHTLY, TRUST_DOMAIN, eventually};
 use http::HeaderMap;
 use rustls::crypto::ring::sign::any_supported_type;
+use rustls::server::ResolvesServerCert;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::pem::PemObject as _;
@@ -73,6 +74,17 @@ fn listener(deployment: &Deployment) -> Arc<SingleCertAndKey> {
 async fn ledger(deployment: &Deployment, receiver: &Receiver, peers: Arc<dyn ClientCertVerifier>) -> Url {
     let routes = Router::new().route("/invoices/{*region}", post(write)).layer(receiver.layer());
     let tls = server_config(listener(deployment), peers).unwrap();
+    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}", at.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(serve(at, tls, routes));
+    url
+}
+
+/// A service over gRPC that says how it is.
+async fn health(deployment: &Deployment, receiver: &Receiver) -> Url {
+    let (_, health) = tonic_health::server::health_reporter();
+    let routes = tonic::service::Routes::new(health).into_axum_router().layer(receiver.layer());
+    let tls = server_config(listener(deployment), PossessingPeers::new()).unwrap();
     let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("https://{}", at.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(serve(at, tls, routes));
@@ -160,12 +172,7 @@ async fn grpc_calls_carry_a_fresh_token_and_are_refused_without() {
     let deployment = Deployment::start().await;
     let ca = std::fs::read(&deployment.listener_ca).unwrap();
     let receiver = receiver(&deployment, LEDGER).await;
-    let (_, health) = tonic_health::server::health_reporter();
-    let routes = tonic::service::Routes::new(health).into_axum_router().layer(receiver.layer());
-    let tls = server_config(listener(&deployment), PossessingPeers::new()).unwrap();
-    let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url: Url = format!("https://{}", at.local_addr().unwrap()).parse().unwrap();
-    tokio::spawn(serve(at, tls, routes));
+    let url = health(&deployment, &receiver).await;
     let client = deployment.sdk();
     let source = CredentialSource::new(client.clone(), IssueRequest::token("post-invoices".parse().unwrap()));
     let channel = client.grpc_to(&url, &ca).unwrap();
@@ -174,6 +181,46 @@ async fn grpc_calls_carry_a_fresh_token_and_are_refused_without() {
     HealthClient::new(with_token).check(HealthCheckRequest::default()).await.unwrap();
     let refused = HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (tonic::Code::Unauthenticated, "expected a credential"));
+}
+
+#[tokio::test]
+async fn a_client_whose_certificate_lies_in_files_shows_everywhere_what_they_hold_now() {
+    let deployment = Deployment::start().await;
+    let ca = std::fs::read(&deployment.listener_ca).unwrap();
+    let receiver = receiver(&deployment, LEDGER).await;
+    let ledger = ledger(&deployment, &receiver, PossessingPeers::new()).await;
+    let health = health(&deployment, &receiver).await;
+    let (chain, key) = deployment.agent_proof("followed");
+    let certificate = Some(ClientCertificate::Files { chain: chain.clone(), key: key.clone() });
+    let client = Client::new(Config { certificate, ..deployment.sdk_config() }).unwrap();
+    let request = || IssueRequest::token("post-invoices".parse().unwrap());
+    let source = CredentialSource::new(client.clone(), request());
+    let (first, held) = (source.credential().await.unwrap().id, client.holder().digest());
+    let (http, channel) = (client.http_to(&ca).unwrap(), client.grpc_to(&health, &ca).unwrap());
+    let channel =
+        ServiceBuilder::new().layer(TokenLayer::to(source.clone(), &health).unwrap()).service(channel);
+    let reached = async || {
+        let mut request = http.post(ledger.join("invoices/eu/2027-01").unwrap()).build().unwrap();
+        source.put_on(&mut request).await.unwrap();
+        let status = http.execute(request).await.unwrap().status().as_u16();
+        (status, HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.is_ok())
+    };
+    assert_eq!(reached().await, (200, true));
+
+    let (next_chain, next_key) = deployment.agent_proof("next");
+    std::fs::copy(next_chain, &chain).unwrap();
+    client.issue(request()).await.unwrap();
+    assert_eq!((client.holder().digest(), reached().await), (held, (200, true)), "half of it is there");
+    std::fs::copy(next_key, &key).unwrap();
+    eventually("it is shown", || async { client.holder().digest() != held }).await;
+    eventually("a token that is bound to it", || async { source.current().is_some_and(|it| it.id != first) })
+        .await;
+    let began = Instant::now();
+    while reached().await != (200, true) {
+        assert!(began.elapsed() < Duration::from_secs(30), "services are shown another after 30 s");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    client.issue(request()).await.unwrap();
 }
 
 /// A client of the web shop's frontend, which may have a certificate for the mesh.
@@ -281,4 +328,44 @@ async fn who_receives_tells_of_use_where_it_is_asked_to() {
         observed.iter().map(|it| it.count).sum::<u64>() == 3
     };
     eventually("three uses in the log", told).await;
+}
+
+#[tokio::test]
+async fn a_client_reaches_only_the_services_that_it_expects_by_spiffe_id() {
+    let deployment = Deployment::start().await;
+    let receiver = receiver(&deployment, "mesh.example.org").await;
+    let frontend = frontend(&deployment);
+    let source =
+        CredentialSource::new(frontend.clone(), IssueRequest::certificate("mesh-identity".parse().unwrap()));
+    let credential = source.credential().await.unwrap();
+    let serving = async |shown: Arc<dyn ResolvesServerCert>| {
+        let tls = server_config(shown, PossessingPeers::new()).unwrap();
+        let at = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("https://{}", at.local_addr().unwrap());
+        let routes =
+            tonic::service::Routes::new(tonic_health::server::health_reporter().1).into_axum_router();
+        tokio::spawn(serve(at, tls, routes.route("/who", axum::routing::get(|| async { "it" }))));
+        url
+    };
+    let with_svid = serving(SourceCertificate::new(source)).await;
+    // Under a root that the client knows, with the name that it asks for.
+    let with_name = serving(listener(&deployment)).await;
+    let client = deployment.sdk();
+    let tls = |who: &str| {
+        let expected = [format!("spiffe://example.org/{who}").parse().unwrap()];
+        client.tls_to_services(IssuedServices::new(receiver.clone(), expected), &["h2"]).unwrap()
+    };
+    let reaches = async |url: &str, who: &str| {
+        let http = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls(who)).build().unwrap();
+        http.get(format!("{url}/who")).send().await.is_ok()
+    };
+    let shop = "prod/web/frontend";
+    assert!(reaches(&with_svid, shop).await);
+    assert!(!reaches(&with_svid, NIGHTLY).await, "another SPIFFE ID");
+    assert!(!reaches(&with_name, shop).await, "no certificate of the broker's");
+    let channel = client.grpc_over(&with_svid.parse().unwrap(), tls(shop)).unwrap();
+    HealthClient::new(channel).check(HealthCheckRequest::default()).await.unwrap();
+
+    frontend.revoke(credential.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
+    eventually("a revoked service is reached no more", || async { !reaches(&with_svid, shop).await }).await;
 }

@@ -10,7 +10,7 @@ use daypass_proto::v1::RevocationReason;
 use daypass_sdk::{Binding, ClientCertificate, Config, IssueRequest, Kind, Secret};
 use daypass_tests::harness::{CI, NIGHTLY, eventually};
 use daypass_verify::ids::CredentialId;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 
 use super::table::{self, Row};
 use ground::Ground;
@@ -112,10 +112,7 @@ async fn a_token_passes_where_the_agent_says_so_until_it_is_revoked() {
     }
 
     let (cert, key) = ground.deployment.agent_proof("caller");
-    let proof = ClientCertificate {
-        chain: std::fs::read(&cert).unwrap(),
-        key: SecretString::from(std::fs::read_to_string(&key).unwrap()),
-    };
+    let proof = ClientCertificate::Files { chain: cert.clone(), key: key.clone() };
     let holder = Config { certificate: Some(proof), ..ground.deployment.sdk_config() };
     let holder = daypass_sdk::Client::new(holder).unwrap();
     let bound = holder.issue(IssueRequest::token("post-invoices".parse().unwrap())).await.unwrap();

@@ -55,7 +55,9 @@ pub enum CertificateError {
     #[error("expected a leaf certificate, not that of a CA")]
     LeafIsCa,
     /// Extended key usage is missing, empty, any, or without client authentication.
-    #[error("expected the extended key usage `clientAuth`, and not `anyExtendedKeyUsage`")]
+    #[error(
+        "expected the extended key usage `clientAuth` of a client, `serverAuth` of a service, and not `anyExtendedKeyUsage`"
+    )]
     ExtendedKeyUsage,
     /// Key usage is missing, without digitalSignature, or with keyCertSign or cRLSign.
     #[error("expected the key usage `digitalSignature`, without `keyCertSign` and `cRLSign`")]
@@ -134,6 +136,19 @@ pub fn verify_client_chain(
     verify_chain(chain, anchors, crls, LeafUsage::Client, now)
 }
 
+/// Checks the chain of a service, leaf first, at `now`: as a client's, but for `serverAuth`. Whose it is, is the caller's
+/// question: no name of a host is compared.
+///
+/// # Errors
+/// When no path leads to one of `anchors`, or the leaf is not one for a service: see [`CertificateError`].
+pub fn verify_server_chain(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    now: UnixMs,
+) -> Result<VerifiedLeaf, CertificateError> {
+    verify_chain(chain, anchors, None, LeafUsage::Server, now)
+}
+
 /// Checks the chain of a node certificate, leaf first, at `now`: as a client's, but for [`NODE_USAGE_OID`].
 ///
 /// # Errors
@@ -182,6 +197,7 @@ fn check_leaf_usage(leaf: &X509Certificate<'_>, wanted: LeafUsage) -> Result<(),
         extended.map(|it| it.value).filter(|it| !it.any).ok_or(CertificateError::ExtendedKeyUsage)?;
     let fits = match wanted {
         LeafUsage::Client => extended.client_auth,
+        LeafUsage::Server => extended.server_auth,
         LeafUsage::Node => is_node_usage(extended),
     };
     if !fits {

@@ -25,6 +25,8 @@ pub const INTERMEDIATES_MAX: usize = 6;
 pub(crate) enum LeafUsage {
     /// Clients in handshakes.
     Client,
+    /// Services in handshakes.
+    Server,
     /// A node that asks its broker.
     Node,
 }
@@ -36,6 +38,7 @@ impl LeafUsage {
     fn of_webpki(self) -> KeyUsage {
         match self {
             Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
             Self::Node => KeyUsage::required_if_present(NODE_USAGE_DER),
         }
     }

@@ -11,6 +11,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::certificate::{
     CertificateError, Crls, TrustAnchors, VerifiedLeaf, verify_client_chain, verify_node_chain,
+    verify_server_chain,
 };
 use crate::ids::{CredentialId, Digest, Name, SpiffeId, TrustDomain};
 use crate::jose::{JoseError, SignedToken, UnverifiedToken};
@@ -266,6 +267,20 @@ pub fn verify_certificate(
     now: UnixMs,
 ) -> Result<VerifiedCertificate, CredentialError> {
     verified(verify_client_chain(chain, anchors, crls, now)?, trust_domain)
+}
+
+/// Checks the chain that a service shows, leaf first, against the broker's published roots: as [`verify_certificate`], but
+/// for a leaf that is one for a service.
+///
+/// # Errors
+/// As for [`verify_certificate`].
+pub fn verify_server_certificate(
+    chain: &[CertificateDer<'_>],
+    anchors: &TrustAnchors,
+    trust_domain: &TrustDomain,
+    now: UnixMs,
+) -> Result<VerifiedCertificate, CredentialError> {
+    verified(verify_server_chain(chain, anchors, now)?, trust_domain)
 }
 
 /// Checks the chain of a node certificate, leaf first, against roots of the broker that issued it: as any certificate of

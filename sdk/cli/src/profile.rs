@@ -173,7 +173,7 @@ impl Profile {
                 let chain = read(cert, "cert")?;
                 let key = String::from_utf8(read(key, "key")?);
                 let key = key.map_err(|_| Failure::Usage("`key`: expected a PEM file".into()))?;
-                Ok(Some(ClientCertificate { chain, key: SecretString::from(key) }))
+                Ok(Some(ClientCertificate::Pem { chain, key: SecretString::from(key) }))
             }
             _ => Err(Failure::Usage("`cert` and `key` go together: give both or neither".into())),
         }

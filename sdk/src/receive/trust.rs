@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use daypass_verify::certificate::TrustAnchors;
-use daypass_verify::credential::{Expected, Presenter, Profile, verify_certificate, verify_token};
-use daypass_verify::ids::TrustDomain;
+use daypass_verify::credential::{
+    Expected, Presenter, Profile, verify_certificate, verify_server_certificate, verify_token,
+};
+use daypass_verify::ids::{SpiffeId, TrustDomain};
 use daypass_verify::jwks::KeySet;
 use daypass_verify::revocations::{CUT_OFFS_MAX, Revocations, Shown};
 use daypass_verify::scope::Audience;
+use rustls_pki_types::CertificateDer;
 
 use super::caller::Caller;
 use super::peer::Peer;
@@ -133,10 +136,18 @@ impl Trust {
         if !locations.is_empty() && !locations.contains(&self.me.audience) {
             return Err(Refused::Audience);
         }
-        let shown =
-            Shown { id: certificate.credential_id, subject: &certificate.subject, issuer: None, key: None };
-        not_revoked(feed, &shown)?;
+        not_revoked(feed, &certificate.shown())?;
         Ok(Caller::from(&*certificate))
+    }
+
+    /// Verifies the certificate of a service, leaf first.
+    pub(super) fn service(&self, chain: &[CertificateDer<'_>], now: Moment) -> Result<SpiffeId, Refused> {
+        let keys = self.keys(now)?;
+        let feed = self.feed(now)?;
+        let anchors = keys.anchors.as_ref().ok_or(Refused::Unavailable("no roots are published"))?;
+        let certificate = verify_server_certificate(chain, anchors, &self.me.trust_domain, now.wall)?;
+        not_revoked(feed, &certificate.shown())?;
+        Ok(certificate.subject)
     }
 
     fn check_domain(&self, found: &TrustDomain) -> Result<(), Refused> {

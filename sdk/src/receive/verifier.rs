@@ -1,16 +1,18 @@
-//! Client certificates in rustls: who may connect at all.
+//! Certificates in rustls: who may connect at all, and to whom.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use daypass_verify::certificate::{CHAIN_LEN_MAX, INTERMEDIATES_MAX};
-use rustls::client::danger::HandshakeSignatureValid;
+use daypass_verify::ids::SpiffeId;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::caller::Caller;
 use super::peer::Peer;
@@ -61,17 +63,65 @@ impl fmt::Debug for IssuedPeers {
     }
 }
 
+/// Lets a client connect only to services that show a certificate of the broker with one of the SPIFFE IDs that it
+/// expects. The name of the host counts for nothing: such a certificate has none. Roots and revocations are those of
+/// the receiver at the moment of the handshake, its trust domain is the only one, and its audience is not asked.
+///
+/// ```no_run
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// use daypass_sdk::Client;
+/// use daypass_sdk::receive::{IssuedServices, Receiver, ReceiverConfig};
+///
+/// let receiver = Receiver::new(ReceiverConfig::new(
+///     "https://daypass.example.org".parse()?,
+///     std::fs::read("ca.crt")?,
+///     "example.org".parse()?,
+///     "https://orders.example.org".parse()?,
+/// ))?;
+/// let ledger = IssuedServices::new(receiver, ["spiffe://example.org/prod/ledger/api".parse()?]);
+/// let tls = Client::from_env()?.tls_to_services(ledger, &["h2"])?;
+/// let http = reqwest::Client::builder().tls_backend_preconfigured(tls).https_only(true).build()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct IssuedServices {
+    receiver: Receiver,
+    expected: BTreeSet<SpiffeId>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl IssuedServices {
+    /// Such a verifier. Connections are ended by whoever opened them: one outlives the certificate that it began with.
+    #[must_use]
+    pub fn new(receiver: Receiver, expected: impl IntoIterator<Item = SpiffeId>) -> Arc<Self> {
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        Arc::new(Self { receiver, expected: expected.into_iter().collect(), algorithms })
+    }
+}
+
+impl fmt::Debug for IssuedServices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("IssuedServices");
+        shown.field("receiver", &self.receiver).field("expected", &self.expected).finish_non_exhaustive()
+    }
+}
+
 fn refused(why: CertificateError) -> Error {
     Error::InvalidCertificate(why)
 }
 
-/// What both have in common: TLS 1.3 alone, and a signature by the certificate's key.
+/// Why a handshake ends, as its other end may know.
+fn ended(why: &Refused) -> Error {
+    refused(match why {
+        Refused::Revoked(..) => CertificateError::Revoked,
+        Refused::Unavailable(_) => CertificateError::UnknownRevocationStatus,
+        _ => CertificateError::ApplicationVerificationFailure,
+    })
+}
+
+/// What all have in common: TLS 1.3 alone, and a signature by the certificate's key.
 macro_rules! possession {
     () => {
-        fn root_hint_subjects(&self) -> &[DistinguishedName] {
-            &[]
-        }
-
         fn verify_tls12_signature(
             &self,
             _: &[u8],
@@ -99,6 +149,10 @@ macro_rules! possession {
 impl ClientCertVerifier for PossessingPeers {
     possession!();
 
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -120,6 +174,10 @@ impl ClientCertVerifier for PossessingPeers {
 impl ClientCertVerifier for IssuedPeers {
     possession!();
 
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -127,11 +185,27 @@ impl ClientCertVerifier for IssuedPeers {
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-        match self.check(&chain) {
-            Ok(()) => Ok(ClientCertVerified::assertion()),
-            Err(Refused::Revoked(..)) => Err(refused(CertificateError::Revoked)),
-            Err(Refused::Unavailable(_)) => Err(refused(CertificateError::UnknownRevocationStatus)),
-            Err(_) => Err(refused(CertificateError::ApplicationVerificationFailure)),
+        self.check(&chain).map(|()| ClientCertVerified::assertion()).map_err(|why| ended(&why))
+    }
+}
+
+impl ServerCertVerifier for IssuedServices {
+    possession!();
+
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        let expected = self.receiver.service(&chain).map(|service| self.expected.contains(&service));
+        match expected {
+            Ok(true) => Ok(ServerCertVerified::assertion()),
+            Ok(false) => Err(ended(&Refused::NotAllowed)),
+            Err(why) => Err(ended(&why)),
         }
     }
 }

@@ -95,6 +95,11 @@ impl Plan {
         self.pause.is_some_and(|pause| pause.by_refusal)
     }
 
+    /// Whether a failure is waited out.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.is_some()
+    }
+
     /// What was refused is asked again at once: the proof is another.
     pub(super) fn proof_changed(&mut self) {
         (self.pause, self.failures) = (None, 0);

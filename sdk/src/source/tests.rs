@@ -79,6 +79,7 @@ pub(crate) struct Desk {
     refuses: Mutex<Option<Error>>,
     refuses_renewals: AtomicBool,
     proof: Mutex<Digest>,
+    holder: Mutex<Digest>,
     asked: Mutex<Vec<Option<CredentialId>>>,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
@@ -100,12 +101,22 @@ impl Issues for Arc<Desk> {
         }
         match self.refuses.lock().unwrap().clone() {
             Some(error) => Err(error),
-            None => Ok(credential(nth, self.clock.now(), self.life_ms)),
+            None => {
+                let mut issued = credential(nth, self.clock.now(), self.life_ms);
+                let value = SecretString::from(CANARY);
+                let bound = Some(self.holder());
+                issued.secret = Secret::Token { value, kind: "Bearer".into(), bound };
+                Ok(issued)
+            }
         }
     }
 
     async fn proof_mark(&self) -> Option<Digest> {
         Some(*self.proof.lock().unwrap())
+    }
+
+    fn holder(&self) -> Digest {
+        *self.holder.lock().unwrap()
     }
 }
 
@@ -119,6 +130,7 @@ impl Desk {
             refuses: Mutex::new(None),
             refuses_renewals: AtomicBool::default(),
             proof: Mutex::new(Digest::of(b"first")),
+            holder: Mutex::new(Digest::of(b"holder")),
             asked: Mutex::default(),
             in_flight: AtomicUsize::default(),
             most_in_flight: AtomicUsize::default(),
@@ -173,6 +185,26 @@ async fn many_tasks_share_one_credential_and_one_request() {
     }
     ids.dedup();
     assert_eq!((ids.len(), desk.asked(), desk.most_in_flight.load(Ordering::SeqCst)), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_a_replaced_certificate_is_renewed_at_once_and_kept_where_that_fails() {
+    let desk = Desk::open(600_000);
+    let source = desk.source();
+    let first = source.credential().await.unwrap();
+    desk.refuse(refused("SUSPENDED"));
+    *desk.holder.lock().unwrap() = Digest::of(b"another");
+    eventually("it is asked for", || desk.asked() == 2).await;
+    eventually("the refusal is known", || source.failure().is_some()).await;
+    assert_eq!(source.credential().await.unwrap().id, first.id);
+    tokio::time::sleep(LOOK * 2).await;
+    assert_eq!(desk.asked(), 2, "a refusal is waited out");
+
+    desk.refuse(None);
+    *desk.proof.lock().unwrap() = Digest::of(b"second");
+    eventually("another one", || source.current().is_some_and(|it| it.id != first.id)).await;
+    tokio::time::sleep(LOOK * 2).await;
+    assert_eq!(desk.asked(), 3, "once");
 }
 
 #[tokio::test]

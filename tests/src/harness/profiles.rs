@@ -33,7 +33,7 @@ impl Deployment {
             broker: format!("https://127.0.0.1:{}", self.broker().api.port()).parse().unwrap(),
             web: Some(self.settings.issuer.as_str().parse().unwrap()),
             ca: std::fs::read(&self.listener_ca).unwrap(),
-            certificate: Some(daypass_sdk::ClientCertificate {
+            certificate: Some(daypass_sdk::ClientCertificate::Pem {
                 chain: certificate.chain_pem().into_bytes(),
                 key: certificate.key_pem().into(),
             }),

@@ -1,7 +1,7 @@
 use daypass_verify::ids::CredentialId;
 use daypass_verify::revocations::{CutOffs, IDS_MAX, Known, Revoked};
 use daypass_verify::time::{Seconds, UnixMs};
-use rcgen::KeyPair;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, SanType};
 use rustls_pki_types::CertificateDer;
 
 use super::*;
@@ -113,4 +113,58 @@ fn a_certificate_is_asked_for_its_end_and_the_feed_each_time() {
     let others = Arc::new(Published { roots: Authority::new().published.roots, ..(*published).clone() });
     assert_eq!(reason(trust.with_keys(others, at(0)).certificate(&peer, at(0))), "UNKNOWN_ISSUER");
     assert_eq!(reason(trust.certificate(&Peer::new(None), at(0))), "NO_CREDENTIAL");
+}
+
+#[test]
+fn a_service_is_verified_by_its_usage_end_roots_trust_domain_and_the_feed() {
+    let authority = Authority::new();
+    let key = KeyPair::generate().unwrap();
+    let server =
+        |it: &mut CertificateParams| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let good = authority.leaf(&key, server);
+    let client_alone = authority.leaf(&key, |_| {});
+    let any = authority.leaf(&key, |it| it.extended_key_usages = vec![ExtendedKeyUsagePurpose::Any]);
+    let foreign = authority.leaf(&key, |it| {
+        server(it);
+        let id = "spiffe://example.com/prod/billing/nightly".try_into().unwrap();
+        it.subject_alt_names = vec![SanType::URI(id)];
+    });
+    let two = authority.leaf(&key, |it| {
+        server(it);
+        it.subject_alt_names.push(SanType::URI("spiffe://example.org/x".try_into().unwrap()));
+    });
+    let stranger = Authority::new().leaf(&key, server);
+    let minter = Minter::new();
+    let roots = authority.published.roots.clone();
+    let published = Arc::new(Published { roots, ..(*published(&minter)).clone() });
+    let trusting = |revoked| {
+        let none = Trust::none(&config(Feed::Required)).with_keys(published.clone(), at(0));
+        none.with_feed(feed(&minter, revoked))
+    };
+    let nothing = trusting(Revoked::new(Vec::new(), CutOffs::default()));
+    let revoked = trusting(Revoked::new(vec![id()], CutOffs::default()));
+    let ignoring = Trust::none(&config(Feed::Ignored)).with_keys(published.clone(), at(0));
+    let unfed = Trust::none(&config(Feed::Required)).with_keys(published.clone(), at(0));
+    let late = Moment { wall: NOW.plus(Seconds::new(602)), boot_ms: 0 };
+    let early = Moment { wall: NOW.minus(Seconds::new(60)), boot_ms: 0 };
+    for (what, trust, leaf, now, expected) in [
+        ("a good one", &nothing, &good, at(0), "GOOD"),
+        ("one for clients alone", &nothing, &client_alone, at(0), "EXTENDED_KEY_USAGE"),
+        ("one for anything", &nothing, &any, at(0), "EXTENDED_KEY_USAGE"),
+        ("one of another trust domain", &nothing, &foreign, at(0), "BAD_TRUST_DOMAIN"),
+        ("one with two names", &nothing, &two, at(0), "BAD_SPIFFE_ID"),
+        ("another root's", &nothing, &stranger, at(0), "UNKNOWN_ISSUER"),
+        ("one that is over", &ignoring, &good, late, "EXPIRED"),
+        ("one of tomorrow", &ignoring, &good, early, "NOT_YET_VALID"),
+        ("a revoked one", &revoked, &good, at(0), "REVOKED"),
+        ("without a feed", &unfed, &good, at(0), "UNAVAILABLE"),
+    ] {
+        let said = trust.service(std::slice::from_ref(leaf), now);
+        let said = said.as_ref().map_or_else(Refused::inner_reason, |id| {
+            assert_eq!(id.to_string(), SUBJECT);
+            "GOOD"
+        });
+        assert_eq!(said, expected, "{what}");
+    }
+    assert!(nothing.service(&[], at(0)).is_err(), "nothing was shown");
 }
