@@ -70,21 +70,18 @@ pub(crate) async fn run(enforcer: Enforcer, shown: Option<Kept>, clients: watch:
         ending: BTreeMap::new(),
         said: None,
         asked: None,
+        complained: None,
     };
-    let (mut changes, mut complained) = (server.changes(), None);
+    let mut changes = server.changes();
     loop {
         let left = match Database::open(&server).await {
-            Ok(database) => {
-                info!("`{}`: watching the sessions of PostgreSQL {}", watch.target, database.version);
-                complained = None;
-                watch.over(&database, &mut changes).await
-            }
+            Ok(database) => watch.over(&database, &mut changes).await,
             Err(failed) => Err(failed),
         };
         let Err(failed) = left else { continue };
-        if complained.as_ref() != Some(&failed) {
-            warn!("`{}`: the database cannot be asked, no session is ended: {failed}", watch.target);
-            complained = Some(failed);
+        if watch.complained.as_ref() != Some(&failed) {
+            warn!("`{}`: the database cannot be asked: {failed}", watch.target);
+            watch.complained = Some(failed);
         }
         sleep(RETRY).await;
     }
@@ -120,6 +117,8 @@ struct Watch {
     ending: BTreeMap<(i32, String), Ending>,
     said: Option<(Count, Instant)>,
     asked: Option<Instant>,
+    /// What was said last of a database that could not be asked.
+    complained: Option<Failed>,
 }
 
 /// A session that has to end.
@@ -139,8 +138,13 @@ impl Watch {
     /// # Errors
     /// Why that cannot go on.
     async fn over(&mut self, database: &Database, changes: &mut Option<Changes>) -> Result<(), Failed> {
+        let mut watching = false;
         loop {
             self.look(database).await?;
+            if !std::mem::replace(&mut watching, true) {
+                info!("`{}`: watching the sessions of PostgreSQL {}", self.target, database.version);
+                self.complained = None;
+            }
             let soon = self.ending.values().any(|it| it.first_told.elapsed() < GONE.1);
             tokio::select! {
                 () = self.shared.changed.notified() => {}
@@ -156,16 +160,14 @@ impl Watch {
         }
         let sessions = database.sessions().await?;
         self.tell_of_those_gone(&sessions);
-        let (mut used, mut others, mut must_ask) = (Vec::new(), Vec::new(), false);
+        let (mut used, mut others, mut must_ask, mut is_out) = (Vec::new(), Vec::new(), false, false);
         let now = now();
         for session in sessions {
             let verdict = self.shared.known().verdict(&session, now);
             let is_own = session.pid == database.own_pid;
             match verdict {
-                // What holds for all holds for us: whoever cannot show another one is out.
-                Verdict::Ended(..) if is_own => {
-                    return Err("our own certificate has ended: the next one is shown".into());
-                }
+                // What holds for all holds for us, but the others first: whoever contains a target ends them all at once.
+                Verdict::Ended(..) if is_own => is_out = true,
                 Verdict::Unknown(_) if is_own => {}
                 Verdict::Others => others.push(session),
                 Verdict::Unclear => must_ask |= self.shared.known().must_ask(&session, now),
@@ -195,7 +197,8 @@ impl Watch {
             });
         }
         self.say(database, ours, others.len()).await?;
-        self.tell_of_left_over(database, others, now).await
+        self.tell_of_left_over(database, others, now).await?;
+        if is_out { Err("our own certificate has ended: the next one is shown".into()) } else { Ok(()) }
     }
 
     async fn tell_of_left_over(

@@ -1,7 +1,7 @@
 //! How things stand at one target, as the broker tells it: which credentials live there, which exceptions are open, and
 //! how long ago that was last heard. Whoever passes secrets on asks here each time, and stops when nothing is heard.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Closed {
 struct View {
     live: HashSet<CredentialId>,
     /// Those that were live once.
-    ended: HashSet<CredentialId>,
+    ended: BTreeSet<CredentialId>,
     /// Open or not, and the declared end.
     exceptions: BTreeMap<Name, (bool, Option<UnixMs>)>,
     /// When something was heard last; none before the first, and after a refusal.
@@ -206,7 +206,8 @@ impl Listener {
                     caught_up.heard_boot_ms = Some(boot_ms());
                     self.view.send_modify(|view| {
                         let before = std::mem::replace(view, caught_up);
-                        view.ended.extend(before.live.difference(&view.live).copied().collect::<Vec<_>>());
+                        let gone = before.live.difference(&view.live).copied().collect::<Vec<_>>();
+                        view.ended.extend(before.ended.into_iter().chain(gone));
                     });
                 }
                 (Some(fresh), event) => fresh.take_over(event),
@@ -229,10 +230,10 @@ impl View {
             Event::Ended(ended) => {
                 if let Ok(id) = ended.credential_id.parse::<CredentialId>() {
                     self.live.remove(&id);
-                    if self.ended.len() >= ENDED_MAX {
-                        self.ended.clear();
-                    }
                     self.ended.insert(id);
+                    if self.ended.len() > ENDED_MAX {
+                        self.ended.pop_first();
+                    }
                 }
             }
             Event::Exception(state) => {
@@ -245,5 +246,5 @@ impl View {
     }
 }
 
-/// How many that ended are remembered: it only spares requests a wait.
+/// How many that ended are remembered, the newest: by then the others are over by their own time.
 const ENDED_MAX: usize = 10_000;

@@ -302,7 +302,7 @@ async fn a_node_speaks_for_the_workloads_that_are_declared_on_it_and_what_they_h
 
     // What it asked for others it may give up for them.
     let one = issue(&node, backup.clone()).await.unwrap().credential_id;
-    assert_eq!(revoked(&node, What::CredentialId(one.clone())).await, [one.clone()]);
+    assert_eq!(revoked(&node, What::CredentialId(one.clone())).await, std::slice::from_ref(&one));
     let by = deployment.entry("its end", |entry| match &entry.body {
         Body::CredentialEnded(ended) if ended.how == EndedHow::Revoked => entry.envelope.by.clone(),
         _ => None,

@@ -110,9 +110,11 @@ impl Known {
         self.told_until.is_some() && !self.issuers.is_empty()
     }
 
-    /// Whether a session is by a certificate of somebody else's CA for sure.
+    /// Whether a session is by a certificate of somebody else's CA for sure: of a CA that was made a moment ago, it may be
+    /// known what it signed before it is known that it is ours.
     pub(super) fn is_of_others(&self, session: &Session) -> bool {
-        self.issuers.by(&session.issuer) == By::Others
+        let is_ours = |id| self.live.contains_key(&id);
+        self.issuers.by(&session.issuer) == By::Others && !credential(&session.serial).is_some_and(is_ours)
     }
 
     /// What to do with a session at `now`.

@@ -133,7 +133,10 @@ pub(super) fn read(content: &[u8], asked: &Asked, now: &Moment) -> Result<Resume
     let (holder, description) = take(rest).ok_or(Unfit::Damaged)?;
     let description: Description = serde_json::from_slice(description).map_err(|_| Unfit::Damaged)?;
     let age_ms = description.sealed.age_ms(now).ok_or(Unfit::Clock)?;
-    let left_ms = description.expires_at.millis_since(description.sealed.wall).saturating_sub(age_ms);
+    // By a clock that was behind there seemed to be more left than it ever had.
+    let whole_ms = description.expires_at.millis_since(description.issued_at);
+    let left_then_ms = description.expires_at.millis_since(description.sealed.wall).min(whole_ms);
+    let left_ms = left_then_ms.saturating_sub(age_ms);
     let (secret, holder) = (SecretString::from(secret), (!holder.is_empty()).then(|| holder.into()));
     let credential = restore(description, secret)?;
     check(&credential, holder.as_ref(), asked)?;

@@ -265,6 +265,14 @@ async fn a_file_of_another_credential_is_no_file_of_this_one() {
 }
 
 #[tokio::test]
+async fn a_clock_that_was_behind_gives_no_credential_a_longer_life() {
+    let bench = Bench::new();
+    bench.seal(token(1, now().plus_millis(25_000))).await;
+    let left = bench.open().unwrap().left;
+    assert!(left.as_millis() <= LIFE_MS.unsigned_abs().into(), "{left:?}");
+}
+
+#[tokio::test]
 async fn what_is_over_or_bound_to_what_is_gone_is_not_given_out() {
     let moved = |by_ms: i64| token(1, now().plus_millis(by_ms));
     for (what, fresh, expected) in [
