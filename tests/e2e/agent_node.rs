@@ -7,21 +7,11 @@ use std::path::{Path, PathBuf};
 use daypass_broker::dev::organisation::sample;
 use daypass_core::bundle::SourceFile;
 use daypass_evidence::entry::{Body, CredentialIssued, Profile, ProofKind};
-use daypass_tests::harness::{Agent, Deployment, SECURITY, eventually, free_port, program, run, run_with};
+use daypass_tests::harness::{
+    Agent, Deployment, SECURITY, eventually, free_port, program, run, run_with, sample_with,
+};
 
 const NODE: &str = "prod/node/db1";
-
-/// The sample with node certificates that live this long.
-fn living(ttl: &str) -> Vec<SourceFile> {
-    let mut files = sample();
-    let tasks = files.iter_mut().find(|file| file.path == "tasks.toml").unwrap();
-    tasks.text = tasks.text.replace("ttl = \"12h\"", &format!("ttl = {ttl:?}"));
-    files
-}
-
-async fn deployment(ttl: &str) -> Deployment {
-    deployment_of(living(ttl)).await
-}
 
 async fn deployment_of(files: Vec<SourceFile>) -> Deployment {
     let mut made = Deployment::stopped(files).await;
@@ -67,7 +57,8 @@ async fn certificates_of_nodes(deployment: &Deployment) -> Vec<(u64, CredentialI
 
 #[tokio::test]
 async fn a_machine_is_let_in_by_a_code_renews_by_itself_and_starts_again_without_one() {
-    let deployment = deployment("20s").await;
+    let deployment =
+        deployment_of(sample_with("tasks.toml", |text| text.replace("ttl = \"12h\"", "ttl = \"20s\""))).await;
     let (config, kept, out) = config(&deployment);
     let path = deployment.folder().join("code");
     fs::write(&path, code(&deployment).await + "\n").unwrap();
@@ -106,7 +97,7 @@ async fn a_machine_is_let_in_by_a_code_renews_by_itself_and_starts_again_without
 
 #[tokio::test]
 async fn without_certificate_and_code_an_agent_says_what_it_needs_and_enrol_takes_one() {
-    let deployment = deployment("12h").await;
+    let deployment = deployment_of(sample()).await;
     let (config, kept, _) = config(&deployment);
     let agent = program("daypass-agent");
     let refused = run(&agent, ["--config", config.to_str().unwrap()]).await;
@@ -126,7 +117,7 @@ async fn without_certificate_and_code_an_agent_says_what_it_needs_and_enrol_take
 
 #[tokio::test]
 async fn an_agent_that_slept_for_longer_than_a_life_has_another_credential_soon_after() {
-    let deployment = deployment("12h").await;
+    let deployment = deployment_of(sample()).await;
     let out = deployment.folder().join("slept");
     let config = deployment.agent_config(
         "slept",
@@ -148,11 +139,8 @@ async fn an_agent_that_slept_for_longer_than_a_life_has_another_credential_soon_
 #[tokio::test]
 async fn a_machine_that_is_let_in_serves_a_workload_that_proves_nothing_itself() {
     let uid = rustix::process::getuid().as_raw();
-    let mut files = sample();
-    let ledger = files.iter_mut().find(|file| file.path == "identities/ledger.toml").unwrap();
     let declared = "unit = \"ledger-backup.service\", uid = 1001";
-    assert!(ledger.text.contains(declared));
-    ledger.text = ledger.text.replace(declared, &format!("uid = {uid}"));
+    let files = sample_with("identities/ledger.toml", |text| text.replace(declared, &format!("uid = {uid}")));
     let deployment = deployment_of(files).await;
     let at = |name: &str| deployment.folder().join(name);
     let (node, code_file, out) = (at("node"), at("code"), at("backup"));

@@ -9,7 +9,9 @@ use daypass_evidence::entry::{AlarmState, Body, EndedHow, Index, ProofKind};
 use daypass_proto::v1 as pb;
 use daypass_proto::v1::issue_request::Credential as Wanted;
 use daypass_proto::v1::selector::What;
-use daypass_tests::harness::{Deployment, NIGHTLY, Refused, certificate_of, eventually, issue, stores, task};
+use daypass_tests::harness::{
+    Deployment, NIGHTLY, Refused, certificate_of, eventually, issue, sample_with, stores, task,
+};
 use daypass_verify::ids::Digest;
 use futures::future::join_all;
 use rcgen::{CertificateParams, KeyPair};
@@ -62,10 +64,7 @@ async fn renewed(caller: &Caller, key: &KeyPair) -> Result<pb::IssueResponse, Re
 
 /// The sample with another machine.
 fn with_another() -> Vec<SourceFile> {
-    let mut files = sample();
-    let nodes = files.iter_mut().find(|file| file.path == "identities/nodes.toml").unwrap();
-    nodes.text = format!("{}\n{}", nodes.text, nodes.text.replace("node/db1", "node/db2"));
-    files
+    sample_with("identities/nodes.toml", |text| format!("{text}\n{}", text.replace("node/db1", "node/db2")))
 }
 
 #[tokio::test]
@@ -321,9 +320,9 @@ async fn revoked(caller: &Caller, what: What) -> Vec<String> {
 
 #[tokio::test]
 async fn what_a_suppliers_machine_holds_for_others_ends_with_the_supplier() {
-    let mut files = sample();
-    let nodes = files.iter_mut().find(|file| file.path == "identities/nodes.toml").unwrap();
-    nodes.text = nodes.text.replace("class = \"node\"\n", "class = \"node\"\nsupplier = \"acme\"\n");
+    let files = sample_with("identities/nodes.toml", |text| {
+        text.replace("class = \"node\"\n", "class = \"node\"\nsupplier = \"acme\"\n")
+    });
     let deployment = Deployment::start_with(files, |_| {}).await;
     let node = as_node(&deployment, &enrolled(&deployment, NODE).await).await;
     let held = issue(&node, spoken_for("ledger-backup.service", 1001, &fresh())).await.unwrap();

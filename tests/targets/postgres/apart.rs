@@ -5,7 +5,7 @@ use std::fs;
 use daypass_broker::dev::organisation::sample;
 use daypass_core::bundle::SourceFile;
 use daypass_evidence::entry::{Body, Observed};
-use daypass_tests::harness::{Agent, eventually, program, run};
+use daypass_tests::harness::{Agent, edited, eventually, program, run};
 use daypass_verify::ids::CredentialId;
 
 use super::ground::{Ground, Stands};
@@ -18,12 +18,7 @@ const TTL_S: u32 = 15;
 /// The sample organisation with the task of an enforcer that shows a certificate, as docs/targets/postgresql.md has it.
 fn with_a_watcher() -> Vec<SourceFile> {
     let mut files = sample();
-    let mut edit = |name: &str, edit: &dyn Fn(&str) -> String| {
-        let file = files.iter_mut().find(|file| file.path.ends_with(name)).unwrap();
-        let text = edit(&file.text);
-        assert_ne!(text, file.text, "{name}");
-        file.text = text;
-    };
+    let mut edit = |name: &str, edit: &dyn Fn(&str) -> String| edited(&mut files, name, edit);
     let page =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/targets/postgresql.md")).unwrap();
     let task = page.split("```toml\n").find(|block| block.starts_with("[task.watch-ledger-db]")).unwrap();

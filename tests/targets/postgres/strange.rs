@@ -5,7 +5,7 @@ use std::fs;
 use daypass_broker::dev::organisation::sample;
 use daypass_core::bundle::SourceFile;
 use daypass_evidence::entry::{Body, Observed};
-use daypass_tests::harness::Agent;
+use daypass_tests::harness::{Agent, edited};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 use super::ground::{Ground, ROLE, Stands};
@@ -13,12 +13,7 @@ use super::ground::{Ground, ROLE, Stands};
 /// The sample organisation with a task for another database, under the same role.
 fn with_another_database() -> Vec<SourceFile> {
     let mut files = sample();
-    let mut edit = |name: &str, edit: &dyn Fn(&str) -> String| {
-        let file = files.iter_mut().find(|file| file.path.ends_with(name)).unwrap();
-        let text = edit(&file.text);
-        assert_ne!(text, file.text, "{name}");
-        file.text = text;
-    };
+    let mut edit = |name: &str, edit: &dyn Fn(&str) -> String| edited(&mut files, name, edit);
     let task = "\n[task.other-db]\ntargets = [\"web-db\"]\nkinds = [\"common-name\"]\ncommon_name = \"billing_nightly\"\n\
                 ttl = \"10m\"\nttl_max = \"30m\"\n";
     edit("tasks.toml", &|text| format!("{text}{task}"));
