@@ -19,9 +19,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let http = client.http_to(&std::fs::read(std::env::var("DAYPASS_CA")?)?)?;
     for region in ["eu/2027-01", "us/2027-01", "asia/2027-01"] {
-        let mut request = http.post(service.join(&format!("invoices/{region}"))?).build()?;
+        let mut request = http.now().post(service.join(&format!("invoices/{region}"))?).build()?;
         source.put_on(&mut request).await?;
-        let answer = http.execute(request).await?;
+        let answer = http.now().execute(request).await?;
         let status = answer.status();
         print!("{region}: {status} {}", answer.text().await?.trim_end());
         println!();

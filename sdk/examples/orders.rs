@@ -14,9 +14,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let http = client.http_to(&std::fs::read(std::env::var("DAYPASS_CA")?)?)?;
     let url = std::env::var("LEDGER")? + "/invoices/eu/de";
     loop {
-        let mut request = http.post(&url).build()?;
+        let mut request = http.now().post(&url).build()?;
         match source.put_on(&mut request).await {
-            Ok(()) => println!("{}", http.execute(request).await?.status()),
+            Ok(()) => println!("{}", http.now().execute(request).await?.status()),
             Err(error) => println!("{error}"),
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -80,7 +80,7 @@ pub use holder::Holder;
 pub use kept::write_private;
 pub use node::{AddedNode, RequestedKey};
 pub use observation::Observation;
-pub use present::{SourceCertificate, TokenLayer, WithToken};
+pub use present::{HttpClient, SourceCertificate, TokenLayer, WithToken};
 pub use published::Published;
 pub use request::{Binding, IssueRequest, Kind, Workload};
 pub use revocation::{Endings, Revocation, Revoked, Selection, TrustUpdates};

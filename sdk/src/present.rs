@@ -2,6 +2,7 @@
 //! never one that is over.
 
 mod certificate;
+mod requests;
 mod token;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tonic::transport::{Channel, Endpoint};
 use url::Url;
 
 pub use certificate::SourceCertificate;
+pub use requests::HttpClient;
 pub use token::{TokenLayer, WithToken};
 
 use crate::client::Client;
@@ -77,25 +79,13 @@ impl Client {
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
 
-    /// An HTTP client for targets under the roots `ca`: see [`Client::tls_to`]. It speaks `https` alone and follows no
-    /// redirect: a token is for one target. Where the client's certificate lies in files, each request has a connection of
-    /// its own, so that none shows a certificate that was replaced.
+    /// HTTP to targets under the roots `ca`: see [`Client::tls_to`]. It speaks `https` alone and follows no redirect: a
+    /// token is for one target.
     ///
     /// # Errors
     /// When `ca` holds no certificate.
-    pub fn http_to(&self, ca: &[u8]) -> Result<reqwest::Client, Error> {
-        let builder = match self.lines().follows {
-            true => reqwest::Client::builder().pool_max_idle_per_host(0),
-            false => reqwest::Client::builder(),
-        };
-        builder
-            .tls_backend_preconfigured(self.tls_to(ca, &["h2", "http/1.1"])?)
-            .https_only(true)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|error| Error::Config(format!("cannot set up a client: {error}")))
+    pub fn http_to(&self, ca: &[u8]) -> Result<HttpClient, Error> {
+        HttpClient::new(self.tls_to(ca, &["h2", "http/1.1"])?, self.lines().clone())
     }
 }
 

@@ -16,7 +16,7 @@ use daypass_sdk::{
     Client, ClientCertificate, Config, Credential, CredentialSource, IdToken, IssueRequest, Secret,
     SourceCertificate, TokenLayer,
 };
-use daypass_tests::harness::{Deployment, NIGHTLY, TRUST_DOMAIN, eventually};
+use daypass_tests::harness::{Deployment, NIGHTLY, Network, TRUST_DOMAIN, eventually, free_port};
 use http::HeaderMap;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::ResolvesServerCert;
@@ -110,7 +110,7 @@ async fn a_service_lets_in_who_has_a_token_that_reaches_so_far_and_tells_the_oth
     reading.scope.audiences = [LEDGER.parse().unwrap()].into();
     let reading = CredentialSource::new(client.clone(), reading);
     let reading = token(&reading).await;
-    let (holder, thief) = (client.http_to(&ca).unwrap(), deployment.sdk().http_to(&ca).unwrap());
+    let (holder, thief) = (client.http_to(&ca).unwrap().now(), deployment.sdk().http_to(&ca).unwrap().now());
     let (eu, us, asia) = ("eu/2027-01", "us/2027-01", "asia/2027-01");
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let first = if signature.starts_with('A') { 'B' } else { 'A' };
@@ -188,7 +188,10 @@ async fn a_client_whose_certificate_lies_in_files_shows_everywhere_what_they_hol
     let deployment = Deployment::start().await;
     let ca = std::fs::read(&deployment.listener_ca).unwrap();
     let receiver = receiver(&deployment, LEDGER).await;
-    let ledger = ledger(&deployment, &receiver, PossessingPeers::new()).await;
+    let mut ledger = ledger(&deployment, &receiver, PossessingPeers::new()).await;
+    let between = free_port();
+    let network = Network::between(between, ledger.port().unwrap());
+    ledger.set_port(Some(between)).unwrap();
     let health = health(&deployment, &receiver).await;
     let (chain, key) = deployment.agent_proof("followed");
     let certificate = Some(ClientCertificate::Files { chain: chain.clone(), key: key.clone() });
@@ -200,12 +203,16 @@ async fn a_client_whose_certificate_lies_in_files_shows_everywhere_what_they_hol
     let channel =
         ServiceBuilder::new().layer(TokenLayer::to(source.clone(), &health).unwrap()).service(channel);
     let reached = async || {
+        let http = http.now();
         let mut request = http.post(ledger.join("invoices/eu/2027-01").unwrap()).build().unwrap();
         source.put_on(&mut request).await.unwrap();
         let status = http.execute(request).await.unwrap().status().as_u16();
         (status, HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.is_ok())
     };
-    assert_eq!(reached().await, (200, true));
+    for _ in 0..3 {
+        assert_eq!(reached().await, (200, true));
+    }
+    assert_eq!(network.carried(), 1, "a connection is kept");
 
     let (next_chain, next_key) = deployment.agent_proof("next");
     std::fs::copy(next_chain, &chain).unwrap();
@@ -220,6 +227,7 @@ async fn a_client_whose_certificate_lies_in_files_shows_everywhere_what_they_hol
         assert!(began.elapsed() < Duration::from_secs(30), "services are shown another after 30 s");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    assert_eq!(network.carried(), 2, "one for each certificate");
     client.issue(request()).await.unwrap();
 }
 
@@ -260,7 +268,7 @@ async fn services_know_each_other_by_certificates_that_are_taken_anew_from_their
             Ok(answer) => Some(answer.text().await.unwrap()),
             Err(_) => None,
         });
-        let stranger = deployment.sdk().http_to(&ca).unwrap();
+        let stranger = deployment.sdk().http_to(&ca).unwrap().now();
         stranger.get(&url).send().await.unwrap_err();
     }
     assert_eq!(answers, [Some(format!("{} Certificate", credential.id)), None]);

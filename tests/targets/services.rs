@@ -32,14 +32,14 @@ async fn a_revoked_token_is_refused_at_the_next_request_of_an_open_connection_an
         let answer = http.get(&url).bearer_auth(value.expose_secret()).send().await.unwrap();
         answer.status().as_u16()
     };
-    let open = client.http_to(&ca).unwrap();
+    let open = client.http_to(&ca).unwrap().now();
     assert_eq!(ask(&open).await, 200);
     client.revoke(credential.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
     let revoked_at = Instant::now();
     let mut seconds = [None, None];
     while seconds.iter().any(Option::is_none) {
         assert!(revoked_at.elapsed() < WITHIN, "taken {WITHIN:?} after it was revoked: {seconds:?}");
-        let new = client.http_to(&ca).unwrap();
+        let new = client.http_to(&ca).unwrap().now();
         for (http, seconds) in [&new, &open].into_iter().zip(&mut seconds) {
             if ask(http).await == 401 && seconds.is_none() {
                 *seconds = Some(revoked_at.elapsed().as_secs_f64());

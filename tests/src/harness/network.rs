@@ -65,6 +65,12 @@ impl Network {
         drop(self.shared.changed.wait_while(state, |state| state.done != link).unwrap());
     }
 
+    /// How many connections it was asked to carry since it was last cut.
+    #[must_use]
+    pub fn carried(&self) -> usize {
+        self.shared.state.lock().unwrap().ends.len()
+    }
+
     /// Those that live fall silent for good; new ones are as ever.
     pub fn forget(&self) {
         self.set(Link::Silent);
