@@ -64,11 +64,12 @@ impl Proxy {
         clients: watch::Receiver<Client>,
     ) -> Result<(Arc<Self>, Option<Reporter>), Error> {
         let tally = Tally::default();
-        let reporter = standing.clone().map(|standing| Reporter::new(tally.clone(), standing, clients));
+        let reporter =
+            standing.clone().map(|standing| Reporter::new(tally.clone(), standing, clients.clone()));
         let injector = Injector::new(&proxy.inject, kept, standing);
         let timeout = Duration::from_secs(proxy.timeout.get().into());
         let gate = Gate::new(proxy.allow.clone(), &proxy.listen);
-        let upstream = Upstream::new(&proxy.upstream, proxy.ca.as_deref())?;
+        let upstream = Upstream::new(&proxy.upstream, proxy.ca.as_deref(), clients)?;
         Ok((Arc::new(Self { gate, injector, upstream, timeout, tally }), reporter))
     }
 
@@ -99,7 +100,7 @@ impl Proxy {
         caller.as_ref().map_err(|why| Refusal::new(StatusCode::FORBIDDEN, "access_denied", why))?;
         self.gate.check(&request)?;
         let injected = self.injector.take().await?;
-        let credential = injected.credential;
+        let (credential, bound) = (injected.credential, injected.bound);
         let (mut head, body) = request.into_parts();
         headers::clean_request(&mut head.headers);
         head.headers.insert(injected.header, injected.value);
@@ -107,7 +108,7 @@ impl Proxy {
             self.upstream.addressed(Request::from_parts(head, Stalling::new(body, self.timeout)))?;
         // Counted before it goes out: what went out was counted, whatever becomes of the answer.
         self.tally.add(self.seen(Some(credential), None));
-        let answered = timeout(self.timeout, self.upstream.send(request)).await;
+        let answered = timeout(self.timeout, self.upstream.send(request, bound)).await;
         let failed = |status, word, why: String| Refusal::new(status, word, &why);
         let mut answer = match answered {
             Ok(Ok(answer)) => answer,

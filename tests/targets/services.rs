@@ -58,16 +58,25 @@ async fn a_revoked_token_is_refused_at_the_next_request_of_an_open_connection_an
     });
 }
 
-/// A program that knows neither tokens nor TLS, an agent's proxy at an address beside it, and the service behind the layer.
 #[tokio::test]
 async fn a_program_without_a_token_reaches_it_through_the_proxy_with_a_fresh_one_that_it_never_sees() {
+    through_the_proxy("bearer = true").await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_bound_to_the_agents_certificate_is_shown_with_it() {
+    through_the_proxy("bearer = false").await;
+}
+
+/// A program that knows neither tokens nor TLS, an agent's proxy at an address beside it, and the service behind the layer.
+async fn through_the_proxy(bearer: &str) {
     let mut deployment = Deployment::stopped(sample()).await;
     deployment.settings.api.address.set_port(free_port());
     deployment.resume().await.unwrap();
     let (upstream, port, ca) = (service(&deployment).await, free_port(), &deployment.listener_ca);
     let upstream = upstream.trim_end_matches('/');
     let rest = format!(
-        "[[credential]]\ntask = \"read-invoices\"\naudiences = [\"https://ledger.example.org\"]\nbearer = true\n[[proxy]]\nlisten = \"127.0.0.1:{port}\"\n\
+        "[[credential]]\ntask = \"read-invoices\"\naudiences = [\"https://ledger.example.org\"]\n{bearer}\n[[proxy]]\nlisten = \"127.0.0.1:{port}\"\n\
          credential = \"read-invoices\"\nupstream = {upstream:?}\nca = {ca:?}\nallow = [\"GET /\"]\ninject = \"token\"\n"
     );
     let agent = Agent::start(&deployment.agent_config("services", &rest), &[]);
@@ -95,8 +104,10 @@ async fn a_program_without_a_token_reaches_it_through_the_proxy_with_a_fresh_one
     }
     assert!(!agent.said().contains("eyJ"), "no token is in what the agent says:\n{}", agent.said());
     // Another root than that of the service is believed as little as none.
-    let wrong =
-        rest.replace(&format!("ca = {ca:?}\n"), "").replace(&port.to_string(), &free_port().to_string());
+    let wrong = rest
+        .replace(&format!("ca = {ca:?}\n"), "")
+        .replace(bearer, "bearer = true")
+        .replace(&port.to_string(), &free_port().to_string());
     drop(agent);
     let config = deployment.agent_config("services", &wrong);
     let other = wrong.split("127.0.0.1:").nth(1).and_then(|it| it.split('"').next()).unwrap();

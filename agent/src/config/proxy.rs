@@ -217,7 +217,7 @@ fn read(section: &mut Section<'_>, folder: &Path, credentials: Option<&[Credenti
     let key = read_key(section, folder, inject, target.is_some());
     let timeout = section.optional("timeout").unwrap_or(TIMEOUT);
     let (credential, inject) = (credential?, inject?);
-    check_credential(section, &credential, inject, credentials?);
+    check_credential(section, &credential, inject, credentials?, ca.is_some());
     let inject = match inject {
         Kinds::Token => Inject::Token,
         Kinds::Static => Inject::Static(key?),
@@ -269,7 +269,7 @@ fn read_key(
     Some(StaticKey { header, template: (before, after), file: folder.join(file?), exception: exception? })
 }
 
-fn check_credential(section: &Section<'_>, name: &Name, inject: Kinds, all: &[Credential]) {
+fn check_credential(section: &Section<'_>, name: &Name, inject: Kinds, all: &[Credential], has_ca: bool) {
     match (all.iter().find(|it| it.name == *name), inject) {
         (None, _) => {
             let near = did_you_mean(name.as_str(), all.iter().map(|it| it.name.as_str()));
@@ -277,8 +277,9 @@ fn check_credential(section: &Section<'_>, name: &Name, inject: Kinds, all: &[Cr
         }
         (Some(found), Kinds::Token) => match &found.request.kind {
             Kind::Token { binding: Binding::Bearer, .. } => {}
+            Kind::Token { .. } if has_ca => {}
             Kind::Token { .. } => {
-                let expected = "expected `bearer = true` there: what is bound to a key is good only with it";
+                let expected = "expected `ca` here, to which it is shown with the agent's certificate, or `bearer = true` there";
                 section.wrong("credential", &format!("`{name}` is bound to a key: {expected}"));
             }
             Kind::Certificate { .. } => {

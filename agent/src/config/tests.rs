@@ -166,6 +166,12 @@ fn a_configuration_with_one_fault_is_refused_and_says_which() {
         (proxied("POST /batch", "CONNECT /batch"), "the beginning of a path"),
         (proxied("allow =", "allwo ="), "`allow` is missing"),
         (proxied("target = \"erp\"", ""), "`target` is missing"),
+        (
+            format!(
+                "{SMALLEST}[[proxy]]\nlisten = \"127.0.0.1:1\"\ncredential = \"post-invoices\"\nupstream = \"https://e.example\"\nallow = [\"GET /\"]\ninject = \"token\"\n"
+            ),
+            "`post-invoices` is bound to a key",
+        ),
         (proxied("\"static\"", "\"token\""), "only where `inject = \"static\"`"),
         (proxied("template = \"{}\"", "template = \"x\""), "where the key stands"),
         (proxied("X-Api-Key", "transfer-encoding"), "the name of a header"),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use daypass_sdk::Secret;
-use daypass_verify::ids::{CredentialId, Name};
+use daypass_verify::ids::{CredentialId, Digest, Name};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -28,6 +28,8 @@ pub(super) struct Injected {
     pub(super) value: HeaderValue,
     /// Under which credential.
     pub(super) credential: CredentialId,
+    /// The certificate without which it is good for nothing.
+    pub(super) bound: Option<Digest>,
 }
 
 /// Where it comes from.
@@ -65,8 +67,9 @@ impl Injector {
         let answered = timeout(PATIENCE, self.kept.credential()).await;
         let why = match answered {
             Ok(Ok(credential)) => match &credential.secret {
-                Secret::Token { value, .. } => {
-                    return injected(AUTHORIZATION, ("Bearer ", ""), value, credential.id);
+                Secret::Token { value, bound, .. } => {
+                    let made = injected(AUTHORIZATION, ("Bearer ", ""), value, credential.id)?;
+                    return Ok(Injected { bound: *bound, ..made });
                 }
                 _ => "it is no token".to_owned(),
             },
@@ -102,7 +105,7 @@ fn injected(
     let mut value = HeaderValue::from_str(text.expose_secret())
         .map_err(|_| unusable("it cannot stand in a header: expected one line of plain letters"))?;
     value.set_sensitive(true);
-    Ok(Injected { header, value, credential })
+    Ok(Injected { header, value, credential, bound: None })
 }
 
 fn closed(why: &Closed, credential: Option<CredentialId>) -> Refusal {

@@ -34,7 +34,7 @@ pub(super) const KEYS: &[Key] = &[
         "credential",
         None,
         r#""post-invoices""#,
-        "The name of the credential under which it runs: without a live one nothing goes on. For `inject = \"token\"` a bearer token.",
+        "The name of the credential under which it runs: without a live one nothing goes on. For `inject = \"token\"` a token; one that is bound to the agent's certificate is shown with it to an upstream whose `ca` is named.",
     ),
     key(
         PROXY,
