@@ -45,7 +45,7 @@ mod sealed;
 mod secrets;
 pub(crate) mod shards;
 mod source;
-mod stock;
+pub(crate) mod stock;
 mod store;
 mod suspension;
 mod tiles;

@@ -19,7 +19,7 @@ async fn check_token(deployment: &Deployment, token: &str, audience: &str) -> Ou
 }
 
 /// What PyJWT and joserfc say of a token that they expect to be signed by `alg`.
-pub(super) async fn check_token_by(
+pub(crate) async fn check_token_by(
     deployment: &Deployment,
     token: &str,
     audience: &str,

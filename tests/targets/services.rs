@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::get;
+use daypass_broker::clock::{Clock as _, SystemClock};
 use daypass_broker::dev::caller::client_config;
 use daypass_broker::dev::organisation::sample;
 use daypass_proto::v1::RevocationReason;
-use daypass_sdk::{IssueRequest, Secret};
+use daypass_sdk::{Credential, IssueRequest, Secret};
 use daypass_tests::harness::{Agent, Deployment, eventually, free_port};
+use daypass_verify::time::Seconds;
 use secrecy::ExposeSecret as _;
 
 use super::table::{self, Row};
+use crate::e2e::stock::check_token_by;
 
 /// The feed is signed within 5 s of an order, and receivers fetch it as often.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -56,6 +59,48 @@ async fn a_revoked_token_is_refused_at_the_next_request_of_an_open_connection_an
         open: "refused at its next request",
         seconds,
     });
+}
+
+#[tokio::test]
+async fn a_stock_verifier_knows_keys_and_no_revocations_and_takes_a_token_until_its_own_end() {
+    let deployment = Deployment::start().await;
+    let client = deployment.sdk();
+    let wanted = IssueRequest::token("post-invoices".parse().unwrap());
+    let wanted = IssueRequest { ttl: Some(Seconds::new(6)), ..wanted };
+    let credential = client.issue(wanted).await.unwrap();
+    let Secret::Token { value, .. } = &credential.secret else { panic!("a token") };
+    let audience = "https://ledger.example.org";
+    let check = || check_token_by(&deployment, value.expose_secret(), audience, "ES256");
+    client.revoke(credential.id, RevocationReason::KeyCompromise, "a laptop was lost").await.unwrap();
+    let revoked_at = Instant::now();
+    let first = check().await;
+    assert!(first.code == Some(0) || over(&credential), "{first:?}");
+    eventually("its end", || async { over(&credential) }).await;
+    let last = check().await;
+    assert!(last.code == Some(1) && last.stderr.contains("ExpiredSignatureError"), "{last:?}");
+    table::seen(&Row {
+        target: "a service of one's own, a stock verifier by JWKS (PyJWT)",
+        version: pyjwt(),
+        end: "revoked",
+        new: "accepted until the token's own end",
+        open: "as a new one",
+        seconds: [Some(revoked_at.elapsed().as_secs_f64()), None],
+    });
+}
+
+/// The version that the tests install.
+fn pyjwt() -> &'static str {
+    let wanted = include_str!("../stock/requirements.txt");
+    wanted
+        .lines()
+        .find_map(|line| line.to_ascii_lowercase().starts_with("pyjwt").then(|| line.split("==").nth(1)))
+        .flatten()
+        .unwrap()
+}
+
+/// By this machine's clock, which is the broker's and the verifier's too.
+fn over(credential: &Credential) -> bool {
+    SystemClock.now() >= credential.granted.expires_at
 }
 
 #[tokio::test]

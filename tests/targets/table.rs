@@ -38,7 +38,7 @@ session was gone; they are of one run on one machine. `-`: there was nothing to 
 ";
 
 const FOOT: &str = "
-Pages: [PostgreSQL](postgresql.md), [nginx](nginx.md), [a service with a static key](static-key.md).
+Pages: [services of one's own](services.md), [PostgreSQL](postgresql.md), [nginx](nginx.md), [a service with a static key](static-key.md).
 ";
 
 /// Where the lines are kept, beside what is built.
