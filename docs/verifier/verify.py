@@ -81,7 +81,7 @@ def read(octets):
     entry = json.loads(octets.decode())
     written = json.dumps(ordered(entry), ensure_ascii=False, separators=(",", ":")).encode()
     require(type(entry) is dict and written == octets, "is not in canonical form")
-    fields = FIELDS.get(entry.get("kind"), "") if entry.get("v") == 1 else ""  # a later version is kept, not judged
+    fields = FIELDS.get(entry.get("kind"), "") if entry.get("v") == 1 else ""
     for field in ("v:n kind id time:i td broker " + ("by.proof:d " if "by" in entry else "") + fields).split():
         path, _, type_ = field.partition(":")
         found = functools.reduce(lambda it, name: it.get(name) if type(it) is dict else None, path.split("."), entry)
@@ -89,7 +89,7 @@ def read(octets):
         require(type_ != "d" or DIGEST.fullmatch(found), f"has a `{path}` that is no digest")
     good = re.fullmatch("[0-9a-f-]{36}", entry["id"]) and uuid.UUID(entry["id"]).version == 7 and entry["v"] < 2**32
     require(good, "has no UUIDv7 as its id, or a version beyond all")
-    return entry
+    return {**entry, "kind": entry["kind"] if entry["v"] == 1 else ""}  # a later version is kept, not judged
 
 class Log:
     """What entries say of each other, from the first to the last: a method for each kind that must fit others."""
@@ -111,7 +111,7 @@ class Log:
             if self.bundle and kind not in ("registry.changed", "credential.refused") and not entry.get("bootstrap"):
                 self.stands(entry, time)
             self.time, self.state = max(self.time, time), self.size if kind in STATE else self.state
-            getattr(self, kind.replace(".", "_") if entry["v"] == 1 else "", lambda _: None)(entry)
+            getattr(self, kind.replace(".", "_"), lambda _: None)(entry)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             self.check(False, error if type(error) is ValueError else f"does not say what its kind says: {error!r}")
         self.size += 1
