@@ -3,19 +3,19 @@ usage: verify.py ENTRIES CHECKPOINT [ENTRIES CHECKPOINT ...] LOG-KEY     exit co
 """
 import base64, functools, hashlib, json, pathlib, re, sys, uuid
 STATE = "log.opened bundle.activated key.changed suspension.set suspension.lifted approval.decided review.recorded".split()
-# What a kind cannot do without: strings, then numbers (n), integers (i), digests (d), lists (l), objects (o), booleans (b).
-TYPES = {"": str, "n": int, "i": int, "d": str, "l": list, "o": dict, "b": bool}
-MADE = " decision.bundle:d decision.state:n proof.kind proof.issuer proof.at:n proof.clause:n proof.subject proof.digest:d"
+# What a kind cannot do without: strings, numbers (n; w of 32 bits), integers (i), digests (d), lists (l), objects (o), booleans (b).
+TYPES, BEYOND = {"": str, "n": int, "w": int, "i": int, "d": str, "l": list, "o": dict, "b": bool}, {"n": 2**53, "w": 2**32}
+MADE = " decision.bundle:d decision.state:n proof.kind proof.issuer proof.at:n proof.clause:w proof.subject proof.digest:d"
 MADE += " proof.issued_ms:i proof.exp_ms:i proof.use proof.actor"
 FIELDS = {"bundle.activated": "digest:d", "alarm": "code state",
     "key.changed": "key use alg state origin public:d publish_from_ms:i sign_from_ms:i sign_until_ms:i publish_until_ms:i",
     "broker.heartbeat": "since_ms:i counts.issued:n counts.refused:n counts.unavailable:n clock.synchronised:b up_ms:n",
-    "broker.started": "version mode store durability schema:n clock.synchronised:b reads:o", "credential.ended": "how ended:l",
+    "broker.started": "version mode store durability schema:w clock.synchronised:b reads:o", "credential.ended": "how ended:l",
     "credential.refused": "reason clause count:n first_ms:i" + MADE, "access.observed": "target what at_ms:i method count:n",
     "statement.signed": "type key digest:d from_ms:i until_ms:i", "suspension.set": "selector:o reason revoked:n live:n",
     "registry.changed": "type name change bundle:d", "checkpoint.anchored": "where size:n root:d", "broker.stopped": "reason",
     "suspension.lifted": "suspension:n reason", "log.opened": "origin key reason", "log.closed": "successor live:n",
-    "credential.issued": "identity.name identity.at:n task.name task.at:n target.name target.at:n asked:o granted.ttl_s:n"
+    "credential.issued": "identity.name identity.at:n task.name task.at:n target.name target.at:n asked:o granted.ttl_s:w"
     " credential.type credential.profile credential.key credential.alg credential.subject credential.iat_ms:i"
     " credential.nbf_ms:i credential.exp_ms:i credential.until_ms:i credential.tbs:d credential.reach" + MADE}
 DIGEST, P, L = re.compile("sha256:[0-9a-f]{64}"), 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
@@ -81,14 +81,15 @@ def read(octets):
     entry = json.loads(octets.decode())
     written = json.dumps(ordered(entry), ensure_ascii=False, separators=(",", ":")).encode()
     require(type(entry) is dict and written == octets, "is not in canonical form")
-    fields = FIELDS.get(entry.get("kind"), "") if entry.get("v") == 1 else ""
-    for field in ("v:n kind id time:i td broker " + ("by.proof:d " if "by" in entry else "") + fields).split():
+    small = [f" declared.{name}:w" for name, it in entry.get("declared", {}).items() if type(it) is int and name[-3:] != "_ms"]
+    more = "".join(small) + " gap.from:n gap.note" * ("gap" in entry) + " asked.ttl_s:w" * ("ttl_s" in entry.get("asked", ()))
+    more += " " + FIELDS.get(entry.get("kind"), "") + " identity.name identity.at:n" * ("identity" in entry)
+    for field in ("v:w kind id time:i td broker" + " by.proof:d" * ("by" in entry) + " " + more * (entry.get("v") == 1)).split():
         path, _, type_ = field.partition(":")
         found = functools.reduce(lambda it, name: it.get(name) if type(it) is dict else None, path.split("."), entry)
-        require(type(found) is TYPES[type_] and (type_ != "n" or found >= 0), f"has no `{path}` as its kind has it")
-        require(type_ != "d" or DIGEST.fullmatch(found), f"has a `{path}` that is no digest")
-    good = re.fullmatch("[0-9a-f-]{36}", entry["id"]) and uuid.UUID(entry["id"]).version == 7 and entry["v"] < 2**32
-    require(good, "has no UUIDv7 as its id, or a version beyond all")
+        good = type(found) is TYPES[type_] and (type_ != "d" or DIGEST.fullmatch(found))
+        require(good and (type_ not in BEYOND or 0 <= found < BEYOND[type_]), f"has no `{path}` as its kind has it")
+    require(re.fullmatch("[0-9a-f-]{36}", entry["id"]) and uuid.UUID(entry["id"]).version == 7, "has no UUIDv7 as its id")
     return {**entry, "kind": entry["kind"] if entry["v"] == 1 else ""}  # a later version is kept, not judged
 
 class Log:
@@ -209,11 +210,11 @@ class Log:
 
     def broker_started(self, entry):
         broker, time = entry["of" if "of" in entry and entry["kind"] == "broker.stopped" else "broker"], entry["time"]
-        last, self.alive[broker] = self.alive.get(broker, time), time
+        self.check(max([0, *entry.get("reads", {}).values()]) < 2**32, "counts more reads than there can be")
+        last, self.started = self.alive.get(broker, time), time if entry["kind"] == "broker.started" else self.started
         declared = "previous" in entry or broker != entry["broker"] or entry.get("since_ms", time) <= last + 5000
         self.check(declared or time - last <= 120_000, f"broker {broker} was silent since {last}")
-        self.started = time if entry["kind"] == "broker.started" else self.started
-        self.alive.pop(broker if entry["kind"] == "broker.stopped" else None, None)
+        self.alive = {b: at for b, at in [*self.alive.items(), (broker, time)] if b != broker or entry["kind"] != "broker.stopped"}
     broker_heartbeat = broker_stopped = broker_started
 
     def close(self):
@@ -246,5 +247,4 @@ def verify(vkey, *files):
 
 if __name__ == "__main__":
     findings = verify(sys.argv[-1], *sys.argv[1:-1]) if len(sys.argv) in range(4, 999, 2) else sys.exit(__doc__)
-    print(*findings, f"{len(findings)} finding(s)", sep="\n")
-    sys.exit(4 if findings else 0)
+    sys.exit(print(*findings, f"{len(findings)} finding(s)", sep="\n") or 4 * bool(findings))
