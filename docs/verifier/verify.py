@@ -81,8 +81,8 @@ def read(octets):
     entry = json.loads(octets.decode())
     written = json.dumps(ordered(entry), ensure_ascii=False, separators=(",", ":")).encode()
     require(type(entry) is dict and written == octets, "is not in canonical form")
-    small = [f" declared.{name}:w" for name, it in entry.get("declared", {}).items() if type(it) is int and name[-3:] != "_ms"]
-    more = "".join(small) + " gap.from:n gap.note" * ("gap" in entry) + " asked.ttl_s:w" * ("ttl_s" in entry.get("asked", ()))
+    small = " declared.ttl_max_s:w" * ("ttl_max_s" in entry.get("declared", ()))
+    more = small + " gap.from:n gap.note" * ("gap" in entry) + " asked.ttl_s:w" * ("ttl_s" in entry.get("asked", ()))
     more += " " + FIELDS.get(entry.get("kind"), "") + " identity.name identity.at:n" * ("identity" in entry)
     for field in ("v:w kind id time:i td broker" + " by.proof:d" * ("by" in entry) + " " + more * (entry.get("v") == 1)).split():
         path, _, type_ = field.partition(":")
