@@ -24,7 +24,7 @@ impl Decision<'_> {
         }
     }
 
-    /// Whoever asks for a workload is a node, which it no longer seems to be: it was taken for that workload.
+    /// A node that asks for a workload was taken for that workload before this: whoever was not is none.
     pub(super) fn check_spoken_for(&self) -> Result<(), Why> {
         if !self.request.for_workload || self.principal.via().is_some() {
             return Ok(());
